@@ -1,1 +1,17 @@
-pub fn a(){}
+//! Bespoke solvers (Shaul et al., ICLR 2024): learned few-step samplers for flow and diffusion models.
+
+pub mod document;
+pub mod dopri5;
+pub mod error;
+pub mod fields;
+pub mod model;
+pub mod noise;
+pub mod sampler;
+pub mod scheduler;
+pub mod solvers;
+pub mod tableau;
+pub mod tensor;
+pub mod theta;
+#[cfg(feature = "torch")]
+pub mod torch;
+pub mod velocity;

@@ -1,0 +1,146 @@
+//! JSON documents, read strictly and written atomically.
+
+use crate::error::{Error, Result};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// No document of ours comes near this size, in bytes.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Reads a whole document of type `T` from `path`.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Format`] naming the key at fault.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| Error::io("read", path, e))?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Parses a whole document of type `T`; `name` is what messages call it.
+///
+/// # Errors
+/// [`Error::Format`] naming the key at fault.
+pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
+    if text.len() as u64 > MAX_BYTES {
+        return Err(Error::format(name, ".", format!("is larger than {MAX_BYTES} bytes")));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|e| Error::format(name, e.path().to_string(), e.inner()))?;
+    deserializer.end().map_err(|e| Error::format(name, ".", e))?;
+    Ok(value)
+}
+
+/// Writes `document` to `path` as indented JSON, by way of a temporary file in the same folder.
+///
+/// # Errors
+/// [`Error::Io`]; the earlier file, if any, is then untouched.
+pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<()> {
+    let mut text =
+        serde_json::to_string_pretty(document).map_err(|e| Error::format(path.display().to_string(), ".", e))?;
+    text.push('\n');
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes `bytes` to `path` by way of a temporary file in the same folder.
+///
+/// # Errors
+/// [`Error::Io`]; the earlier file, if any, is then untouched.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |e| Error::io("write", path, e);
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // The mode a plain `open` would ask for; the process's umask applies.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix(".bespoke-").tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// A JSON object of the writer's own making, kept as it is; duplicate keys are refused.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Notes(pub Map<String, Value>);
+
+impl Notes {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for Notes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Strict.deserialize(deserializer)? {
+            Value::Object(map) => Ok(Notes(map)),
+            other => Err(D::Error::custom(format!("expected an object, found {other}"))),
+        }
+    }
+}
+
+/// Builds a [`Value`] like serde_json does, but refuses duplicate keys.
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(Strict)? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Strict)?;
+            if object.insert(key.clone(), value).is_some() {
+                return Err(A::Error::custom(format!("duplicate field `{key}`")));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}

@@ -1,0 +1,87 @@
+//! The one error type of the library.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Every message names the field or file, its value and what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value the caller gave is not acceptable.
+    #[error("{field} is {value}, expected {expected}")]
+    Invalid {
+        /// Name of the argument or document key, dotted where nested.
+        field: String,
+        /// The value as given.
+        value: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+    /// A document is not what its format asks for.
+    #[error("{document}: {field}: {problem}")]
+    Format {
+        /// File path, or what the document is.
+        document: String,
+        /// Path of the key inside the document, `.` for its whole.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The operating system refused to read or write.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// `read`, `write`, `create`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// This build, device or model cannot do what was asked.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// The velocity field gave NaN or infinity.
+    #[error("the velocity of evaluation {evaluation} (t = {t}) holds a NaN or an infinity")]
+    NonFinite {
+        /// Index of the evaluation, from 0.
+        evaluation: usize,
+        /// Its solver time, in [0, 1].
+        t: f64,
+    },
+    /// A callback of the host asked to stop with a non-zero answer.
+    #[error("the {callback} callback answered {code}")]
+    Callback {
+        /// Which callback.
+        callback: &'static str,
+        /// Its answer.
+        code: i32,
+    },
+    /// A call came in an order the object does not allow.
+    #[error("{0}")]
+    State(String),
+    /// The numerics failed: a step size underflowed, a matrix had no factor.
+    #[error("{0}")]
+    Numeric(String),
+    /// libtorch reported an error.
+    #[error("libtorch: {0}")]
+    Torch(String),
+}
+
+impl Error {
+    /// An [`Error::Invalid`] from anything that can be shown.
+    pub fn invalid(field: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Invalid { field: field.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// An [`Error::Io`] about `path`.
+    pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Error::Io { action, path: path.to_owned(), source }
+    }
+
+    /// An [`Error::Format`] about `field` of `document`.
+    pub fn format(document: impl Into<String>, field: impl Into<String>, problem: impl ToString) -> Self {
+        Error::Format { document: document.into(), field: field.into(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,166 @@
+//! The model card: a JSON file beside the weights that says how to read them.
+
+use crate::document;
+use crate::error::{Error, Result};
+use crate::scheduler::{Output, Scheduler};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "bespoke-model";
+const VERSION: u64 = 1;
+
+/// What runs the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// A TorchScript module, through libtorch.
+    Torchscript,
+    /// An analytic Gaussian mixture, see [`crate::fields::Mixture`]; no libtorch.
+    Mixture,
+}
+
+/// Which way the model counts time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// The model is given t: 0 noise, 1 data.
+    #[default]
+    NoiseToData,
+    /// The model is given 1 - t.
+    DataToNoise,
+}
+
+/// How solver time becomes the model's time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Time {
+    /// Which way the model counts.
+    pub direction: Direction,
+    /// What the model's time is multiplied by, after its direction.
+    pub scale: f64,
+    /// Where the solve stops: solver time [0, 1] is [0, end] of the scheduler.
+    pub end: f64,
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self { direction: Direction::NoiseToData, scale: 1.0, end: 1.0 }
+    }
+}
+
+/// A model card, version 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    format: String,
+    version: u64,
+    /// The weights' file, relative to the card.
+    pub weights: PathBuf,
+    /// What runs them.
+    pub runtime: Runtime,
+    /// Shape of one sample.
+    pub shape: Vec<usize>,
+    /// What the network predicts.
+    pub output: Output,
+    /// The scheduler it was trained with.
+    pub scheduler: Scheduler,
+    /// How it counts time.
+    #[serde(default)]
+    pub time: Time,
+    /// Number of classes; 0 for none.
+    #[serde(default)]
+    pub classes: i64,
+    /// The class that stands for none, where there is one: guidance needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_class: Option<i64>,
+    /// Least and greatest value of the data.
+    #[serde(default = "data_range")]
+    pub data_range: [f64; 2],
+    /// Path of this card.
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+fn data_range() -> [f64; 2] {
+    [-1.0, 1.0]
+}
+
+impl Card {
+    /// Reads a card.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming the key at fault.
+    pub fn load(path: &Path) -> Result<Self> {
+        let mut card: Card = document::read(path)?;
+        card.path = path.to_owned();
+        card.validate()?;
+        Ok(card)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let wrong = |field: &str, problem: String| Err(Error::format(self.path.display().to_string(), field, problem));
+        if self.format != FORMAT {
+            return wrong("format", format!("is {:?}, expected {FORMAT:?}", self.format));
+        }
+        if self.version != VERSION {
+            return wrong("version", format!("is {}, expected {VERSION}", self.version));
+        }
+        let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        if self.shape.is_empty() || !elements.is_some_and(|n| (1..1 << 31).contains(&n)) {
+            return wrong("shape", format!("is {:?}, expected positive sizes whose product is below 2^31", self.shape));
+        }
+        if !(self.time.end > 0.0 && self.time.end <= 1.0) {
+            return wrong("time.end", format!("is {}, expected a time in (0, 1]", self.time.end));
+        }
+        if !(self.time.scale > 0.0 && self.time.scale.is_finite()) {
+            return wrong("time.scale", format!("is {}, expected a positive finite number", self.time.scale));
+        }
+        if !(0..=1 << 31).contains(&self.classes) {
+            return wrong("classes", format!("is {}, expected 0 for none, or the number of classes", self.classes));
+        }
+        if self.classes == 0 && self.null_class.is_some() {
+            return wrong("null_class", "is there, but classes is 0".into());
+        }
+        let [low, high] = self.data_range;
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return wrong("data_range", format!("is [{low}, {high}], expected two finite numbers in order"));
+        }
+        Ok(())
+    }
+
+    /// Where the card was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Numbers per sample.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The weights' file.
+    pub fn weights_path(&self) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(&self.weights)
+    }
+
+    /// The card's file name without its extension: what the model is called.
+    pub fn name(&self) -> String {
+        self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+
+    /// SHA-256 over the card's meaning and the weights: equal exactly where the velocity field is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the weights cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let weights_path = self.weights_path();
+        let weights = std::fs::read(&weights_path).map_err(|e| Error::io("read", &weights_path, e))?;
+        let mut hash = Sha256::new();
+        // Where the weights lie is no part of what they are.
+        let card = Card { weights: PathBuf::new(), path: PathBuf::new(), ..self.clone() };
+        hash.update(serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?);
+        hash.update(&weights);
+        Ok(format!("sha256:{}", hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    }
+}

@@ -1,0 +1,9 @@
+//! Models: the card that describes one, and the velocity field made from it.
+
+mod card;
+mod field;
+mod open;
+
+pub use card::{Card, Direction, Runtime, Time};
+pub use field::{ModelField, Network};
+pub use open::{Device, Model, open};

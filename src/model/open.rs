@@ -1,0 +1,121 @@
+//! From the path of a card to a velocity field.
+
+use super::card::{Card, Runtime};
+use super::field::ModelField;
+use crate::error::{Error, Result};
+use crate::fields::{Mixture, MixtureField};
+use crate::scheduler::Output;
+use std::path::Path;
+use std::str::FromStr;
+
+/// Where a model's network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// Host memory.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this index.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let index = match text.split_once(':') {
+            None if text == "cpu" => return Ok(Device::Cpu),
+            None if text == "cuda" => Some(0),
+            Some(("cuda", index)) => index.parse().ok().filter(|index| *index < 1024),
+            _ => None,
+        };
+        index.map(Device::Cuda).ok_or_else(|| Error::invalid("device", format!("{text:?}"), "cpu, cuda or cuda:INDEX"))
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// An opened model. Immutable; any thread.
+pub enum Model {
+    /// Computed by this library in host memory.
+    Host(ModelField<MixtureField<f32>>),
+    /// Computed by libtorch.
+    #[cfg(feature = "torch")]
+    Torch(ModelField<crate::torch::Module>),
+}
+
+/// Runs `$body` with `$field` bound to the velocity field inside a [`Model`], whatever its kind.
+#[macro_export]
+macro_rules! with_field {
+    ($model:expr, $field:ident => $body:expr) => {
+        match $model {
+            $crate::model::Model::Host($field) => $body,
+            #[cfg(feature = "torch")]
+            $crate::model::Model::Torch($field) => $body,
+        }
+    };
+}
+
+impl Model {
+    /// The model's card.
+    pub fn card(&self) -> &Card {
+        with_field!(self, field => field.card())
+    }
+}
+
+/// Opens the model that the card at `path` describes.
+///
+/// # Errors
+/// The card's or the weights' own; [`Error::Unsupported`] where this build or machine cannot run it.
+pub fn open(path: &Path, device: Device) -> Result<Model> {
+    let card = Card::load(path)?;
+    match card.runtime {
+        Runtime::Mixture => open_mixture(card, device),
+        Runtime::Torchscript => open_torchscript(card, device),
+    }
+}
+
+fn open_mixture(card: Card, device: Device) -> Result<Model> {
+    let document = path_of(&card);
+    if device != Device::Cpu {
+        return Err(Error::invalid("device", device, "cpu: a mixture is computed in host memory"));
+    }
+    if card.output != Output::Velocity || card.time.scale != 1.0 || card.time.direction != Default::default() {
+        return Err(Error::format(
+            document,
+            "output, time",
+            "a mixture gives the velocity at t, noise to data, scale 1",
+        ));
+    }
+    let mixture = Mixture::load(&card.weights_path())?;
+    if mixture.elements() != card.elements() {
+        let problem = format!("is {:?}, but the mixture's samples have {} numbers", card.shape, mixture.elements());
+        return Err(Error::format(document, "shape", problem));
+    }
+    let field = MixtureField::new(mixture, card.scheduler, card.null_class);
+    Ok(Model::Host(ModelField::new(card, field)))
+}
+
+fn path_of(card: &Card) -> String {
+    card.path().display().to_string()
+}
+
+#[cfg(feature = "torch")]
+fn open_torchscript(card: Card, device: Device) -> Result<Model> {
+    let module = crate::torch::Module::load(&card, device)?;
+    Ok(Model::Torch(ModelField::new(card, module)))
+}
+
+#[cfg(not(feature = "torch"))]
+fn open_torchscript(card: Card, _device: Device) -> Result<Model> {
+    Err(Error::Unsupported(format!(
+        "{} is a TorchScript model, and this build is without libtorch (feature `torch`)",
+        path_of(&card)
+    )))
+}

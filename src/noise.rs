@@ -1,0 +1,43 @@
+//! Standard normal noise that depends on seed, purpose and index alone: not on batches or devices.
+
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+use rand_pcg::Pcg64;
+use std::ops::Range;
+
+/// What noise is for: each purpose has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Purpose {
+    /// `sample` and `eval`.
+    Sample = 1,
+    /// The pool that training draws from.
+    Train = 2,
+    /// Validation during training.
+    Validation = 3,
+    /// Choices of the trainer: which samples of the pool, which projections.
+    Choice = 4,
+}
+
+/// A generator for item `index` of `purpose`.
+pub fn generator(seed: u64, purpose: Purpose, index: u64) -> Pcg64 {
+    let keyed = mix(mix(seed ^ (purpose as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(index));
+    Pcg64::seed_from_u64(keyed)
+}
+
+/// The finaliser of SplitMix64: neighbouring inputs give unrelated outputs.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// Standard normal numbers for the samples `indices`, `elements` each.
+pub fn normal(seed: u64, purpose: Purpose, indices: Range<usize>, elements: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(indices.len() * elements);
+    for index in indices {
+        let rng = generator(seed, purpose, index as u64);
+        values.extend(Distribution::<f32>::sample_iter(StandardNormal, rng).take(elements));
+    }
+    values
+}

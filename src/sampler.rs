@@ -1,0 +1,290 @@
+//! A table and a velocity to the next state: the only hot loop of serving.
+//!
+//! The samples of a batch may stand at different stages of different solvers: each row has its
+//! own cursor, and neighbours at the same stage are advanced together.
+
+use crate::error::{Error, Result};
+use crate::tableau::{Base, Row, Tableau};
+use crate::tensor::{Operand, PerRow, Tensor, Update};
+use crate::velocity::{Condition, VelocityField};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Buffer of the base.
+const BASE: usize = 0;
+/// Buffer of the next point, where that is not the base itself.
+const POINT: usize = 1;
+/// The first buffer of a kept velocity.
+const FIRST_SLOT: usize = 2;
+
+/// A table laid out for execution: which buffers each stage reads and writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    stages: Vec<PlannedStage>,
+    slots: usize,
+    tableau: Tableau<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct PlannedStage {
+    t: f64,
+    updates: Vec<Update>,
+    /// Where the next point is.
+    point: usize,
+}
+
+impl Plan {
+    /// Lays out `tableau`: a velocity is kept only while a later stage reads it.
+    pub fn new(tableau: Tableau<f64>) -> Self {
+        let last_use = last_uses(&tableau);
+        let mut slot_of: Vec<Option<usize>> = vec![None; tableau.nfe()];
+        let mut owners: Vec<Option<usize>> = Vec::new();
+        let mut stages = Vec::with_capacity(tableau.nfe());
+        for (k, stage) in tableau.stages.iter().enumerate() {
+            let point = if stage.base == Base::Next { BASE } else { POINT };
+            let mut updates = vec![Update { out: point, terms: terms(&stage.next, k, &slot_of) }];
+            if let Base::Row(row) = &stage.base {
+                updates.push(Update { out: BASE, terms: terms(row, k, &slot_of) });
+            }
+            // What this stage is the last to read may be overwritten by it: all reads come first.
+            for owner in &mut owners {
+                *owner = owner.filter(|&j| last_use[j] > k);
+            }
+            if last_use[k] > k {
+                let slot = owners.iter().position(Option::is_none).unwrap_or_else(|| {
+                    owners.push(None);
+                    owners.len() - 1
+                });
+                owners[slot] = Some(k);
+                slot_of[k] = Some(FIRST_SLOT + slot);
+                updates.push(Update { out: FIRST_SLOT + slot, terms: vec![(Operand::Velocity, 1.0)] });
+            }
+            stages.push(PlannedStage { t: stage.t, updates, point });
+        }
+        Plan { stages, slots: owners.len(), tableau }
+    }
+
+    /// Number of evaluations.
+    pub fn nfe(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// The table it was made from.
+    pub fn tableau(&self) -> &Tableau<f64> {
+        &self.tableau
+    }
+
+    /// Velocities that are kept at once, at most.
+    pub fn kept_velocities(&self) -> usize {
+        self.slots
+    }
+}
+
+/// For each velocity, the last stage that reads it.
+fn last_uses(tableau: &Tableau<f64>) -> Vec<usize> {
+    let mut last: Vec<usize> = (0..tableau.nfe()).collect();
+    for (k, stage) in tableau.stages.iter().enumerate() {
+        let rows = [Some(&stage.next), if let Base::Row(row) = &stage.base { Some(row) } else { None }];
+        for (j, _) in rows.into_iter().flatten().flat_map(|row| &row.u).filter(|(_, c)| *c != 0.0) {
+            last[*j] = k;
+        }
+    }
+    last
+}
+
+fn terms(row: &Row<f64>, k: usize, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
+    let mut terms = vec![(Operand::Buffer(BASE), row.x)];
+    for (j, c) in row.u.iter().filter(|(_, c)| *c != 0.0) {
+        let operand = if *j == k { Some(Operand::Velocity) } else { slot_of[*j].map(Operand::Buffer) };
+        // A velocity that a later row reads has been kept: `last_uses` saw that row.
+        terms.extend(operand.map(|operand| (operand, *c)));
+    }
+    if row.x == 0.0 && terms.len() > 1 {
+        terms.remove(0);
+    }
+    terms
+}
+
+/// Where one sample stands in its solver.
+#[derive(Clone, Debug)]
+struct Cursor {
+    plan: Arc<Plan>,
+    stage: usize,
+}
+
+impl Cursor {
+    fn point(&self) -> usize {
+        if self.stage == 0 { BASE } else { self.plan.stages[self.stage - 1].point }
+    }
+
+    fn done(&self) -> bool {
+        self.stage == self.plan.nfe()
+    }
+
+    fn same(&self, other: &Cursor) -> bool {
+        self.stage == other.stage && Arc::ptr_eq(&self.plan, &other.plan)
+    }
+}
+
+/// The states of one batch on its way through a solver. One thread at a time.
+///
+/// [`Sampler::query`] says where to evaluate the velocity, [`Sampler::update`] takes it in.
+/// After the first batch of a shape, neither allocates.
+pub struct Sampler<T> {
+    buffers: Vec<T>,
+    cursors: Vec<Cursor>,
+    times: Vec<f64>,
+    failed: bool,
+}
+
+impl<T: Tensor> Sampler<T> {
+    /// Scratch like `prototype` in elements, dtype and device; samples come with [`Sampler::start`].
+    ///
+    /// # Errors
+    /// The tensor's own, where memory cannot be had.
+    pub fn new(prototype: &T) -> Result<Self> {
+        Ok(Self { buffers: vec![prototype.zeros_like(0)?], cursors: Vec::new(), times: Vec::new(), failed: false })
+    }
+
+    /// Begins a solve of the whole batch `x0`, `[batch, elements]`.
+    ///
+    /// # Errors
+    /// The tensor's own.
+    pub fn start(&mut self, plan: &Arc<Plan>, x0: &T) -> Result<()> {
+        let batch = x0.batch();
+        self.reserve(plan, x0, batch)?;
+        self.cursors.clear();
+        self.cursors.resize(batch, Cursor { plan: plan.clone(), stage: 0 });
+        self.times.resize(batch, 0.0);
+        self.failed = false;
+        self.buffers[BASE].copy_rows(x0.view(), 0..batch)
+    }
+
+    fn reserve(&mut self, plan: &Plan, x0: &T, batch: usize) -> Result<()> {
+        let fits = |buffer: &T| buffer.batch() == batch && buffer.elements() == x0.elements();
+        if !self.buffers.iter().all(fits) {
+            self.buffers.clear();
+        }
+        while self.buffers.len() < FIRST_SLOT + plan.slots {
+            self.buffers.push(x0.zeros_like(batch)?);
+        }
+        Ok(())
+    }
+
+    /// Number of samples.
+    pub fn batch(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// Whether every sample has reached its solver's end.
+    pub fn done(&self) -> bool {
+        self.cursors.iter().all(Cursor::done)
+    }
+
+    /// The times, `[batch]` in [0, 1], and the states, `[batch, elements]`, of the next evaluation;
+    /// `None` when all samples are done. A sample that is done stays where it is.
+    ///
+    /// # Errors
+    /// [`Error::State`] after a failed update.
+    pub fn query(&mut self) -> Result<Option<(&[f64], &T)>> {
+        self.check()?;
+        if self.done() {
+            return Ok(None);
+        }
+        for (time, cursor) in self.times.iter_mut().zip(&self.cursors) {
+            *time = cursor.plan.stages.get(cursor.stage).map_or(1.0, |stage| stage.t);
+        }
+        let buffer = self.gather()?;
+        Ok(Some((&self.times, &self.buffers[buffer])))
+    }
+
+    /// Takes in the velocity at the last query's times and states, `[batch, elements]`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming the evaluation; the solve is then over. [`Error::State`] where
+    /// nothing was asked for.
+    pub fn update(&mut self, velocity: T::View<'_>) -> Result<()> {
+        self.check()?;
+        if self.done() {
+            return Err(Error::State("update after the last evaluation: start a new solve".into()));
+        }
+        let mut row = 0;
+        while row < self.cursors.len() {
+            let group = self.group(row);
+            row = group.end;
+            let cursor = &self.cursors[group.start];
+            let Some(stage) = cursor.plan.stages.get(cursor.stage) else { continue };
+            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates);
+            if !finite.inspect_err(|_| self.failed = true)? {
+                self.failed = true;
+                return Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
+            }
+            for cursor in &mut self.cursors[group] {
+                cursor.stage += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The states where the samples are now, `[batch, elements]`: x(1) once [`Sampler::done`].
+    ///
+    /// # Errors
+    /// [`Error::State`] after a failed update.
+    pub fn state(&mut self) -> Result<&T> {
+        self.check()?;
+        let buffer = self.gather()?;
+        Ok(&self.buffers[buffer])
+    }
+
+    /// The rows from `start` on that stand where `start` stands.
+    fn group(&self, start: usize) -> Range<usize> {
+        let first = &self.cursors[start];
+        let length = self.cursors[start..].iter().take_while(|cursor| cursor.same(first)).count();
+        start..start + length
+    }
+
+    /// Brings all points into one buffer and says which.
+    fn gather(&mut self) -> Result<usize> {
+        if self.cursors.iter().all(|cursor| cursor.point() == BASE) {
+            return Ok(BASE);
+        }
+        let (bases, points) = self.buffers.split_at_mut(POINT);
+        for (row, cursor) in self.cursors.iter().enumerate() {
+            if cursor.point() == BASE {
+                points[0].copy_rows(bases[BASE].view(), row..row + 1)?;
+            }
+        }
+        Ok(POINT)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::State("the solve failed at an earlier evaluation: start a new one".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Solves from x(0) = `x0`, `[batch, elements]`, to x(1) with one evaluation of `field` per stage.
+///
+/// # Errors
+/// The field's own, or [`Error::NonFinite`].
+pub fn sample<F: VelocityField>(
+    plan: &Arc<Plan>,
+    field: &F,
+    x0: &F::Tensor,
+    condition: &Condition,
+) -> Result<F::Tensor> {
+    let mut sampler = Sampler::new(x0)?;
+    sampler.start(plan, x0)?;
+    while let Some((times, x)) = sampler.query()? {
+        // One solver for the whole batch: one time.
+        let velocity = field.eval(PerRow::All(times[0]), x, condition)?;
+        sampler.update(velocity.view())?;
+    }
+    let x1 = sampler.state()?;
+    if !x1.is_finite()? {
+        return Err(Error::NonFinite { evaluation: plan.nfe() - 1, t: 1.0 });
+    }
+    x1.duplicate()
+}

@@ -1,0 +1,337 @@
+//! Schedulers alpha_t, sigma_t, their snr and its inverse, and model outputs as velocities.
+//!
+//! Everything is written over a generic number, so that dual numbers give exact derivatives.
+
+use crate::error::{Error, Result};
+use num_dual::DualNum;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::FRAC_PI_2;
+
+/// f64, or a dual number over it.
+pub trait Number: DualNum<Primitive = f64> + Copy {}
+impl<D: DualNum<Primitive = f64> + Copy> Number for D {}
+
+/// How close to an end that is singular for a kind of output the model is evaluated.
+///
+/// At that end the output says nothing about the velocity (0 / 0); this close to it, it still does.
+pub const SINGULAR_MARGIN: f64 = 1e-4;
+
+/// Exponent of the EDM noise levels over time (Karras et al. 2022, Eq. 5).
+pub const KARRAS_RHO: f64 = 7.0;
+
+/// A scheduler: x_t = alpha_t x1 + sigma_t x0, noise at t = 0, data at t = 1 (BES Eq. 22).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Document", into = "Document")]
+pub enum Scheduler {
+    /// Conditional optimal transport: alpha = t, sigma = 1 - t.
+    FmOt,
+    /// alpha = sin(pi t / 2), sigma = cos(pi t / 2).
+    Cosine,
+    /// Variance preserving: alpha = exp(-T(1 - t) / 2), T(s) = s^2 (beta_max - beta_min) / 2 + s beta_min.
+    Vp {
+        /// Rate of noise at the data end.
+        beta_min: f64,
+        /// Rate of noise at the noise end.
+        beta_max: f64,
+    },
+    /// Variance exploding with EDM's noise levels: alpha = 1, sigma from `sigma_max` to `sigma_min`,
+    /// linear in sigma^(1/7). The model is given sigma in place of t; the solve starts at sigma_max x0.
+    Edm {
+        /// Noise level at the data end.
+        sigma_min: f64,
+        /// Noise level at the noise end.
+        sigma_max: f64,
+    },
+}
+
+/// A scheduler as model cards write it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_max: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sigma_min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sigma_max: Option<f64>,
+}
+
+impl TryFrom<Document> for Scheduler {
+    type Error = Error;
+
+    fn try_from(document: Document) -> Result<Self> {
+        let mut scheduler = Scheduler::from_name(&document.name)?;
+        let Document { beta_min, beta_max, sigma_min, sigma_max, .. } = document;
+        let mut set = |name: &str, value: Option<f64>| match (value, &mut scheduler) {
+            (None, _) => Ok(()),
+            (Some(value), Scheduler::Vp { beta_min: slot, .. }) if name == "beta_min" => Ok(*slot = value),
+            (Some(value), Scheduler::Vp { beta_max: slot, .. }) if name == "beta_max" => Ok(*slot = value),
+            (Some(value), Scheduler::Edm { sigma_min: slot, .. }) if name == "sigma_min" => Ok(*slot = value),
+            (Some(value), Scheduler::Edm { sigma_max: slot, .. }) if name == "sigma_max" => Ok(*slot = value),
+            (Some(value), other) => {
+                Err(Error::invalid(name, value, format!("absent: scheduler {} has no such constant", other.name())))
+            }
+        };
+        set("beta_min", beta_min)?;
+        set("beta_max", beta_max)?;
+        set("sigma_min", sigma_min)?;
+        set("sigma_max", sigma_max)?;
+        scheduler.validate()?;
+        Ok(scheduler)
+    }
+}
+
+impl From<Scheduler> for Document {
+    fn from(scheduler: Scheduler) -> Self {
+        let name = scheduler.name().to_owned();
+        let mut document = Document { name, beta_min: None, beta_max: None, sigma_min: None, sigma_max: None };
+        match scheduler {
+            Scheduler::Vp { beta_min, beta_max } => {
+                (document.beta_min, document.beta_max) = (Some(beta_min), Some(beta_max));
+            }
+            Scheduler::Edm { sigma_min, sigma_max } => {
+                (document.sigma_min, document.sigma_max) = (Some(sigma_min), Some(sigma_max));
+            }
+            Scheduler::FmOt | Scheduler::Cosine => {}
+        }
+        document
+    }
+}
+
+impl Scheduler {
+    /// The variance-preserving scheduler with the literature's rates, 0.1 and 20.
+    pub const VP: Scheduler = Scheduler::Vp { beta_min: 0.1, beta_max: 20.0 };
+
+    /// EDM's noise levels, 0.002 to 80.
+    pub const EDM: Scheduler = Scheduler::Edm { sigma_min: 0.002, sigma_max: 80.0 };
+
+    /// The scheduler called `name` (`fm-ot`, `cosine`, `vp`, `edm`) with its usual constants.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for any other name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "fm-ot" => Ok(Scheduler::FmOt),
+            "cosine" => Ok(Scheduler::Cosine),
+            "vp" => Ok(Scheduler::VP),
+            "edm" => Ok(Scheduler::EDM),
+            other => Err(Error::invalid("scheduler", format!("{other:?}"), "fm-ot, cosine, vp or edm")),
+        }
+    }
+
+    /// `fm-ot`, `cosine`, `vp` or `edm`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Scheduler::FmOt => "fm-ot",
+            Scheduler::Cosine => "cosine",
+            Scheduler::Vp { .. } => "vp",
+            Scheduler::Edm { .. } => "edm",
+        }
+    }
+
+    /// Whether the constants make a scheduler.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the constant that does not.
+    pub fn validate(&self) -> Result<()> {
+        let ordered = |low: f64, high: f64| low > 0.0 && low < high && high.is_finite();
+        match *self {
+            Scheduler::Vp { beta_min, beta_max } if !ordered(beta_min, beta_max) => Err(Error::invalid(
+                "scheduler.beta_min, beta_max",
+                format!("{beta_min}, {beta_max}"),
+                "0 < beta_min < beta_max",
+            )),
+            Scheduler::Edm { sigma_min, sigma_max } if !ordered(sigma_min, sigma_max) => Err(Error::invalid(
+                "scheduler.sigma_min, sigma_max",
+                format!("{sigma_min}, {sigma_max}"),
+                "0 < sigma_min < sigma_max",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// alpha_t, the share of data.
+    pub fn alpha<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::FmOt => t,
+            Scheduler::Cosine => (t * FRAC_PI_2).sin(),
+            Scheduler::Vp { .. } => (-self.exponent(t) * 0.5).exp(),
+            Scheduler::Edm { .. } => D::one(),
+        }
+    }
+
+    /// sigma_t, the share of noise.
+    pub fn sigma<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::FmOt => -t + 1.0,
+            Scheduler::Cosine => (t * FRAC_PI_2).cos(),
+            Scheduler::Vp { .. } => (-(-self.exponent(t)).exp_m1()).sqrt(),
+            Scheduler::Edm { sigma_min, sigma_max } => {
+                let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
+                (t * (low - high) + high).powf(KARRAS_RHO)
+            }
+        }
+    }
+
+    /// d alpha / dt.
+    pub fn alpha_dot<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::FmOt => D::one(),
+            Scheduler::Cosine => (t * FRAC_PI_2).cos() * FRAC_PI_2,
+            Scheduler::Vp { .. } => self.alpha(t) * self.alpha_rate(t),
+            Scheduler::Edm { .. } => D::zero(),
+        }
+    }
+
+    /// sigma (d sigma / dt): finite at both ends even where d sigma / dt is not (VP at t = 1).
+    pub fn sigma_sigma_dot<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::FmOt => t - 1.0,
+            Scheduler::Cosine => -self.sigma(t) * self.alpha(t) * FRAC_PI_2,
+            Scheduler::Vp { .. } => -self.alpha(t) * self.alpha_dot(t),
+            Scheduler::Edm { sigma_min, sigma_max } => {
+                let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
+                let root = t * (low - high) + high;
+                root.powf(2.0 * KARRAS_RHO - 1.0) * (KARRAS_RHO * (low - high))
+            }
+        }
+    }
+
+    /// d sigma / dt.
+    pub fn sigma_dot<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::FmOt => -D::one(),
+            Scheduler::Cosine => -(t * FRAC_PI_2).sin() * FRAC_PI_2,
+            Scheduler::Vp { .. } | Scheduler::Edm { .. } => self.sigma_sigma_dot(t) / self.sigma(t),
+        }
+    }
+
+    /// snr_t = alpha_t / sigma_t, strictly increasing.
+    pub fn snr<D: Number>(&self, t: D) -> D {
+        self.alpha(t) / self.sigma(t)
+    }
+
+    /// The t at which snr_t = `snr` >= 0.
+    pub fn snr_inverse<D: Number>(&self, snr: D) -> D {
+        match self {
+            Scheduler::FmOt => snr / (snr + 1.0),
+            Scheduler::Cosine => snr.atan() / FRAC_PI_2,
+            Scheduler::Vp { beta_min, beta_max } => {
+                // alpha^2 = snr^2 / (1 + snr^2), so T = ln(1 + snr^-2); then the quadratic for s.
+                let exponent = (snr * snr).recip().ln_1p();
+                let slope = beta_max - beta_min;
+                let root = (exponent * (2.0 * slope) + beta_min * beta_min).sqrt();
+                // The conjugate form keeps its digits near s = 0, where root - beta_min cancels.
+                -(exponent * 2.0 / (root + *beta_min)) + 1.0
+            }
+            Scheduler::Edm { sigma_min, sigma_max } => {
+                let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
+                (snr.recip().powf(1.0 / KARRAS_RHO) - high) / (low - high)
+            }
+        }
+    }
+
+    /// What the model is given as its time at t: t itself, or sigma_t for EDM.
+    pub fn conditioning<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::Edm { .. } => self.sigma(t),
+            _ => t,
+        }
+    }
+
+    /// sigma_0, by which standard normal noise becomes the start of the solve. 1 but for EDM:
+    /// VP's is 1 - 2e-5, and taken for 1 as its users do.
+    pub fn initial_scale(&self) -> f64 {
+        match self {
+            Scheduler::Edm { sigma_max, .. } => *sigma_max,
+            _ => 1.0,
+        }
+    }
+
+    /// VP's T(1 - t).
+    fn exponent<D: Number>(&self, t: D) -> D {
+        let Scheduler::Vp { beta_min, beta_max } = self else { return D::zero() };
+        let s = -t + 1.0;
+        s * s * ((beta_max - beta_min) / 2.0) + s * *beta_min
+    }
+
+    /// (d alpha / dt) / alpha.
+    fn alpha_rate<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::Vp { beta_min, beta_max } => ((-t + 1.0) * (beta_max - beta_min) + *beta_min) * 0.5,
+            _ => self.alpha_dot(t) / self.alpha(t),
+        }
+    }
+
+    /// The scale-time transformation that takes this scheduler's path to `path`'s (BES Thm 2.3):
+    /// (t_r, s_r) with snr(t_r) = A_r / S_r and s_r = S_r / sigma_{t_r}, so that
+    /// `path`'s trajectory is s_r x(t_r).
+    pub fn transformation<D: Number>(&self, path: &Scheduler, r: D) -> (D, D) {
+        let (a, s) = (path.alpha(r), path.sigma(r));
+        // The quotient of the larger parts is the accurate one, and finite at its end.
+        if a.re() < s.re() {
+            let t = self.snr_inverse(a / s);
+            (t, s / self.sigma(t))
+        } else {
+            let noise_to_signal = s / a;
+            let t = if noise_to_signal.re() == 0.0 { D::one() } else { self.snr_inverse(noise_to_signal.recip()) };
+            (t, a / self.alpha(t))
+        }
+    }
+}
+
+/// What a network predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Output {
+    /// u_t(x) itself.
+    Velocity,
+    /// The noise x0.
+    Epsilon,
+    /// The data x1 (a denoiser).
+    X1,
+    /// Salimans-Ho: alpha x0 - sigma x1.
+    V,
+}
+
+impl Output {
+    /// The t in [0, 1] nearest to `t` at which the output determines the velocity.
+    pub fn regular_time(&self, scheduler: &Scheduler, t: f64) -> f64 {
+        match self {
+            Output::Epsilon if scheduler.alpha(0.0) == 0.0 => t.max(SINGULAR_MARGIN),
+            Output::Epsilon if matches!(scheduler, Scheduler::Vp { .. }) => t.min(1.0 - SINGULAR_MARGIN),
+            Output::X1 if scheduler.sigma(1.0) < f64::EPSILON => t.min(1.0 - SINGULAR_MARGIN),
+            Output::V if matches!(scheduler, Scheduler::Vp { .. }) => t.min(1.0 - SINGULAR_MARGIN),
+            _ => t,
+        }
+    }
+
+    /// (p, q) with u = p x + q output, at a regular time (`method.md`: from x1hat and x0hat by
+    /// u = alpha' x1hat + sigma' x0hat).
+    pub fn velocity_coefficients<D: Number>(&self, scheduler: &Scheduler, t: D) -> (D, D) {
+        match self {
+            Output::Velocity => (D::zero(), D::one()),
+            Output::Epsilon => {
+                // x1hat = (x - sigma eps) / alpha
+                let rate = scheduler.alpha_rate(t);
+                (rate, scheduler.sigma_dot(t) - rate * scheduler.sigma(t))
+            }
+            Output::X1 => {
+                // x0hat = (x - alpha D) / sigma
+                let rate = scheduler.sigma_dot(t) / scheduler.sigma(t);
+                (rate, scheduler.alpha_dot(t) - rate * scheduler.alpha(t))
+            }
+            Output::V => {
+                // x1hat = (alpha x - sigma v) / (alpha^2 + sigma^2), x0hat = (sigma x + alpha v) / (same)
+                let (alpha, sigma) = (scheduler.alpha(t), scheduler.sigma(t));
+                let (alpha_dot, sigma_dot) = (scheduler.alpha_dot(t), scheduler.sigma_dot(t));
+                let norm = alpha * alpha + sigma * sigma;
+                let p = alpha_dot * alpha + scheduler.sigma_sigma_dot(t);
+                (p / norm, (sigma_dot * alpha - alpha_dot * sigma) / norm)
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The Bespoke families: knots of (t_r, s_r) to a table.
+
+use crate::scheduler::Number;
+use crate::tableau::{Base, Row, Stage, Tableau};
+
+/// Knots of a scale-time transformation: `K + 1` values of t and s, `K` of their derivatives,
+/// with K = n (RK1) or 2n (RK2: integers and halves, in order).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knots<D> {
+    /// t_0 = 0 < ... < t_K = 1.
+    pub t: Vec<D>,
+    /// dt/dr at all knots but the last, positive.
+    pub t_dot: Vec<D>,
+    /// s_0 = 1, all positive.
+    pub s: Vec<D>,
+    /// ds/dr at all knots but the last.
+    pub s_dot: Vec<D>,
+}
+
+impl Knots<f64> {
+    /// The identity: with it RK1-Bespoke is Euler and RK2-Bespoke is midpoint.
+    pub fn identity(intervals: usize) -> Self {
+        let k = intervals as f64;
+        Self {
+            t: (0..=intervals).map(|i| i as f64 / k).collect(),
+            t_dot: vec![1.0; intervals],
+            s: vec![1.0; intervals + 1],
+            s_dot: vec![0.0; intervals],
+        }
+    }
+}
+
+/// One RK1-Bespoke step i (BES Eq. 17).
+fn rk1_stage<D: Number>(knots: &Knots<D>, i: usize, h: f64) -> Stage<D> {
+    let (s, s_next) = (knots.s[i], knots.s[i + 1]);
+    Stage {
+        t: knots.t[i],
+        next: Row { x: (s + knots.s_dot[i] * h) / s_next, u: vec![(i, knots.t_dot[i] * h * s / s_next)] },
+        base: Base::Next,
+        ends_step: true,
+    }
+}
+
+/// RK1-Bespoke with n = K steps.
+pub fn rk1<D: Number>(knots: &Knots<D>) -> Tableau<D> {
+    let steps = knots.t_dot.len();
+    let h = 1.0 / steps as f64;
+    Tableau { stages: (0..steps).map(|i| rk1_stage(knots, i, h)).collect() }
+}
+
+/// RK2-Bespoke with n = K / 2 steps (BES Eq. 19-20): as applied, five scalars and two times a step.
+pub fn rk2<D: Number>(knots: &Knots<D>) -> Tableau<D> {
+    let steps = knots.t_dot.len() / 2;
+    let h = 1.0 / steps as f64;
+    let mut stages = Vec::with_capacity(2 * steps);
+    for i in 0..steps {
+        let (a, m, b) = (2 * i, 2 * i + 1, 2 * i + 2);
+        let (s_a, s_m, s_b) = (knots.s[a], knots.s[m], knots.s[b]);
+        let c1 = (s_a + knots.s_dot[a] * (h / 2.0)) / s_m;
+        let c2 = s_a * knots.t_dot[a] * (h / 2.0) / s_m;
+        let slope = knots.s_dot[m] * h / s_b;
+        stages.push(Stage { t: knots.t[a], next: Row { x: c1, u: vec![(a, c2)] }, base: Base::Keep, ends_step: false });
+        stages.push(Stage {
+            t: knots.t[m],
+            next: Row { x: s_a / s_b + slope * c1, u: vec![(a, slope * c2), (m, knots.t_dot[m] * h * s_m / s_b)] },
+            base: Base::Next,
+            ends_step: true,
+        });
+    }
+    Tableau { stages }
+}
+
+/// Lipschitz constants of the steps, L_i of step i -> i + 1 (BES App. D), for the constant
+/// `l_tau` of the velocity: with these the bound loss weighs the local errors.
+pub fn lipschitz<D: Number>(knots: &Knots<D>, stages_per_step: usize, l_tau: f64) -> Vec<D> {
+    let steps = knots.t_dot.len() / stages_per_step;
+    let h = 1.0 / steps as f64;
+    let rate = |k: usize| knots.s_dot[k].abs() / knots.s[k] + knots.t_dot[k] * l_tau;
+    (0..steps)
+        .map(|i| {
+            let (a, b) = (i * stages_per_step, (i + 1) * stages_per_step);
+            let growth = match stages_per_step {
+                1 => rate(a) * h,
+                _ => rate(a + 1) * h * (rate(a) * (h / 2.0) + 1.0),
+            };
+            knots.s[a] / knots.s[b] * (growth + 1.0)
+        })
+        .collect()
+}
+
+/// M_i = prod_{j=i}^{n} L_j with L_n = 1 (BES Eq. 25), for the local errors d_1 ... d_n.
+pub fn bound_weights<D: Number>(lipschitz: &[D]) -> Vec<D> {
+    // L_0 belongs to the first step, whose start has no error: it does not enter.
+    let mut weights = vec![D::one(); lipschitz.len()];
+    for i in (0..lipschitz.len().saturating_sub(1)).rev() {
+        weights[i] = weights[i + 1] * lipschitz[i + 1];
+    }
+    weights
+}

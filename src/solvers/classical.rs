@@ -1,0 +1,51 @@
+//! Textbook solvers on a time grid.
+
+use crate::tableau::{Base, Row, Stage, Tableau};
+
+/// Equidistant times 0 ... 1 of `steps` steps.
+pub fn uniform_grid(steps: usize) -> Vec<f64> {
+    (0..=steps).map(|i| i as f64 / steps as f64).collect()
+}
+
+/// An explicit Runge-Kutta method (c, rows of A, b) on the grid `times`.
+fn runge_kutta(times: &[f64], c: &[f64], a: &[&[f64]], b: &[f64]) -> Tableau<f64> {
+    let stages_per_step = c.len();
+    let mut stages = Vec::with_capacity(stages_per_step * (times.len() - 1));
+    for (i, pair) in times.windows(2).enumerate() {
+        let (start, h) = (pair[0], pair[1] - pair[0]);
+        let first = i * stages_per_step;
+        for s in 0..stages_per_step {
+            let last = s + 1 == stages_per_step;
+            let weights = if last { b } else { a[s + 1] };
+            let u = weights.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| (first + j, h * w)).collect();
+            stages.push(Stage {
+                t: start + c[s] * h,
+                next: Row { x: 1.0, u },
+                base: if last { Base::Next } else { Base::Keep },
+                ends_step: last,
+            });
+        }
+    }
+    Tableau { stages }
+}
+
+/// Euler (RK1), order 1.
+pub fn euler(times: &[f64]) -> Tableau<f64> {
+    runge_kutta(times, &[0.0], &[&[]], &[1.0])
+}
+
+/// Explicit midpoint (RK2), order 2.
+pub fn midpoint(times: &[f64]) -> Tableau<f64> {
+    runge_kutta(times, &[0.0, 0.5], &[&[], &[0.5]], &[0.0, 1.0])
+}
+
+/// Heun's trapezoid, order 2.
+pub fn heun(times: &[f64]) -> Tableau<f64> {
+    runge_kutta(times, &[0.0, 1.0], &[&[], &[1.0]], &[0.5, 0.5])
+}
+
+/// The classical Runge-Kutta method, order 4.
+pub fn rk4(times: &[f64]) -> Tableau<f64> {
+    let a: [&[f64]; 4] = [&[], &[0.5], &[0.0, 0.5], &[0.0, 0.0, 1.0]];
+    runge_kutta(times, &[0.0, 0.5, 0.5, 1.0], &a, &[1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0])
+}

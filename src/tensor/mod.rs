@@ -1,0 +1,156 @@
+//! The few operations a solver and its trainer need, over host memory and over libtorch.
+//!
+//! A tensor here is a batch of flat samples: `[batch, elements]`. Scalars are `f64` on the
+//! outside; [`Host`] computes in the accumulation type of its dtype (f32 for f16, bf16 and f32;
+//! f64 for f64).
+
+mod host;
+
+pub use host::{Element, Host, HostView};
+
+use crate::error::Result;
+use std::ops::Range;
+
+/// One number for the whole batch, or one per sample.
+#[derive(Clone, Copy, Debug)]
+pub enum PerRow<'a> {
+    /// The same for every sample.
+    All(f64),
+    /// One for each sample, `[batch]`.
+    Each(&'a [f64]),
+}
+
+impl PerRow<'_> {
+    /// The number that sample `row` gets.
+    pub fn at(&self, row: usize) -> f64 {
+        match self {
+            PerRow::All(value) => *value,
+            PerRow::Each(values) => values[row],
+        }
+    }
+
+    /// The same numbers, each passed through `f`.
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> PerRowBuf {
+        match self {
+            PerRow::All(value) => PerRowBuf::All(f(*value)),
+            PerRow::Each(values) => PerRowBuf::Each(values.iter().map(|v| f(*v)).collect()),
+        }
+    }
+}
+
+/// An owned [`PerRow`].
+#[derive(Clone, Debug)]
+pub enum PerRowBuf {
+    /// The same for every sample.
+    All(f64),
+    /// One for each sample, `[batch]`.
+    Each(Vec<f64>),
+}
+
+impl PerRowBuf {
+    /// Borrowed form.
+    pub fn get(&self) -> PerRow<'_> {
+        match self {
+            PerRowBuf::All(value) => PerRow::All(*value),
+            PerRowBuf::Each(values) => PerRow::Each(values),
+        }
+    }
+
+    /// The same numbers twice over: for a batch stacked on itself.
+    pub fn doubled(&self) -> PerRowBuf {
+        match self {
+            PerRowBuf::All(value) => PerRowBuf::All(*value),
+            PerRowBuf::Each(values) => PerRowBuf::Each([values.as_slice(), values].concat()),
+        }
+    }
+}
+
+/// What a term of an [`Update`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// A buffer of the sampler, by index.
+    Buffer(usize),
+    /// The velocity that just came in.
+    Velocity,
+}
+
+/// `buffers[out] = sum_j coefficient_j * operand_j`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// Index of the buffer that is written.
+    pub out: usize,
+    /// What is summed. All operands are read before anything is written.
+    pub terms: Vec<(Operand, f64)>,
+}
+
+/// A batch of samples, `[batch, elements]`.
+pub trait Tensor: Sized + Send {
+    /// A borrowed batch, so that a host's own memory can be read in place.
+    type View<'a>: Copy
+    where
+        Self: 'a;
+
+    /// This tensor, borrowed.
+    fn view(&self) -> Self::View<'_>;
+
+    /// Number of samples.
+    fn batch(&self) -> usize;
+
+    /// Numbers per sample.
+    fn elements(&self) -> usize;
+
+    /// A tensor of `batch` samples of zeros, of the same dtype and device.
+    fn zeros_like(&self, batch: usize) -> Result<Self>;
+
+    /// The solver's hot loop: all `updates` on the samples `rows`, in one pass over memory.
+    ///
+    /// Every operand is read before any output is written, so a buffer may stand on both sides.
+    /// Returns whether every velocity read was finite; a device that would have to wait for the
+    /// answer may return `true` and leave the check to [`Tensor::is_finite`] at the end.
+    fn advance(buffers: &mut [Self], velocity: Self::View<'_>, rows: Range<usize>, updates: &[Update]) -> Result<bool>;
+
+    /// Overwrites the samples `rows` with those of `source`.
+    fn copy_rows(&mut self, source: Self::View<'_>, rows: Range<usize>) -> Result<()>;
+
+    /// `sum_j coefficient_j * tensor_j`, each coefficient for the batch or per sample.
+    fn linear_combination(terms: &[(PerRow<'_>, &Self)]) -> Result<Self>;
+
+    /// Per-sample dot product, `[batch, 1]`.
+    fn dot(&self, other: &Self) -> Result<Self>;
+
+    /// The values of `[batch, 1]` tensors, fetched from their device in one transfer.
+    fn fetch(columns: &[&Self]) -> Result<Vec<Vec<f64>>>;
+
+    /// All values, row by row.
+    fn to_f32(&self) -> Result<Vec<f32>>;
+
+    /// Per-sample root mean square of `error / (atol + rtol max(|a|, |b|))`: the quantity an
+    /// adaptive step size control holds below 1.
+    fn error_ratio(error: &Self, a: &Self, b: &Self, rtol: f64, atol: f64) -> Result<Vec<f64>>;
+
+    /// The samples at `rows`, in that order.
+    fn select(&self, rows: &[usize]) -> Result<Self>;
+
+    /// The samples of all `parts`, one part after the other.
+    fn concatenate(parts: &[&Self]) -> Result<Self>;
+
+    /// The samples `rows`, copied or shared.
+    fn narrow(&self, rows: Range<usize>) -> Result<Self>;
+
+    /// Whether every number is finite.
+    fn is_finite(&self) -> Result<bool>;
+
+    /// A copy of its own.
+    fn duplicate(&self) -> Result<Self> {
+        Self::linear_combination(&[(PerRow::All(1.0), self)])
+    }
+
+    /// Per-sample root mean square of `self - other` (BES: the norm of the global error).
+    fn rmse(&self, other: &Self) -> Result<Vec<f64>> {
+        let difference = Self::linear_combination(&[(PerRow::All(1.0), self), (PerRow::All(-1.0), other)])?;
+        let squared = difference.dot(&difference)?;
+        let elements = self.elements() as f64;
+        let mut columns = Self::fetch(&[&squared])?;
+        Ok(columns.swap_remove(0).into_iter().map(|sum| (sum / elements).sqrt()).collect())
+    }
+}

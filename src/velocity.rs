@@ -1,0 +1,151 @@
+//! What a solver and its trainer ask of a model.
+
+use crate::error::{Error, Result};
+use crate::tensor::{PerRow, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What each sample of a batch is conditioned on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Condition {
+    /// Class of each sample, `[batch]`; empty for a model without classes.
+    pub class: Vec<i64>,
+    /// Guidance of each sample, `[batch]`: u = u_uncond + s (u_cond - u_uncond). Empty is 1, off.
+    pub guidance_scale: Vec<f64>,
+}
+
+impl Condition {
+    /// The condition of the samples `rows`, in that order.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        Condition { class: pick(&self.class, rows), guidance_scale: pick(&self.guidance_scale, rows) }
+    }
+
+    /// The conditions of a batch stacked `copies` times.
+    pub fn repeat(&self, copies: usize) -> Self {
+        Condition { class: self.class.repeat(copies), guidance_scale: self.guidance_scale.repeat(copies) }
+    }
+}
+
+fn pick<V: Copy>(values: &[V], rows: &[usize]) -> Vec<V> {
+    if values.is_empty() { Vec::new() } else { rows.iter().map(|&row| values[row]).collect() }
+}
+
+/// A vector-Jacobian product, for each cotangent that was asked for.
+#[derive(Clone, Debug)]
+pub struct Vjp<T> {
+    /// w^T du/dx, `[batch, elements]`.
+    pub x: Vec<T>,
+    /// w . du/dt, `[batch, 1]`.
+    pub t: Vec<T>,
+}
+
+/// A velocity field u_t(x), t in [0, 1] from noise to data.
+pub trait VelocityField {
+    /// Where its samples live.
+    type Tensor: Tensor;
+
+    /// Numbers per sample.
+    fn elements(&self) -> usize;
+
+    /// x(0) from standard normal noise, `[batch, elements]` values, where this field computes.
+    fn start(&self, noise: &[f32]) -> Result<Self::Tensor>;
+
+    /// u_t(x), `[batch, elements]`.
+    fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor>;
+
+    /// Whether [`VelocityField::vjp`] works.
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    /// The vector-Jacobian product of u_t(x) for each of `cotangents`, all `[batch, elements]`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a field that can only be evaluated.
+    fn vjp(
+        &self,
+        _t: PerRow<'_>,
+        _x: &Self::Tensor,
+        _condition: &Condition,
+        _cotangents: &[Self::Tensor],
+    ) -> Result<Vjp<Self::Tensor>> {
+        Err(Error::Unsupported("this velocity field has no vector-Jacobian product".into()))
+    }
+
+    /// Network passes that one evaluation under `condition` costs: 2 where guidance is on.
+    fn passes(&self, _condition: &Condition) -> usize {
+        1
+    }
+}
+
+/// A field that counts what is asked of it, in samples.
+pub struct Counted<'a, F> {
+    field: &'a F,
+    forward: AtomicU64,
+    backward: AtomicU64,
+}
+
+/// Evaluations of single samples. An evaluation counts 1 forward; a vector-Jacobian product
+/// counts 1 forward and, for each cotangent, 1 backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Evaluations {
+    /// Samples through the field.
+    pub forward: u64,
+    /// Samples back through it.
+    pub backward: u64,
+}
+
+impl Evaluations {
+    /// Forward evaluations that cost about as much: a backward pass counts two.
+    pub fn equivalents(&self) -> u64 {
+        self.forward + 2 * self.backward
+    }
+}
+
+impl<'a, F: VelocityField> Counted<'a, F> {
+    /// Counts from zero, or from where an earlier run stopped.
+    pub fn new(field: &'a F, start: Evaluations) -> Self {
+        Self { field, forward: start.forward.into(), backward: start.backward.into() }
+    }
+
+    /// What was asked so far.
+    pub fn evaluations(&self) -> Evaluations {
+        Evaluations { forward: self.forward.load(Ordering::Relaxed), backward: self.backward.load(Ordering::Relaxed) }
+    }
+}
+
+impl<F: VelocityField> VelocityField for Counted<'_, F> {
+    type Tensor = F::Tensor;
+
+    fn elements(&self) -> usize {
+        self.field.elements()
+    }
+
+    fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {
+        self.field.start(noise)
+    }
+
+    fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor> {
+        self.forward.fetch_add(x.batch() as u64, Ordering::Relaxed);
+        self.field.eval(t, x, condition)
+    }
+
+    fn differentiable(&self) -> bool {
+        self.field.differentiable()
+    }
+
+    fn vjp(
+        &self,
+        t: PerRow<'_>,
+        x: &Self::Tensor,
+        condition: &Condition,
+        cotangents: &[Self::Tensor],
+    ) -> Result<Vjp<Self::Tensor>> {
+        self.forward.fetch_add(x.batch() as u64, Ordering::Relaxed);
+        self.backward.fetch_add((x.batch() * cotangents.len()) as u64, Ordering::Relaxed);
+        self.field.vjp(t, x, condition, cotangents)
+    }
+
+    fn passes(&self, condition: &Condition) -> usize {
+        self.field.passes(condition)
+    }
+}
