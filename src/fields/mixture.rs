@@ -266,7 +266,8 @@ impl<E: Element> VelocityField for MixtureField<E> {
     }
 
     fn start(&self, noise: &[f32]) -> Result<Host<E>> {
-        self.upload(noise)
+        let x0 = self.upload(noise)?;
+        Host::linear_combination(&[(PerRow::All(self.scheduler.initial_scale()), &x0)])
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Host<E>, condition: &Condition) -> Result<Host<E>> {
