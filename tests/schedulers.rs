@@ -57,6 +57,7 @@ proptest! {
             prop_assert!(close(first_derivative(|t| s.sigma(t), t).1, sigma_dot, 1e-12), "{} sigma", s.name());
             prop_assert!(close(difference(|t| s.alpha(t), t, 1e-3), alpha_dot, 1e-7), "{} alpha", s.name());
             prop_assert!(close(difference(|t| s.sigma(t), t, 1e-3), sigma_dot, 1e-5), "{} sigma", s.name());
+            prop_assert!(close(s.sigma_squared(t), s.sigma(t).powi(2), 1e-14), "{} sigma^2", s.name());
             prop_assert!(close(s.sigma_sigma_dot(t), s.sigma(t) * sigma_dot, 1e-12), "{} sigma sigma'", s.name());
         }
     }

@@ -101,11 +101,15 @@ impl Mixture {
         self.elements
     }
 
+    /// Whether some mode is of `class`.
+    pub fn has_class(&self, class: i64) -> bool {
+        self.class.contains(&class)
+    }
+
     /// (c, k) and v of the module's formulas at `t`.
     fn coefficients<D: Number>(&self, scheduler: &Scheduler, t: D) -> (D, D, D) {
         let (alpha, alpha_dot) = (scheduler.alpha(t), scheduler.alpha_dot(t));
-        let sigma = scheduler.sigma(t);
-        let v = alpha * alpha * self.variance + sigma * sigma;
+        let v = alpha * alpha * self.variance + scheduler.sigma_squared(t);
         let c = (alpha_dot * alpha * self.variance + scheduler.sigma_sigma_dot(t)) / v;
         (c, alpha_dot - c * alpha, v)
     }
@@ -208,6 +212,20 @@ impl<E: Element> MixtureField<E> {
         Self { mixture, scheduler, null_class, element: PhantomData }
     }
 
+    fn check(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<()> {
+        if x.elements() != self.mixture.elements {
+            return Err(Error::invalid("elements of a sample", x.elements(), self.mixture.elements.to_string()));
+        }
+        time.check("t", x.batch())?;
+        if !class.is_empty() && class.len() != x.batch() {
+            return Err(Error::invalid("class", format!("{} classes", class.len()), format!("{}, one a sample", x.batch())));
+        }
+        match class.iter().find(|c| Some(**c) != self.null_class && !self.mixture.has_class(**c)) {
+            Some(c) => Err(Error::invalid("class", c, "the class of a mode")),
+            None => Ok(()),
+        }
+    }
+
     fn class(&self, class: &[i64], row: usize) -> Option<i64> {
         class.get(row).copied().filter(|c| Some(*c) != self.null_class)
     }
@@ -230,6 +248,7 @@ impl<E: Element> Network for MixtureField<E> {
     }
 
     fn forward(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<Host<E>> {
+        self.check(time, x, class)?;
         let velocity = |row: usize| {
             self.mixture.velocity(&self.scheduler, time.at(row), &wide(x.row(row)), self.class(class, row))
         };
@@ -243,6 +262,11 @@ impl<E: Element> Network for MixtureField<E> {
         class: &[i64],
         cotangents: &[Host<E>],
     ) -> Result<(Host<E>, Vjp<Host<E>>)> {
+        let output = self.forward(time, x, class)?;
+        if let Some(w) = cotangents.iter().find(|w| w.batch() != x.batch() || w.elements() != x.elements()) {
+            let shape = |x: &Host<E>| format!("[{}, {}]", x.batch(), x.elements());
+            return Err(Error::invalid("a cotangent's shape", shape(w), shape(x)));
+        }
         let row_vjp = |row: usize| {
             let w: Vec<Vec<f64>> = cotangents.iter().map(|w| wide(w.row(row))).collect();
             let w: Vec<&[f64]> = w.iter().map(Vec::as_slice).collect();
@@ -254,7 +278,7 @@ impl<E: Element> Network for MixtureField<E> {
             vjp.x.push(gather(rows.iter().map(|row| row[i].0.clone()), x.elements())?);
             vjp.t.push(gather(rows.iter().map(|row| vec![row[i].1]), 1)?);
         }
-        Ok((self.forward(time, x, class)?, vjp))
+        Ok((output, vjp))
     }
 }
 

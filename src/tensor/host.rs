@@ -348,8 +348,9 @@ impl<E: Element> Tensor for Host<E> {
         };
         let elements = first.elements;
         let mut out = first.zeros_like(first.batch())?;
-        for (_, tensor) in terms {
+        for (coefficient, tensor) in terms {
             first.same_shape(tensor, "a term's shape")?;
+            coefficient.check("a term's coefficient", first.batch())?;
         }
         let row_of = |(row, out): (usize, &mut [E])| {
             let mut accumulator = [E::Accumulator::default(); BLOCK];
