@@ -72,7 +72,11 @@ pub enum Error {
 impl Error {
     /// An [`Error::Invalid`] from anything that can be shown.
     pub fn invalid(field: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
-        Error::Invalid { field: short(field.into(), 200), value: short(value.to_string(), 200), expected: expected.into() }
+        Error::Invalid {
+            field: short(field.into(), 200),
+            value: short(value.to_string(), 200),
+            expected: expected.into(),
+        }
     }
 
     /// An [`Error::Io`] about `path`.
@@ -82,7 +86,11 @@ impl Error {
 
     /// An [`Error::Format`] about `field` of `document`.
     pub fn format(document: impl Into<String>, field: impl Into<String>, problem: impl ToString) -> Self {
-        Error::Format { document: document.into(), field: short(field.into(), 200), problem: short(problem.to_string(), 600) }
+        Error::Format {
+            document: document.into(),
+            field: short(field.into(), 200),
+            problem: short(problem.to_string(), 600),
+        }
     }
 }
 

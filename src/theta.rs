@@ -121,7 +121,9 @@ impl Theta {
     /// Each number may be finite and their quotients not.
     fn check_table(&self) -> Result<()> {
         match self.tableau().scalars().iter().find(|v| !v.is_finite()) {
-            Some(v) => Err(Error::invalid("s, s_dot, t_dot", format!("such that a coefficient is {v}"), "finite coefficients")),
+            Some(v) => {
+                Err(Error::invalid("s, s_dot, t_dot", format!("such that a coefficient is {v}"), "finite coefficients"))
+            }
             None => Ok(()),
         }
     }

@@ -198,7 +198,8 @@ fn knots_that_are_no_derivatives_do_not_converge() {
     let error = |steps: usize, tolerance: f64| {
         let mut knots = smooth(2 * steps, [0.4, 0.2, 0.1]);
         knots.t_dot.iter_mut().for_each(|v| *v *= 1.1);
-        let exact = dopri5::solve(&field, &x0, &Condition::default(), Tolerance { rtol: tolerance, atol: tolerance }, false);
+        let exact =
+            dopri5::solve(&field, &x0, &Condition::default(), Tolerance { rtol: tolerance, atol: tolerance }, false);
         rms(&sample(rk2(&knots), &field, &x0), exact.unwrap().x1.data())
     };
     assert!(error(320, 1e-10) > 0.5 * error(20, 1e-10));

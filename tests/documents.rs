@@ -223,7 +223,9 @@ fn unknown_missing_and_foreign_keys_are_refused() {
         theta_refused(with(&ns(), &format!("/{key}"), json!([1.0, 1.0])), &[&format!("{key}:"), "no such key"]);
     }
     // `model` and `training` may hold anything.
-    assert!(Theta::parse(&with(&rk1(), "/model", json!({"anything": [null, 1e300, "x"]})).to_string(), "notes").is_ok());
+    assert!(
+        Theta::parse(&with(&rk1(), "/model", json!({"anything": [null, 1e300, "x"]})).to_string(), "notes").is_ok()
+    );
 }
 
 #[test]
@@ -257,12 +259,16 @@ fn duplicate_keys_are_refused_wherever_they_are() {
 fn numbers_that_are_not_finite_are_refused() {
     let theta = rk2().to_string();
     for bad in ["1e999", "-1e999", "NaN", "Infinity", "-Infinity", "nan"] {
-        for (good, name) in [("0.4", "t[1]"), ("1.1", "t_dot[1]"), ("1.2", "s[1]"), ("-0.2", "s_dot[1]"), ("7", "training.seed")] {
+        for (good, name) in
+            [("0.4", "t[1]"), ("1.1", "t_dot[1]"), ("1.2", "s[1]"), ("-0.2", "s_dot[1]"), ("7", "training.seed")]
+        {
             assert_eq!(theta.matches(good).count(), 1, "{good}");
             refused(&load_theta, theta.replacen(good, bad, 1).as_bytes(), &[name]);
         }
         let card = card().to_string();
-        for (good, name) in [("0.999", "time.end"), ("1000.0", "time.scale"), ("10.0", "scheduler"), ("-1,", "data_range[0]")] {
+        for (good, name) in
+            [("0.999", "time.end"), ("1000.0", "time.scale"), ("10.0", "scheduler"), ("-1,", "data_range[0]")]
+        {
             assert_eq!(card.matches(good).count(), 1, "{good}");
             let bad = if good == "-1," { format!("{bad},") } else { bad.to_owned() };
             refused(&load_card, card.replacen(good, &bad, 1).as_bytes(), &[name]);
@@ -299,7 +305,10 @@ fn lengths_that_disagree_are_named() {
         for (key, good) in [("t", 3), ("t_dot", 2), ("s", 3), ("s_dot", 2)] {
             for length in [0, good - 1, good + 1] {
                 let numbers: Vec<f64> = (0..length).map(|i| 1.0 + i as f64).collect();
-                theta_refused(with(&base, &format!("/{key}"), json!(numbers)), &[&format!(" {key}: is of length {length}")]);
+                theta_refused(
+                    with(&base, &format!("/{key}"), json!(numbers)),
+                    &[&format!(" {key}: is of length {length}")],
+                );
             }
         }
         theta_refused(with(&base, "/steps", json!(3)), &["t_dot", &format!("expected {}", 3 * per_step), "steps = 3"]);
@@ -340,7 +349,9 @@ fn absurd_sizes_are_refused() {
     theta_refused(with(&rk1(), "/model", json!([long])), &["model", "expected an object"]);
     card_refused(with(&card(), "/runtime", json!(long)), &["runtime"]);
     card_refused(with(&card(), "/scheduler/name", json!(long)), &["scheduler"]);
-    for shape in [json!([]), json!([0]), json!([3, 0]), json!([1u64 << 40]), json!([65536, 65536]), json!([u64::MAX, 2])] {
+    for shape in
+        [json!([]), json!([0]), json!([3, 0]), json!([1u64 << 40]), json!([65536, 65536]), json!([u64::MAX, 2])]
+    {
         card_refused(with(&card(), "/shape", shape), &["shape", "2^31"]);
     }
     card_refused(with(&card(), "/shape", json!(vec![2; 300_000])), &["shape"]);
@@ -387,7 +398,10 @@ fn values_of_another_type_are_named() {
     }
     card_refused(with(&card(), "/output", json!("score")), &["output", "score", "velocity", "epsilon", "x1"]);
     card_refused(with(&card(), "/runtime", json!("onnx")), &["runtime", "onnx", "torchscript"]);
-    card_refused(with(&card(), "/time/direction", json!("backwards")), &["time.direction", "backwards", "noise-to-data"]);
+    card_refused(
+        with(&card(), "/time/direction", json!("backwards")),
+        &["time.direction", "backwards", "noise-to-data"],
+    );
     card_refused(with(&card(), "/classes", json!(2.5)), &["classes", "2.5"]);
 }
 
@@ -406,7 +420,10 @@ fn a_card_out_of_range_is_named() {
     card_refused(with(&card(), "/data_range", json!([1, 1])), &["data_range"]);
     card_refused(with(&card(), "/scheduler", json!({"name": "vp", "beta_min": 30.0})), &["scheduler", "beta_min"]);
     card_refused(with(&card(), "/scheduler", json!({"name": "ddpm"})), &["scheduler", "ddpm"]);
-    card_refused(with(&card(), "/scheduler", json!({"name": "fm-ot", "beta_min": 0.1})), &["scheduler", "beta_min", "fm-ot"]);
+    card_refused(
+        with(&card(), "/scheduler", json!({"name": "fm-ot", "beta_min": 0.1})),
+        &["scheduler", "beta_min", "fm-ot"],
+    );
 }
 
 #[test]
@@ -414,7 +431,10 @@ fn a_folder_or_nothing_in_place_of_a_file_is_said_so() {
     let folder = tempfile::tempdir().unwrap();
     for load in [load_theta, load_card] {
         let error = load(folder.path()).unwrap();
-        assert!(matches!(error, Error::Io { action: "read", .. }) && error.to_string().contains("directory"), "{error}");
+        assert!(
+            matches!(error, Error::Io { action: "read", .. }) && error.to_string().contains("directory"),
+            "{error}"
+        );
         let error = load(&folder.path().join("none.json")).unwrap();
         assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("none.json"), "{error}");
     }

@@ -186,7 +186,10 @@ fn a_solution_that_runs_off_to_infinity_is_an_error_that_says_where() {
     // x = 1 / (0.5 - t).
     let error = failure(|_, x| vec![x[0] * x[0]], 2.0);
     let message = error.to_string();
-    assert!(matches!(error, Error::Numeric(_)) && message.contains("t = 0.49") || message.contains("t = 0.5"), "{message}");
+    assert!(
+        matches!(error, Error::Numeric(_)) && message.contains("t = 0.49") || message.contains("t = 0.5"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -194,7 +197,9 @@ fn a_tolerance_that_is_none_is_refused() {
     let field = Formula::<f64, _>::new(2, spiral);
     let x0 = noise(1, 2);
     for bad in [0.0, -1e-5, f64::NAN, f64::INFINITY] {
-        for (name, tolerance) in [("rtol", Tolerance { rtol: bad, atol: 1e-5 }), ("atol", Tolerance { rtol: 1e-5, atol: bad })] {
+        for (name, tolerance) in
+            [("rtol", Tolerance { rtol: bad, atol: 1e-5 }), ("atol", Tolerance { rtol: 1e-5, atol: bad })]
+        {
             let error = dopri5::solve(&field, &x0, &Condition::default(), tolerance, false).err().expect("refused");
             assert!(matches!(&error, Error::Invalid { field, .. } if field == name), "{error}");
         }

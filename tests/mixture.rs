@@ -7,7 +7,9 @@ use bespoke::model::{self, Device, Model};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
-use common::{SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config};
+use common::{
+    SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
+};
 use proptest::prelude::*;
 
 /// u = alpha' E[x1 | x] + sigma' (x - alpha E[x1 | x]) / sigma, with the expectation taken by the trapezoid rule
@@ -35,7 +37,10 @@ fn by_quadrature(document: &MixtureDocument, scheduler: &Scheduler, t: f64, x: [
         first[1] += w * moment(0, 0) * moment(1, 1);
     }
     let (alpha_dot, sigma_dot) = (scheduler.alpha_dot(t), scheduler.sigma_dot(t));
-    (0..2).map(|i| (first[i] / mass, x[i])).map(|(x1, x)| alpha_dot * x1 + sigma_dot * (x - alpha * x1) / sigma).collect()
+    (0..2)
+        .map(|i| (first[i] / mass, x[i]))
+        .map(|(x1, x)| alpha_dot * x1 + sigma_dot * (x - alpha * x1) / sigma)
+        .collect()
 }
 
 fn plane() -> MixtureDocument {
@@ -148,7 +153,8 @@ fn the_field_is_the_mixture_row_by_row() {
     }
     // A class has the modes of its own alone.
     let one = MixtureDocument { class: None, means: document().means[1..2].to_vec(), weights: None, ..document() };
-    let two = MixtureDocument { class: Some(vec![0, 1]), means: document().means[..2].to_vec(), weights: None, ..document() };
+    let two =
+        MixtureDocument { class: Some(vec![0, 1]), means: document().means[..2].to_vec(), weights: None, ..document() };
     assert_eq!(
         Mixture::new(one).unwrap().velocity(&Scheduler::FmOt, 0.6, x.row(0), None),
         Mixture::new(two).unwrap().velocity(&Scheduler::FmOt, 0.6, x.row(0), Some(1))
@@ -185,7 +191,12 @@ fn a_malformed_mixture_is_refused_by_the_name_of_what_is_wrong() {
         (with(&|d| d.std = f64::NAN), "std"),
         (with(&|d| d.means.clear()), "means"),
         (with(&|d| d.means[0].clear()), "means"),
-        (with(&|d| { d.means[2].pop(); }), "means[2]"),
+        (
+            with(&|d| {
+                d.means[2].pop();
+            }),
+            "means[2]",
+        ),
         (with(&|d| d.means[1][0] = f64::INFINITY), "means[1]"),
         (with(&|d| d.weights = Some(vec![1.0])), "weights"),
         (with(&|d| d.weights.as_mut().unwrap()[3] = -1.0), "weights"),

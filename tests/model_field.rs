@@ -67,7 +67,13 @@ impl Network for Perfect {
         Host::new(rows.collect(), 3)
     }
 
-    fn vjp(&self, time: PerRow<'_>, x: &Host<f64>, class: &[i64], w: &[Host<f64>]) -> Result<(Host<f64>, Vjp<Host<f64>>)> {
+    fn vjp(
+        &self,
+        time: PerRow<'_>,
+        x: &Host<f64>,
+        class: &[i64],
+        w: &[Host<f64>],
+    ) -> Result<(Host<f64>, Vjp<Host<f64>>)> {
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
         for w in w {
             let along = |row: usize, time: f64, x: &[f64]| -> f64 {
@@ -129,13 +135,19 @@ fn every_output_gives_the_exact_velocity_through_its_card() {
     let times = [0.01, 0.3, 0.7, 0.99];
     for scheduler in SCHEDULERS {
         for output in OUTPUTS {
-            for (direction, scale, end) in
-                [("noise-to-data", 1.0, 1.0), ("data-to-noise", 1000.0, 1.0), ("noise-to-data", 7.0, 0.9), ("data-to-noise", 1.0, 0.9)]
-            {
-                let card = card(folder.path(), json!({
-                    "output": output, "scheduler": scheduler_json(&scheduler),
-                    "time": {"direction": direction, "scale": scale, "end": end}
-                }));
+            for (direction, scale, end) in [
+                ("noise-to-data", 1.0, 1.0),
+                ("data-to-noise", 1000.0, 1.0),
+                ("noise-to-data", 7.0, 0.9),
+                ("data-to-noise", 1.0, 0.9),
+            ] {
+                let card = card(
+                    folder.path(),
+                    json!({
+                        "output": output, "scheduler": scheduler_json(&scheduler),
+                        "time": {"direction": direction, "scale": scale, "end": end}
+                    }),
+                );
                 let field = Perfect::field(&card);
                 let x = noise(4, 3);
                 let u = field.eval(PerRow::Each(&times), &x, &Condition::default()).unwrap();
@@ -144,7 +156,12 @@ fn every_output_gives_the_exact_velocity_through_its_card() {
                     // Solver time [0, 1] is [0, end]: d/d tau = end d/dt.
                     let exact: Vec<f64> = exact.iter().map(|u| end * u).collect();
                     let size = scheduler.sigma_dot(tau * end).abs().max(1.0);
-                    assert_close(u.row(row), &exact, 1e-9 * size, &format!("{output:?}, {} at {tau}", scheduler.name()));
+                    assert_close(
+                        u.row(row),
+                        &exact,
+                        1e-9 * size,
+                        &format!("{output:?}, {} at {tau}", scheduler.name()),
+                    );
                 }
             }
         }
@@ -158,9 +175,12 @@ fn every_output_is_finite_at_both_ends() {
     for scheduler in SCHEDULERS {
         for output in OUTPUTS {
             for end in [1.0, 0.999] {
-                let card = card(folder.path(), json!({
-                    "output": output, "scheduler": scheduler_json(&scheduler), "time": {"end": end}
-                }));
+                let card = card(
+                    folder.path(),
+                    json!({
+                        "output": output, "scheduler": scheduler_json(&scheduler), "time": {"end": end}
+                    }),
+                );
                 let field = Perfect::field(&card);
                 let x = noise(times.len(), 3);
                 let name = format!("{output:?} on {} to {end}", scheduler.name());
@@ -216,11 +236,16 @@ fn products_follow_output_direction_scale_and_end() {
     let folder = tempfile::tempdir().unwrap();
     for scheduler in SCHEDULERS {
         for output in OUTPUTS {
-            for (direction, scale, end) in [("noise-to-data", 1.0, 0.9), ("data-to-noise", 1000.0, 1.0), ("data-to-noise", 3.0, 0.9)] {
-                let card = card(folder.path(), json!({
-                    "output": output, "scheduler": scheduler_json(&scheduler),
-                    "time": {"direction": direction, "scale": scale, "end": end}
-                }));
+            for (direction, scale, end) in
+                [("noise-to-data", 1.0, 0.9), ("data-to-noise", 1000.0, 1.0), ("data-to-noise", 3.0, 0.9)]
+            {
+                let card = card(
+                    folder.path(),
+                    json!({
+                        "output": output, "scheduler": scheduler_json(&scheduler),
+                        "time": {"direction": direction, "scale": scale, "end": end}
+                    }),
+                );
                 let name = format!("{output:?} on {}, {direction}, {scale}, {end}", scheduler.name());
                 check_products(&Perfect::field(&card), &Condition::default(), &[0.2, 0.5, 0.8], &name);
             }
@@ -236,7 +261,10 @@ fn guided(class: &[i64], guidance_scale: &[f64]) -> Condition {
 fn guidance_is_between_the_unconditional_and_the_conditional_pass_and_beyond() {
     let folder = tempfile::tempdir().unwrap();
     for output in OUTPUTS {
-        let card = card(folder.path(), json!({"output": output, "scheduler": {"name": "cosine"}, "classes": 3, "null_class": 3}));
+        let card = card(
+            folder.path(),
+            json!({"output": output, "scheduler": {"name": "cosine"}, "classes": 3, "null_class": 3}),
+        );
         let field = Perfect::field(&card);
         let (x, times, scales) = (noise(4, 3), [0.2, 0.4, 0.6, 0.8], [0.0, 1.0, 2.5, -0.5]);
         let eval = |condition: &Condition| field.eval(PerRow::Each(&times), &x, condition).unwrap();

@@ -27,7 +27,9 @@ fn they_begin_with_noise_and_end_with_data() {
     assert!((Scheduler::VP.alpha(0.0) - alpha_0).abs() < 1e-15 && alpha_0 < 0.0066);
     assert!((Scheduler::VP.sigma(0.0) - (1.0 - alpha_0 * alpha_0).sqrt()).abs() < 1e-15);
     assert!(Scheduler::VP.alpha(1.0) == 1.0 && Scheduler::VP.sigma(1.0) == 0.0);
-    assert!((Scheduler::EDM.sigma(0.0f64) - 80.0).abs() < 1e-12 && (Scheduler::EDM.sigma(1.0f64) - 0.002).abs() < 1e-14);
+    assert!(
+        (Scheduler::EDM.sigma(0.0f64) - 80.0).abs() < 1e-12 && (Scheduler::EDM.sigma(1.0f64) - 0.002).abs() < 1e-14
+    );
     assert!([0.0, 0.3, 1.0].iter().all(|t| Scheduler::EDM.alpha(*t) == 1.0));
     for scheduler in SCHEDULERS {
         assert!((scheduler.initial_scale() / scheduler.sigma(0.0) - 1.0).abs() < 3e-5, "{}", scheduler.name());
@@ -194,7 +196,8 @@ fn every_scale_time_transformation_is_a_change_of_scheduler() {
         }
         if scheduler != Scheduler::VP {
             let x0 = noise(2, 3);
-            let new = dopri5::solve(&Formula::<f64, _>::new(3, of_new_scheduler), &x0, &Condition::default(), TIGHT, true);
+            let new =
+                dopri5::solve(&Formula::<f64, _>::new(3, of_new_scheduler), &x0, &Condition::default(), TIGHT, true);
             let (new, old) = (new.unwrap().dense.unwrap(), path(scheduler, &x0));
             for r in [0.3, 0.7, 1.0] {
                 let (t, s) = change(Dual64::new(r, 1.0));
@@ -222,7 +225,8 @@ fn their_json_form_goes_both_ways() {
     assert_eq!(parse(r#"{"name": "edm"}"#).unwrap(), Scheduler::EDM);
     let half = parse(r#"{"name": "vp", "beta_max": 10}"#).unwrap();
     assert_eq!(half, Scheduler::Vp { beta_min: 0.1, beta_max: 10.0 });
-    let other = [Scheduler::Vp { beta_min: 0.07, beta_max: 1.0 / 3.0 }, Scheduler::Edm { sigma_min: 0.1, sigma_max: 7.7 }];
+    let other =
+        [Scheduler::Vp { beta_min: 0.07, beta_max: 1.0 / 3.0 }, Scheduler::Edm { sigma_min: 0.1, sigma_max: 7.7 }];
     for scheduler in SCHEDULERS.into_iter().chain(other) {
         let text = serde_json::to_string(&scheduler).unwrap();
         assert_eq!(parse(&text).unwrap(), scheduler, "{text}");

@@ -218,7 +218,11 @@ impl<E: Element> MixtureField<E> {
         }
         time.check("t", x.batch())?;
         if !class.is_empty() && class.len() != x.batch() {
-            return Err(Error::invalid("class", format!("{} classes", class.len()), format!("{}, one a sample", x.batch())));
+            return Err(Error::invalid(
+                "class",
+                format!("{} classes", class.len()),
+                format!("{}, one a sample", x.batch()),
+            ));
         }
         match class.iter().find(|c| Some(**c) != self.null_class && !self.mixture.has_class(**c)) {
             Some(c) => Err(Error::invalid("class", c, "the class of a mode")),

@@ -6,6 +6,8 @@
 
 mod host;
 
+#[cfg(feature = "torch")]
+pub(crate) use host::check_length;
 pub use host::{Element, Host, HostView};
 
 use crate::error::{Error, Result};
