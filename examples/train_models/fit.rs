@@ -16,7 +16,12 @@ pub struct Settings {
 /// Minimises `loss`, given the split weights, and returns the moving average of the weights.
 ///
 /// The host never waits for the device but to print.
-pub fn fit(layout: &Layout, settings: &Settings, device: Device, mut loss: impl FnMut(&[Tensor]) -> Tensor) -> Result<Tensor> {
+pub fn fit(
+    layout: &Layout,
+    settings: &Settings,
+    device: Device,
+    mut loss: impl FnMut(&[Tensor]) -> Tensor,
+) -> Result<Tensor> {
     const BETA1: f64 = 0.9;
     const BETA2: f64 = 0.99;
     const MAX_GRADIENT: f64 = 1.0;
@@ -46,8 +51,14 @@ pub fn fit(layout: &Layout, settings: &Settings, device: Device, mut loss: impl 
         });
         if i % report_every == 0 {
             let mean_loss = recent.double_value(&[]) / report_every as f64;
-            ensure!(mean_loss.is_finite(), "the loss is {mean_loss} at iteration {i}: try a smaller batch or another seed");
-            println!("  iteration {i:6}  loss {mean_loss:.5}  {:.0} s", started.elapsed().as_secs_f64());
+            ensure!(
+                mean_loss.is_finite(),
+                "the loss is {mean_loss} at iteration {i}: try a smaller batch or another seed"
+            );
+            println!(
+                "  iteration {i:6}  loss {mean_loss:.5}  {:.0} s",
+                started.elapsed().as_secs_f64()
+            );
             let _ = recent.zero_();
         }
     }

@@ -29,7 +29,11 @@ pub struct Layout {
 impl Layout {
     /// Registers a weight; the index finds it in what `split` returns.
     pub fn add(&mut self, shape: &[i64], init: Init, positions: i64) -> usize {
-        self.entries.push(Entry { shape: shape.to_vec(), init, positions });
+        self.entries.push(Entry {
+            shape: shape.to_vec(),
+            init,
+            positions,
+        });
         self.entries.len() - 1
     }
 
@@ -51,7 +55,11 @@ impl Layout {
 
     /// The weights as tensors of their own shapes, differentiable with respect to `flat`.
     pub fn split(&self, flat: &Tensor) -> Vec<Tensor> {
-        let sizes: Vec<i64> = self.entries.iter().map(|e| e.shape.iter().product()).collect();
+        let sizes: Vec<i64> = self
+            .entries
+            .iter()
+            .map(|e| e.shape.iter().product())
+            .collect();
         flat.split_with_sizes(&sizes, 0)
             .iter()
             .zip(&self.entries)
@@ -60,12 +68,18 @@ impl Layout {
     }
 
     pub fn parameters(&self) -> i64 {
-        self.entries.iter().map(|e| e.shape.iter().product::<i64>()).sum()
+        self.entries
+            .iter()
+            .map(|e| e.shape.iter().product::<i64>())
+            .sum()
     }
 
     /// Multiply-adds of one forward pass of one sample.
     pub fn multiply_adds(&self) -> i64 {
-        self.entries.iter().map(|e| e.shape.iter().product::<i64>() * e.positions).sum()
+        self.entries
+            .iter()
+            .map(|e| e.shape.iter().product::<i64>() * e.positions)
+            .sum()
     }
 }
 
@@ -119,16 +133,35 @@ impl Conv {
         Self::with_init(layout, inputs, outputs, 2, side, Init::FanIn(4 * inputs))
     }
 
-    fn with_init(layout: &mut Layout, inputs: i64, outputs: i64, kernel: i64, side: i64, init: Init) -> Self {
+    fn with_init(
+        layout: &mut Layout,
+        inputs: i64,
+        outputs: i64,
+        kernel: i64,
+        side: i64,
+        init: Init,
+    ) -> Self {
         let weight = layout.add(&[outputs, inputs, kernel, kernel], init, side * side);
         let bias = layout.add(&[outputs], Init::Constant(0.0), 0);
         let (stride, padding) = if kernel == 3 { (1, 1) } else { (2, 0) };
-        Self { weight, bias, stride, padding }
+        Self {
+            weight,
+            bias,
+            stride,
+            padding,
+        }
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&w[self.weight], Some(&w[self.bias]), stride, padding, [1, 1], 1)
+        x.conv2d(
+            &w[self.weight],
+            Some(&w[self.bias]),
+            stride,
+            padding,
+            [1, 1],
+            1,
+        )
     }
 }
 
@@ -147,7 +180,15 @@ impl Double {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        x.conv_transpose2d(&w[self.weight], Some(&w[self.bias]), [2, 2], [0, 0], [0, 0], 1, [1, 1])
+        x.conv_transpose2d(
+            &w[self.weight],
+            Some(&w[self.bias]),
+            [2, 2],
+            [0, 0],
+            [0, 0],
+            1,
+            [1, 1],
+        )
     }
 }
 
@@ -166,7 +207,13 @@ impl GroupNorm {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        x.group_norm(GROUPS, Some(&w[self.scale]), Some(&w[self.shift]), 1e-5, true)
+        x.group_norm(
+            GROUPS,
+            Some(&w[self.scale]),
+            Some(&w[self.shift]),
+            1e-5,
+            true,
+        )
     }
 }
 
@@ -177,12 +224,19 @@ pub struct ConditionedNorm {
 
 impl ConditionedNorm {
     pub fn new(layout: &mut Layout, embedding: i64, channels: i64) -> Self {
-        Self { film: Linear::zero(layout, embedding, 2 * channels) }
+        Self {
+            film: Linear::zero(layout, embedding, 2 * channels),
+        }
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
         let normal = x.group_norm(GROUPS, None::<&Tensor>, None::<&Tensor>, 1e-5, true);
-        let film = self.film.forward(w, embedding).unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
+        let film = self
+            .film
+            .forward(w, embedding)
+            .unsqueeze(-1)
+            .unsqueeze(-1)
+            .chunk(2, 1);
         normal * (&film[0] + 1.0) + &film[1]
     }
 }
