@@ -153,15 +153,8 @@ impl Conv {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(
-            &w[self.weight],
-            Some(&w[self.bias]),
-            stride,
-            padding,
-            [1, 1],
-            1,
-        )
+        let (weight, bias) = (&w[self.weight], &w[self.bias]);
+        convolve(x, weight, bias, self.stride, self.padding, false)
     }
 }
 
@@ -180,16 +173,38 @@ impl Double {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        x.conv_transpose2d(
-            &w[self.weight],
-            Some(&w[self.bias]),
-            [2, 2],
-            [0, 0],
-            [0, 0],
-            1,
-            [1, 1],
-        )
+        convolve(x, &w[self.weight], &w[self.bias], 2, 0, true)
     }
+}
+
+/// The general form of a convolution, because a trace keeps its flags for good: an
+/// exported network must not drop to TensorFloat-32 on a GPU, whose three digits would drown the
+/// errors that solvers are compared by, and should answer the same each time.
+fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    stride: i64,
+    padding: i64,
+    transposed: bool,
+) -> Tensor {
+    let (stride, padding) = ([stride; 2], [padding; 2]);
+    let (dilation, output_padding, groups) = ([1, 1], [0, 0], 1);
+    let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
+    x.internal_convolution(
+        weight,
+        Some(bias),
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        benchmark,
+        deterministic,
+        cudnn,
+        tf32,
+    )
 }
 
 pub struct GroupNorm {
