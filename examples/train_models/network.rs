@@ -6,9 +6,9 @@ use crate::layers::{ConditionedNorm, Conv, Double, GroupNorm, Init, Layout, Line
 
 pub const SIDE: i64 = 8;
 
-const WIDE: i64 = 24; // channels at 8x8
-const DEEP: i64 = 48; // channels at 4x4
-const GLOBAL: i64 = 112; // units of the layer that sees the whole image
+const WIDE: i64 = 16; // channels at 8x8
+const DEEP: i64 = 24; // channels at 4x4
+const GLOBAL: i64 = 96; // units of the layer that sees the whole image
 const EMBEDDING: i64 = 64;
 const FREQUENCIES: i64 = 16;
 
