@@ -293,8 +293,12 @@ impl<E: Element> VelocityField for MixtureField<E> {
         self.mixture.elements
     }
 
+    fn upload(&self, values: &[f32]) -> Result<Host<E>> {
+        Network::upload(self, values)
+    }
+
     fn start(&self, noise: &[f32]) -> Result<Host<E>> {
-        let x0 = self.upload(noise)?;
+        let x0 = Network::upload(self, noise)?;
         Host::linear_combination(&[(PerRow::All(self.scheduler.initial_scale()), &x0)])
     }
 
