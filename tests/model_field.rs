@@ -334,9 +334,9 @@ fn conditions_that_do_not_fit_are_refused_by_name() {
         (&unclassed, guided(&[0, 0], &[]), "class is 0"),
         (&unclassed, guided(&[], &[2.0, 2.0]), "guidance_scale is 2"),
     ] {
-        let message = field.eval(PerRow::All(0.5), &x, &condition).err().expect("refused").to_string();
+        let message = field.eval(PerRow::All(0.5), &x, &condition).expect_err("refused").to_string();
         assert!(message.starts_with(name), "{message:?} does not say {name:?}");
-        let message = field.vjp(PerRow::All(0.5), &x, &condition, &[]).err().expect("refused").to_string();
+        let message = field.vjp(PerRow::All(0.5), &x, &condition, &[]).expect_err("refused").to_string();
         assert!(message.starts_with(name), "{message:?} does not say {name:?}");
     }
     let message = unclassed.eval(PerRow::Each(&[0.5]), &x, &Condition::default()).unwrap_err().to_string();
