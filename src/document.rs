@@ -15,10 +15,18 @@ const MAX_BYTES: u64 = 64 << 20;
 /// # Errors
 /// [`Error::Io`], or [`Error::Format`] naming the key at fault.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    parse(&read_text(path)?, &path.display().to_string())
+}
+
+/// Reads the text of a document, of which more than the size of any document of ours is left out.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn read_text(path: &Path) -> Result<String> {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| Error::io("read", path, e))?;
-    parse(&text, &path.display().to_string())
+    Ok(text)
 }
 
 /// Parses a whole document of type `T`; `name` is what messages call it.
