@@ -3,6 +3,7 @@
 pub mod document;
 pub mod dopri5;
 pub mod error;
+pub mod evaluate;
 pub mod fields;
 pub mod ladder;
 pub mod model;
@@ -16,4 +17,7 @@ pub mod tensor;
 pub mod theta;
 #[cfg(feature = "torch")]
 pub mod torch;
+pub mod train;
 pub mod velocity;
+
+pub use error::{Error, Result};
