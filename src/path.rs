@@ -15,10 +15,13 @@
 //! and the ground truth, being the same trajectory, is the model's own.
 
 use crate::error::{Error, Result};
-use crate::scheduler::{Number, SINGULAR_MARGIN, Scheduler};
+use crate::scheduler::{Number, Scheduler};
 use crate::solvers::bespoke::Knots;
 use crate::tableau::{Base, Row, Stage, Tableau};
 use num_dual::Dual64;
+
+/// Where sampling on the VP path ends: 1e-3 of the time before sigma is 0, as in the literature.
+const VP_END: f64 = 0.999;
 
 /// A model's path in solver time [0, 1], and the path it is sampled on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,8 +107,8 @@ impl GaussianPath {
         // snr of a below that of b, whatever is 0.
         let below = |a: (f64, f64), b: (f64, f64)| a.0 * b.1 < b.0 * a.1;
         let to_other = |(alpha, sigma): (f64, f64)| path.time_at(alpha, sigma / sigma0);
-        // t'_r is infinite where VP's sigma ends: stop just short of it, like its users do.
-        let last = if matches!(path, Scheduler::Vp { .. }) { 1.0 - SINGULAR_MARGIN } else { 1.0 };
+        // VP's sigma ends like a square root, where t'_r is infinite: stop short of it, as its users do.
+        let last = if matches!(path, Scheduler::Vp { .. }) { VP_END } else { 1.0 };
         let r_start = if below(other(0.0), own(0.0)) { to_other(own(0.0)) } else { 0.0 };
         let r_end = if below(own(self.end), other(last)) { to_other(own(self.end)) } else { last };
         let to_own = |r: f64| model.time_at(other(r).0, other(r).1) / self.end;
@@ -186,30 +189,37 @@ impl GaussianPath {
         }
         // A step that reads earlier steps' velocities needs their states: then all from x_0.
         let local = tableau.is_one_step();
-        let (points, _) = tableau.propagate();
         let at = |k: usize| self.transformation(Dual64::new(tableau.stages.get(k).map_or(1.0, |s| s.t), 1.0));
         let mut stages = Vec::with_capacity(tableau.nfe());
-        // Fields ubar_j and the current point, in terms of the base x and the velocities u.
+        // The fields ubar_j, xbar of the base, and x of the current point, in terms of the new table's
+        // base and the velocities u.
         let mut fields: Vec<Row<f64>> = Vec::with_capacity(tableau.nfe());
-        let mut point = Row::base();
-        let mut base_scale = 1.0;
+        let (mut base, mut point) = (Row::base(), Row::base());
+        let combine = |row: &Row<f64>, base: &Row<f64>, fields: &[Row<f64>]| {
+            let velocities = row.u.iter().map(|(j, c)| (*c, &fields[*j]));
+            Row::sum(&std::iter::once((row.x, base)).chain(velocities).collect::<Vec<_>>())
+        };
         for (k, stage) in tableau.stages.iter().enumerate() {
-            let (t, s) = at(k);
+            let ((t, s), scale) = (at(k), at(k + 1).1.re);
             fields.push(Row::sum(&[(s.eps, &point), (t.eps * s.re, &Row::velocity(k))]));
-            let row = if local { &stage.next } else { &points[k + 1] };
-            let base = Row { x: base_scale, u: Vec::new() };
-            let mut terms = vec![(row.x, &base)];
-            terms.extend(row.u.iter().map(|(j, c)| (*c, &fields[*j])));
-            let next_scale = at(k + 1).1.re;
-            point = Row::sum(&terms);
-            point.x /= next_scale;
-            point.u.iter_mut().for_each(|(_, c)| *c /= next_scale);
-            let base = if local && stage.base == Base::Next { Base::Next } else { Base::Keep };
-            let next = point.clone();
-            if base == Base::Next {
-                (point, base_scale) = (Row::base(), next_scale);
+            let next = combine(&stage.next, &base, &fields);
+            point = Row::sum(&[(1.0 / scale, &next)]);
+            let mut new = Stage {
+                t: self.solver_time(stage.t),
+                next: point.clone(),
+                base: Base::Keep,
+                ends_step: stage.ends_step,
+            };
+            match &stage.base {
+                Base::Keep => {}
+                Base::Next if local => {
+                    new.base = Base::Next;
+                    (base, point) = (Row::sum(&[(scale, &Row::base())]), Row::base());
+                }
+                Base::Next => base = next,
+                Base::Row(row) => base = combine(row, &base, &fields),
             }
-            stages.push(Stage { t: self.solver_time(stage.t), next, base, ends_step: stage.ends_step });
+            stages.push(new);
         }
         Tableau { stages }
     }

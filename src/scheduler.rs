@@ -167,7 +167,8 @@ impl Scheduler {
     pub fn sigma<D: Number>(&self, t: D) -> D {
         match self {
             Scheduler::FmOt => -t + 1.0,
-            Scheduler::Cosine => (t * FRAC_PI_2).cos(),
+            // cos(pi t / 2), in the form that is exactly 0 at t = 1.
+            Scheduler::Cosine => ((-t + 1.0) * FRAC_PI_2).sin(),
             Scheduler::Vp { .. } => (-(-self.exponent(t)).exp_m1()).sqrt(),
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
@@ -180,7 +181,7 @@ impl Scheduler {
     pub fn alpha_dot<D: Number>(&self, t: D) -> D {
         match self {
             Scheduler::FmOt => D::one(),
-            Scheduler::Cosine => (t * FRAC_PI_2).cos() * FRAC_PI_2,
+            Scheduler::Cosine => self.sigma(t) * FRAC_PI_2,
             Scheduler::Vp { .. } => self.alpha(t) * self.alpha_rate(t),
             Scheduler::Edm { .. } => D::zero(),
         }

@@ -4,6 +4,10 @@ use crate::tableau::{Row, Tableau};
 /// DPM-Solver++ multistep in data prediction of `order` 2 (2M: Lu et al. 2022b, Algorithm 2) or 3
 /// (3M: the same paper's reference code).
 ///
+/// 3M is kept as published, and as diffusers and k-diffusion have it: its last term is a divided
+/// difference, half the second derivative, without the factor 2 that would make it one. It
+/// converges with order 2, with a smaller constant than 2M.
+///
 /// The first steps have a lower order, and with fewer than 15 evaluations so have the last ones
 /// (the reference code's and diffusers' `lower_order_final`). Default grid: uniform in time, the
 /// reference code's choice for guided sampling and diffusers' default; the paper's choice without
