@@ -15,13 +15,20 @@ const MAX_BYTES: u64 = 64 << 20;
 /// # Errors
 /// [`Error::Io`], or [`Error::Format`] naming the key at fault.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    parse(&read_text(path)?, &path.display().to_string())
+}
+
+/// Reads the text of a document.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Format`] where it is too large for one or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
     check_size(bytes.len(), &name)?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| Error::format(&name, ".", format!("is not UTF-8: {e}")))?;
-    parse(text, &name)
+    String::from_utf8(bytes).map_err(|e| Error::format(&name, ".", format!("is not UTF-8: {e}")))
 }
 
 fn check_size(bytes: usize, name: &str) -> Result<()> {

@@ -76,7 +76,7 @@ pub struct Theta {
 /// The file (version 1), see `docs/formats.md`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct ThetaFile {
     format: String,
     version: u64,
     family: String,
@@ -188,8 +188,8 @@ impl Theta {
         }
     }
 
-    fn to_file(&self) -> File {
-        let mut file = File {
+    pub(crate) fn to_file(&self) -> ThetaFile {
+        let mut file = ThetaFile {
             format: FORMAT.into(),
             version: VERSION,
             family: self.family_name().into(),
@@ -219,7 +219,7 @@ impl Theta {
         file
     }
 
-    fn from_file(file: File, document: &str) -> Result<Self> {
+    pub(crate) fn from_file(file: ThetaFile, document: &str) -> Result<Self> {
         let wrong = |field: &str, problem: String| Error::format(document, field, problem);
         if file.format != FORMAT {
             return Err(wrong("format", format!("is {:?}, expected {FORMAT:?}", file.format)));
