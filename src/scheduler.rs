@@ -169,11 +169,19 @@ impl Scheduler {
             Scheduler::FmOt => -t + 1.0,
             // cos(pi t / 2), in the form that is exactly 0 at t = 1.
             Scheduler::Cosine => ((-t + 1.0) * FRAC_PI_2).sin(),
-            Scheduler::Vp { .. } => (-(-self.exponent(t)).exp_m1()).sqrt(),
+            Scheduler::Vp { .. } => self.sigma_squared(t).sqrt(),
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
                 (t * (low - high) + high).powf(KARRAS_RHO)
             }
+        }
+    }
+
+    /// sigma_t^2: differentiable at both ends even where sigma is not (VP at t = 1).
+    pub fn sigma_squared<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::Vp { .. } => -(-self.exponent(t)).exp_m1(),
+            _ => self.sigma(t) * self.sigma(t),
         }
     }
 

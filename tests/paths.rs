@@ -1,6 +1,6 @@
 //! BES Theorem 2.3: a model sampled on any path.
 
-mod common;
+mod ended;
 
 use bespoke::path::GaussianPath;
 use bespoke::scheduler::Scheduler;
@@ -8,7 +8,7 @@ use bespoke::solvers::Solver;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::tableau::Tableau;
 use bespoke::theta::{Family, Theta};
-use common::{Field, rmse};
+use ended::{Field, rmse};
 
 fn fields() -> [Field; 4] {
     [

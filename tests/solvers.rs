@@ -1,6 +1,6 @@
 //! Every named solver on an exact field: order of convergence, finite tables, names, grids.
 
-mod common;
+mod ended;
 
 use bespoke::error::Error;
 use bespoke::path::GaussianPath;
@@ -8,7 +8,7 @@ use bespoke::scheduler::Scheduler;
 use bespoke::solvers::grid::Grid;
 use bespoke::solvers::{Allowed, Solver, SolverName};
 use bespoke::theta::Family;
-use common::{Field, rmse};
+use ended::{Field, rmse};
 
 fn paths() -> Vec<GaussianPath> {
     let own = [

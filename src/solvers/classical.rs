@@ -11,16 +11,24 @@ pub fn uniform_grid(steps: usize) -> Vec<f64> {
 /// An explicit Runge-Kutta method (c, rows of A, b) on the grid `times`.
 fn runge_kutta(times: &[f64], c: &[f64], a: &[&[f64]], b: &[f64]) -> Tableau<f64> {
     let stages_per_step = c.len();
+    // The equidistant step is 1 / n itself: differences of rounded times are off by some ulps, and
+    // the identity theta is to give the same samples to the last bit.
+    let steps = (times.len() - 1) as f64;
+    let equidistant = times == uniform_grid(times.len() - 1);
     let mut stages = Vec::with_capacity(stages_per_step * (times.len() - 1));
     for (i, pair) in times.windows(2).enumerate() {
-        let (start, h) = (pair[0], pair[1] - pair[0]);
+        let h = if equidistant { 1.0 / steps } else { pair[1] - pair[0] };
         let first = i * stages_per_step;
         for s in 0..stages_per_step {
             let last = s + 1 == stages_per_step;
             let weights = if last { b } else { a[s + 1] };
             let u = weights.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| (first + j, h * w)).collect();
             stages.push(Stage {
-                t: if c[s] == 1.0 { pair[1] } else { start + c[s] * h },
+                t: match c[s] {
+                    1.0 => pair[1],
+                    c if equidistant => (i as f64 + c) / steps,
+                    c => pair[0] + c * h,
+                },
                 next: Row { x: 1.0, u },
                 base: if last { Base::Next } else { Base::Keep },
                 ends_step: last,
