@@ -64,6 +64,12 @@ pub enum Error {
     /// The numerics failed: a step size underflowed, a matrix had no factor.
     #[error("{0}")]
     Numeric(String),
+    /// Memory could not be had.
+    #[error("cannot allocate {bytes} bytes")]
+    Memory {
+        /// How much was asked for.
+        bytes: usize,
+    },
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(String),

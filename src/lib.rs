@@ -1,5 +1,6 @@
 //! Bespoke solvers (Shaul et al., ICLR 2024): learned few-step samplers for flow and diffusion models.
 
+pub mod capi;
 pub mod document;
 pub mod dopri5;
 pub mod error;

@@ -1,0 +1,17 @@
+//! The C ABI, declared for C in `include/bespoke.h` (generated from here) and promised in `docs/abi.md`.
+//!
+//! The only `extern "C"` of the library: guard against panics, check what came in, call safe Rust.
+#![allow(non_camel_case_types)]
+
+mod dlpack;
+mod guard;
+mod layout;
+mod sampler;
+mod status;
+mod structs;
+mod theta;
+
+pub use dlpack::{DLDataType, DLDevice, DLTensor};
+pub use sampler::*;
+pub use status::*;
+pub use theta::*;
