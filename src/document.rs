@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 /// No document of ours comes near this size, in bytes.
@@ -52,6 +52,14 @@ pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<()> {
 /// # Errors
 /// [`Error::Io`]; the earlier file, if any, is then untouched.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes).map_err(|e| Error::io("write", path, e)))
+}
+
+/// Lets `fill` write a temporary file in the folder of `path`, which then takes that name.
+///
+/// # Errors
+/// [`Error::Io`] or what `fill` gives; the earlier file, if any, is then untouched.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let failed = |e| Error::io("write", path, e);
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -64,8 +72,9 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.prefix(".bespoke-").tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
+    let mut file = BufWriter::new(builder.prefix(".bespoke-").tempfile_in(folder).map_err(failed)?);
+    fill(&mut file)?;
+    let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())

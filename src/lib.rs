@@ -4,6 +4,7 @@ pub mod capi;
 pub mod document;
 pub mod dopri5;
 pub mod error;
+pub mod evaluate;
 pub mod fields;
 pub mod model;
 pub mod noise;
@@ -15,4 +16,7 @@ pub mod tensor;
 pub mod theta;
 #[cfg(feature = "torch")]
 pub mod torch;
+pub mod train;
 pub mod velocity;
+
+pub use error::{Error, Result};

@@ -15,8 +15,10 @@ pub enum Purpose {
     Train = 2,
     /// Validation during training.
     Validation = 3,
-    /// Choices of the trainer: which samples of the pool, which projections.
+    /// Which samples of the pool an iteration takes.
     Choice = 4,
+    /// The trainer's random projections.
+    Sketch = 5,
 }
 
 /// A generator for item `index` of `purpose`.

@@ -46,8 +46,13 @@ pub trait VelocityField {
     /// Numbers per sample.
     fn elements(&self) -> usize;
 
-    /// x(0) from standard normal noise, `[batch, elements]` values, where this field computes.
-    fn start(&self, noise: &[f32]) -> Result<Self::Tensor>;
+    /// Brings `[batch, elements]` values to where this field computes.
+    fn upload(&self, values: &[f32]) -> Result<Self::Tensor>;
+
+    /// x(0) from standard normal noise, `[batch, elements]` values.
+    fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {
+        self.upload(noise)
+    }
 
     /// u_t(x), `[batch, elements]`.
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor>;
@@ -118,6 +123,10 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
 
     fn elements(&self) -> usize {
         self.field.elements()
+    }
+
+    fn upload(&self, values: &[f32]) -> Result<Self::Tensor> {
+        self.field.upload(values)
     }
 
     fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {

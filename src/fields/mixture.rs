@@ -265,8 +265,8 @@ impl<E: Element> VelocityField for MixtureField<E> {
         self.mixture.elements
     }
 
-    fn start(&self, noise: &[f32]) -> Result<Host<E>> {
-        self.upload(noise)
+    fn upload(&self, values: &[f32]) -> Result<Host<E>> {
+        Network::upload(self, values)
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Host<E>, condition: &Condition) -> Result<Host<E>> {

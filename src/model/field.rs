@@ -134,6 +134,10 @@ impl<N: Network> VelocityField for ModelField<N> {
         self.card.elements()
     }
 
+    fn upload(&self, values: &[f32]) -> Result<N::Tensor> {
+        self.network.upload(values)
+    }
+
     fn start(&self, noise: &[f32]) -> Result<N::Tensor> {
         let x0 = self.network.upload(noise)?;
         match self.card.scheduler.initial_scale() {

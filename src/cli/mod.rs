@@ -1,0 +1,123 @@
+//! The command line: a thin user of the library.
+
+mod arrays;
+mod eval;
+mod picture;
+mod progress;
+mod sample;
+mod show;
+mod train;
+
+use bespoke::model::{self, Device, Model};
+use bespoke::solvers::Solver;
+use bespoke::train::Conditioning;
+use bespoke::{Error, Result};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Learned few-step solvers for flow and diffusion models.
+#[derive(Parser)]
+#[command(version, about, after_help = "Exit codes: 0 done, 1 a run that failed, 2 bad usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::TrainArgs),
+    Sample(sample::SampleArgs),
+    Eval(eval::EvalArgs),
+    Show(show::ShowArgs),
+}
+
+/// Which model, where, and what its samples are conditioned on.
+#[derive(Args)]
+struct ModelArgs {
+    /// Model card (JSON).
+    #[arg(long, value_name = "CARD")]
+    model: PathBuf,
+    /// cpu, cuda or cuda:INDEX.
+    #[arg(long, default_value = "cpu", value_name = "D")]
+    device: Device,
+    /// One class for all samples; without it, sample i gets class i mod classes.
+    #[arg(long, value_name = "K")]
+    class: Option<i64>,
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    guidance_scale: Option<f64>,
+}
+
+impl ModelArgs {
+    fn open(&self) -> Result<(Model, Conditioning)> {
+        let model = model::open(&self.model, self.device)?;
+        let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
+        Ok((model, conditioning))
+    }
+}
+
+/// Which noises.
+#[derive(Args)]
+struct NoiseArgs {
+    /// Number of samples.
+    #[arg(long, value_name = "C")]
+    count: Option<usize>,
+    /// Seed of the noises.
+    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "noise")]
+    seed: u64,
+    /// Noises of your own, standard normal: an .npy array [count, shape...] of f32 or f64.
+    #[arg(long, value_name = "X0.npy", conflicts_with = "count")]
+    noise: Option<PathBuf>,
+}
+
+/// How exact the ground truth is.
+#[derive(Args)]
+struct ToleranceArgs {
+    /// Relative tolerance of the ground truth.
+    #[arg(long, default_value_t = 1e-5, value_name = "X")]
+    rtol: f64,
+    /// Absolute tolerance of the ground truth.
+    #[arg(long, default_value_t = 1e-5, value_name = "X")]
+    atol: f64,
+}
+
+impl ToleranceArgs {
+    fn tolerance(&self) -> Result<bespoke::dopri5::Tolerance> {
+        let tolerance = bespoke::dopri5::Tolerance { rtol: self.rtol, atol: self.atol };
+        tolerance.validate()?;
+        Ok(tolerance)
+    }
+}
+
+/// Warns where a theta was trained for another model.
+fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
+    let Solver::Theta(path, theta) = solver else { return Ok(()) };
+    let Some(trained_for) = theta.model.0.get("fingerprint").and_then(|f| f.as_str()) else { return Ok(()) };
+    if trained_for != model.card().fingerprint()? {
+        let name = theta.model.0.get("name").and_then(|n| n.as_str()).unwrap_or("another model");
+        tracing::warn!("{path} was trained for {name}, not for {}", model.card().path().display());
+    }
+    Ok(())
+}
+
+/// Runs the program and says how it ended.
+pub fn run() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Show(args) => show::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            // An argument that can be mended is bad usage; all else is a run that failed.
+            ExitCode::from(if matches!(error, Error::Invalid { .. }) { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `bespoke sample`
+
+use super::{ModelArgs, NoiseArgs, ToleranceArgs, arrays, picture, progress};
+use bespoke::evaluate::{CHUNK, Ready};
+use bespoke::solvers::Solver;
+use bespoke::tensor::Tensor;
+use bespoke::velocity::VelocityField;
+use bespoke::{Error, Result, document, with_field};
+use std::path::PathBuf;
+
+/// Draw samples with any solver.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  bespoke sample --model models/digits-fm-ot.json --solver theta.json \
+    --count 40 --out samples.npy --png samples.png")]
+pub struct SampleArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A theta file, NAME@NFE (euler, midpoint, heun, rk4), or gt.
+    #[arg(long, value_name = "SOLVER")]
+    solver: String,
+    /// Where the samples are written: an .npy array [count, shape...] of float32.
+    #[arg(long, value_name = "X.npy")]
+    out: PathBuf,
+    #[command(flatten)]
+    noise: NoiseArgs,
+    #[command(flatten)]
+    tolerance: ToleranceArgs,
+    /// A picture of the first samples (at most 100).
+    #[arg(long, value_name = "GRID.png")]
+    png: Option<PathBuf>,
+}
+
+/// Samples in the picture at most.
+const PICTURED: usize = 100;
+/// Samples drawn where no count is given.
+const DEFAULT_COUNT: usize = 16;
+
+pub fn run(args: SampleArgs) -> Result<()> {
+    let solver = Solver::parse(&args.solver)?;
+    let ready = Ready::new(&solver, args.tolerance.tolerance()?)?;
+    let (model, conditioning) = args.model.open()?;
+    super::warn_foreign(&solver, &model)?;
+    let card = model.card();
+    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
+    let elements = card.elements();
+    let count = noises.count(elements);
+    let bar = progress::bar(count, "sampling");
+    let mut pictured = Vec::new();
+    let failed = |e| Error::io("write", &args.out, e);
+    document::write_with(&args.out, |file| {
+        let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
+        for first in (0..count).step_by(CHUNK) {
+            let indices = first..(first + CHUNK).min(count);
+            let noise = noises.read(indices.clone(), elements);
+            let condition = conditioning.of(indices.clone());
+            let samples = with_field!(&model, field => {
+                let x0 = field.start(&noise)?;
+                ready.solve(field, &x0, &condition)?.0.to_f32()?
+            });
+            pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
+            array.extend(samples).map_err(failed)?;
+            bar.inc(indices.len() as u64);
+        }
+        array.finish().map_err(failed)
+    })?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.png {
+        picture::grid(card, &pictured)?.save(path)?;
+    }
+    eprintln!("{count} samples by {} written to {}", solver.name(), args.out.display());
+    Ok(())
+}

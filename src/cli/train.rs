@@ -1,0 +1,178 @@
+//! `bespoke train`
+
+use super::progress;
+use bespoke::train::{Loss, Optimizer, Progress, TrainConfig, TrainedFamily, train_config};
+use bespoke::{Error, Result, document};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Learn a solver for a model.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n\n\
+    Ctrl-C writes the best theta so far. Options given here win over those of --config.")]
+pub struct TrainArgs {
+    /// A JSON document with these options as keys, dashes as underscores.
+    #[arg(long, value_name = "FILE.json")]
+    config: Option<PathBuf>,
+    /// Model card (JSON).
+    #[arg(long, value_name = "CARD")]
+    model: Option<PathBuf>,
+    /// rk1 (one evaluation a step), rk2 (two), or ns (the table itself; a step is an evaluation).
+    #[arg(long, value_name = "FAMILY", value_parser = parse::<TrainedFamily>)]
+    family: Option<TrainedFamily>,
+    /// Steps n [default: 5 for rk2, else 10].
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Where the theta file is written.
+    #[arg(long, value_name = "THETA")]
+    out: Option<PathBuf>,
+    /// rmse-bound (the paper's), rmse or log-mse (the error at the end) [default: log-mse].
+    #[arg(long, value_name = "LOSS", value_parser = parse::<Loss>)]
+    loss: Option<Loss>,
+    /// adam or gauss-newton [default: adam for rmse-bound, else gauss-newton].
+    #[arg(long, value_name = "NAME", value_parser = parse::<Optimizer>)]
+    optimizer: Option<Optimizer>,
+    /// Iterations [default: 1200 for adam, 60 for gauss-newton].
+    #[arg(long, value_name = "I")]
+    iterations: Option<usize>,
+    /// Samples an iteration [default: 60 for adam, 200 for gauss-newton].
+    #[arg(long, value_name = "B")]
+    batch: Option<usize>,
+    /// Adam's first learning rate; it decays to 0 along half a cosine [default: 5e-3].
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// L_tau of the bound: the velocity's Lipschitz constant [default: 1].
+    #[arg(long, value_name = "X")]
+    l_tau: Option<f64>,
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1].
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    guidance_scale: Option<f64>,
+    /// One class for all samples; without it, sample i gets class i mod classes.
+    #[arg(long, value_name = "K")]
+    class: Option<i64>,
+    /// Seed of everything random [default: 0].
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// cpu, cuda or cuda:INDEX [default: cpu].
+    #[arg(long, value_name = "D")]
+    device: Option<String>,
+    /// Noises whose ground truth is solved for training [default: 1000].
+    #[arg(long, value_name = "P")]
+    pool: Option<usize>,
+    /// Iterations after which the pool is drawn and solved anew; 0 for never [default: 0].
+    #[arg(long, value_name = "I")]
+    pool_refresh: Option<usize>,
+    /// Solve for fresh noises at every iteration, as the paper does.
+    #[arg(long)]
+    resolve: bool,
+    /// Fresh noises for validation [default: 1000].
+    #[arg(long, value_name = "C")]
+    validation: Option<usize>,
+    /// Iterations between validations [default: a twelfth of all].
+    #[arg(long, value_name = "I")]
+    validate_every: Option<usize>,
+    /// Relative tolerance of the ground truth [default: 1e-5].
+    #[arg(long, value_name = "X")]
+    rtol: Option<f64>,
+    /// Absolute tolerance of the ground truth [default: 1e-5].
+    #[arg(long, value_name = "X")]
+    atol: Option<f64>,
+}
+
+/// Reads a choice as the config document writes it.
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|e| e.to_string())
+}
+
+impl TrainArgs {
+    /// The document, with what the command line says on top.
+    fn config(self) -> Result<TrainConfig> {
+        let base: TrainConfig = match &self.config {
+            Some(path) => document::read(path)?,
+            None => TrainConfig::default(),
+        };
+        let config = TrainConfig {
+            model: self.model.or(base.model),
+            family: self.family.or(base.family),
+            steps: self.steps.or(base.steps),
+            out: self.out.or(base.out),
+            loss: self.loss.or(base.loss),
+            optimizer: self.optimizer.or(base.optimizer),
+            iterations: self.iterations.or(base.iterations),
+            batch: self.batch.or(base.batch),
+            lr: self.lr.or(base.lr),
+            l_tau: self.l_tau.or(base.l_tau),
+            guidance_scale: self.guidance_scale.or(base.guidance_scale),
+            class: self.class.or(base.class),
+            seed: self.seed.or(base.seed),
+            device: self.device.or(base.device),
+            pool: self.pool.or(base.pool),
+            pool_refresh: self.pool_refresh.or(base.pool_refresh),
+            resolve: self.resolve.then_some(true).or(base.resolve),
+            validation: self.validation.or(base.validation),
+            validate_every: self.validate_every.or(base.validate_every),
+            rtol: self.rtol.or(base.rtol),
+            atol: self.atol.or(base.atol),
+        };
+        for (field, given) in [("model", config.model.is_some()), ("out", config.out.is_some())] {
+            if !given {
+                return Err(Error::invalid(field, "absent", format!("--{field}, or the key {field:?} in --config")));
+            }
+        }
+        Ok(config)
+    }
+}
+
+pub fn run(args: TrainArgs) -> Result<()> {
+    let config = args.config()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
+        .map_err(|e| Error::State(format!("cannot listen for Ctrl-C: {e}")))?;
+    let started = Instant::now();
+    let mut bar = None;
+    let terminal = std::io::stderr().is_terminal();
+    if !terminal {
+        eprintln!("solving the ground truth");
+    }
+    let outcome = train_config(&config, &mut |progress: &Progress| {
+        let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training"));
+        bar.set_position(progress.iteration as u64);
+        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
+        if !terminal && progress.validated {
+            eprintln!(
+                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {:.0} s",
+                progress.iteration,
+                progress.iterations,
+                progress.loss,
+                progress.validation.rmse,
+                progress.validation.psnr,
+                progress.best.rmse,
+                started.elapsed().as_secs_f64()
+            );
+        }
+        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let how = if outcome.stopped { "interrupted: the best theta so far is" } else { "the best theta is" };
+    let evaluations = outcome.evaluations;
+    println!(
+        "{how} in {}: validation rmse {:.6} ({:.2} dB), from {:.6} ({:.2} dB) at the start; \
+         {} forward and {} backward evaluations, {:.0} s",
+        config.out.as_deref().unwrap_or("".as_ref()).display(),
+        outcome.best.rmse,
+        outcome.best.psnr,
+        outcome.start.rmse,
+        outcome.start.psnr,
+        evaluations.forward,
+        evaluations.backward,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Solvers side by side: their samples from the same noises against the ground truth's.
+
+use crate::dopri5::{self, Tolerance};
+use crate::error::{Error, Result};
+use crate::noise::{self, Purpose};
+use crate::sampler::{self, Plan};
+use crate::solvers::Solver;
+use crate::tensor::Tensor;
+use crate::train::{Conditioning, Errors};
+use crate::velocity::{Condition, VelocityField};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Samples in flight at once: memory does not grow with the count.
+pub const CHUNK: usize = 250;
+
+/// Standard normal noises, by seed or given.
+#[derive(Clone, Debug)]
+pub enum Noises {
+    /// This many of a seed.
+    Seed {
+        /// The seed.
+        seed: u64,
+        /// How many.
+        count: usize,
+    },
+    /// These, `[count, elements]`.
+    Given(Vec<f32>),
+}
+
+impl Noises {
+    /// How many there are, of `elements` numbers each.
+    pub fn count(&self, elements: usize) -> usize {
+        match self {
+            Noises::Seed { count, .. } => *count,
+            Noises::Given(values) => values.len() / elements,
+        }
+    }
+
+    /// The noises `indices`.
+    pub fn read(&self, indices: Range<usize>, elements: usize) -> Vec<f32> {
+        match self {
+            Noises::Seed { seed, .. } => noise::normal(*seed, Purpose::Sample, indices, elements),
+            Noises::Given(values) => values[indices.start * elements..indices.end * elements].to_vec(),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] where there are none, or their numbers are not finite.
+    pub fn validate(&self, elements: usize) -> Result<()> {
+        if self.count(elements) == 0 {
+            return Err(Error::invalid("count", 0, "at least 1"));
+        }
+        match self {
+            Noises::Given(values) if !values.len().is_multiple_of(elements) => {
+                Err(Error::invalid("noise", format!("{} numbers", values.len()), format!("a multiple of {elements}")))
+            }
+            Noises::Given(values) if !values.iter().all(|v| v.is_finite()) => {
+                Err(Error::invalid("noise", "a NaN or an infinity", "finite numbers"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A solver ready to run on one model.
+#[derive(Clone, Debug)]
+pub enum Ready {
+    /// A table.
+    Plan(Arc<Plan>),
+    /// The adaptive ground truth.
+    GroundTruth(Tolerance),
+}
+
+impl Ready {
+    /// Prepares `solver`; `tolerance` is the ground truth's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an impossible nfe.
+    pub fn new(solver: &Solver, tolerance: Tolerance) -> Result<Self> {
+        Ok(match solver.tableau()? {
+            Some(tableau) => Ready::Plan(Arc::new(Plan::new(tableau))),
+            None => Ready::GroundTruth(tolerance),
+        })
+    }
+
+    /// x(1) from x(0), and the evaluations each sample took.
+    ///
+    /// # Errors
+    /// The field's own.
+    pub fn solve<F: VelocityField>(
+        &self,
+        field: &F,
+        x0: &F::Tensor,
+        condition: &Condition,
+    ) -> Result<(F::Tensor, usize)> {
+        match self {
+            Ready::Plan(plan) => Ok((sampler::sample(plan, field, x0, condition)?, plan.nfe())),
+            Ready::GroundTruth(tolerance) => {
+                let solution = dopri5::solve(field, x0, condition, *tolerance, false)?;
+                Ok((solution.x1, solution.evaluations))
+            }
+        }
+    }
+}
+
+/// One solver's row of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SolverQuality {
+    /// As the user named it.
+    pub solver: String,
+    /// Velocity evaluations of a sample; for the ground truth, their mean.
+    pub nfe: f64,
+    /// Network passes of a sample: twice the nfe under guidance.
+    pub passes: f64,
+    /// Against the ground truth, mean over samples.
+    pub rmse: f64,
+    /// Against the ground truth, mean over samples, in dB.
+    pub psnr: f64,
+}
+
+/// The whole table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// In the order asked for.
+    pub results: Vec<SolverQuality>,
+    /// Number of noises.
+    pub count: usize,
+    /// Evaluations the ground truth took for each sample, on average.
+    pub ground_truth_evaluations: f64,
+    /// Its tolerance.
+    pub tolerance: Tolerance,
+}
+
+/// How much tighter the reference is where the ground truth itself is judged.
+const JUDGE_FACTOR: f64 = 1e-2;
+
+/// Runs every solver on the same noises, in batches of [`CHUNK`]. `observe` gets the number of
+/// samples done and, for the first `keep` of them, the samples: the ground truth's, then each solver's.
+///
+/// The ground truth's own row is its distance from a solve of a hundredth of its tolerance.
+///
+/// # Errors
+/// The field's own; [`Error::NonFinite`].
+pub fn evaluate<F: VelocityField>(
+    field: &F,
+    conditioning: &Conditioning,
+    solvers: &[Solver],
+    noises: &Noises,
+    tolerance: Tolerance,
+    range: f64,
+    mut observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
+) -> Result<Evaluation> {
+    let elements = field.elements();
+    noises.validate(elements)?;
+    let count = noises.count(elements);
+    let ready = solvers.iter().map(|solver| Ready::new(solver, tolerance)).collect::<Result<Vec<_>>>()?;
+    let mut errors = vec![Errors::default(); solvers.len()];
+    let mut evaluations = vec![0usize; solvers.len()];
+    let mut truth_evaluations = 0;
+    for first in (0..count).step_by(CHUNK) {
+        let indices = first..(first + CHUNK).min(count);
+        let size = indices.len();
+        let condition = conditioning.of(indices.clone());
+        let x0 = field.start(&noises.read(indices, elements))?;
+        let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
+        truth_evaluations += truth.evaluations * size;
+        let mut samples = if first == 0 { vec![truth.x1.to_f32()?] } else { Vec::new() };
+        for (i, solver) in ready.iter().enumerate() {
+            let (x1, nfe) = match solver {
+                Ready::Plan(_) => solver.solve(field, &x0, &condition)?,
+                Ready::GroundTruth(tolerance) => {
+                    let Tolerance { rtol, atol } = *tolerance;
+                    let judge = Tolerance { rtol: rtol * JUDGE_FACTOR, atol: atol * JUDGE_FACTOR };
+                    (dopri5::solve(field, &x0, &condition, judge, false)?.x1, truth.evaluations)
+                }
+            };
+            evaluations[i] += nfe * size;
+            errors[i].rms.extend(x1.rmse(&truth.x1)?);
+            if first == 0 {
+                samples.push(x1.to_f32()?);
+            }
+        }
+        observe(first + size, &samples)?;
+    }
+    let passes = field.passes(&conditioning.of(0..1)) as f64;
+    let row = |((solver, errors), evaluations): ((&Solver, &Errors), &usize)| {
+        let nfe = *evaluations as f64 / count as f64;
+        let quality = errors.quality(range);
+        SolverQuality { solver: solver.name(), nfe, passes: nfe * passes, rmse: quality.rmse, psnr: quality.psnr }
+    };
+    Ok(Evaluation {
+        results: solvers.iter().zip(&errors).zip(&evaluations).map(row).collect(),
+        count,
+        ground_truth_evaluations: truth_evaluations as f64 / count as f64,
+        tolerance,
+    })
+}

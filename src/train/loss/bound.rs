@@ -1,0 +1,122 @@
+//! The RMSE-Bound loss (BES Eq. 26): local errors d_i on the ground-truth path, weighted by M_i.
+//!
+//! The n steps start on the path and do not depend on each other: they are evaluated as one batch
+//! of n x B, step after step.
+
+use super::LossGradient;
+use super::adjoint::{forward, reverse};
+use crate::error::{Error, Result};
+use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::train::parameters::Parameters;
+use crate::train::paths::Pool;
+use crate::velocity::VelocityField;
+use nalgebra::DVector;
+
+/// A local error below this is as good as none; it keeps gradients finite.
+const SMALLEST_RMS: f64 = 1e-12;
+
+/// The steps of a Runge-Kutta table as one step whose scalars differ from row to row: block i of
+/// `batch` rows is step i.
+fn stacked_step(table: &Tableau<f64>, stages_per_step: usize, batch: usize) -> Tableau<PerRowBuf> {
+    let steps = table.nfe() / stages_per_step;
+    let each = |of: &dyn Fn(&Stage<f64>) -> f64, s: usize| {
+        let value = |row: usize| of(&table.stages[row / batch * stages_per_step + s]);
+        PerRowBuf::Each((0..steps * batch).map(value).collect())
+    };
+    let stage = |s: usize| {
+        let template = &table.stages[s];
+        let u = (0..template.next.u.len()).map(|j| (template.next.u[j].0, each(&|stage| stage.next.u[j].1, s)));
+        Stage {
+            t: each(&|stage| stage.t, s),
+            next: Row { x: each(&|stage| stage.next.x, s), u: u.collect() },
+            base: if template.base == Base::Next { Base::Next } else { Base::Keep },
+            ends_step: template.ends_step,
+        }
+    };
+    Tableau { stages: (0..stages_per_step).map(stage).collect() }
+}
+
+/// The loss of the samples `rows` (in increasing order) of a dense pool, and its gradient.
+///
+/// # Errors
+/// The field's own; [`Error::NonFinite`]; [`Error::Unsupported`] for the non-stationary family,
+/// which has no steps of its own to start on the path.
+pub fn bound_loss<F: VelocityField>(
+    parameters: &Parameters,
+    l_tau: f64,
+    field: &F,
+    pool: &Pool<F::Tensor>,
+    rows: &[usize],
+) -> Result<LossGradient> {
+    if matches!(parameters.shape, crate::train::parameters::Shape::Ns(_)) {
+        return Err(Error::Unsupported("the rmse-bound loss is for rk1 and rk2; ns takes log-mse or rmse".into()));
+    }
+    let (batch, per_step) = (rows.len(), parameters.shape.stages_per_step());
+    let table = parameters.tableau();
+    let steps = parameters.shape.steps();
+    let knot_time = |i: usize| if i == steps { 1.0 } else { table.stages[i * per_step].t };
+    // x_aux equals x(t_i); that it moves with t_i (Eq. 27) enters below as <cotangent, u>.
+    let knots = (0..=steps).map(|i| pool.at(knot_time(i), rows)).collect::<Result<Vec<_>>>()?;
+    let start = F::Tensor::concatenate(&knots[..steps].iter().collect::<Vec<_>>())?;
+    let target = F::Tensor::concatenate(&knots[1..].iter().collect::<Vec<_>>())?;
+    let condition = pool.condition(rows).repeat(steps);
+
+    let step = stacked_step(&table, per_step, batch);
+    let mut states = Vec::with_capacity(per_step);
+    let trace = forward(&step, field, &start, &condition, |point, base| states.push((point, base)))?;
+    let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &target)])?;
+    let rms = trace.end.rmse(&target)?;
+    if let Some(row) = rms.iter().position(|rms| !rms.is_finite()) {
+        let evaluation = row / batch * per_step;
+        return Err(Error::NonFinite { evaluation, t: knot_time(row / batch) });
+    }
+
+    let weights = parameters.bound_jacobian(l_tau);
+    let elements = error.elements() as f64;
+    let share = |row: usize| {
+        weights.values[row / batch] / (elements * rms[row].max(SMALLEST_RMS) * batch as f64)
+    };
+    let factors: Vec<f64> = (0..rms.len()).map(share).collect();
+    let cotangent = F::Tensor::linear_combination(&[(PerRow::Each(&factors), &error)])?;
+
+    // dt_b = -<g, u_b> for the targets but the last, whose time is fixed.
+    let mut columns = Vec::new();
+    for i in 0..steps - 1 {
+        let g = cotangent.narrow(i * batch..(i + 1) * batch)?;
+        let u_b = trace.velocities[0].narrow((i + 1) * batch..(i + 2) * batch)?;
+        columns.push(g.dot(&u_b)?);
+    }
+    let state = |k: usize| {
+        let (point, base): &(F::Tensor, F::Tensor) = &states[k];
+        Ok((point.duplicate()?, base.duplicate()?))
+    };
+    let mut gradients = reverse(&step, field, &condition, &trace.velocities, state, vec![cotangent], true)?;
+    let of_step = gradients.swap_remove(0);
+    // The start moves along the path with its time.
+    if let Some(by_start) = &of_step.start {
+        columns.push(by_start.dot(&trace.velocities[0])?);
+    }
+    let targets = columns.len() - 1;
+    columns.extend(of_step.scalars);
+    let fetched = F::Tensor::fetch(&columns.iter().collect::<Vec<_>>())?;
+
+    let block = |column: &[f64], i: usize| column[i * batch..(i + 1) * batch].iter().sum::<f64>();
+    let per_step_scalars = fetched.len() - targets - 1;
+    let mut by_scalar = DVector::zeros(steps * per_step_scalars);
+    for i in 0..steps {
+        for (scalar, column) in fetched[targets + 1..].iter().enumerate() {
+            by_scalar[i * per_step_scalars + scalar] = block(column, i);
+        }
+        // The first scalar of a step is its start's time.
+        by_scalar[i * per_step_scalars] += block(&fetched[targets], i);
+        if i > 0 {
+            by_scalar[i * per_step_scalars] -= fetched[i - 1].iter().sum::<f64>();
+        }
+    }
+    let local = DVector::from_fn(steps, |i, _| block(&rms, i) / batch as f64);
+    let gradient =
+        parameters.table_jacobian().jacobian.tr_mul(&by_scalar) + weights.jacobian.tr_mul(&local);
+    let loss = weights.values.iter().zip(local.iter()).map(|(m, d)| m * d).sum();
+    Ok(LossGradient { loss, gradient: gradient.as_slice().to_vec() })
+}

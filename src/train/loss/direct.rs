@@ -1,0 +1,149 @@
+//! Losses of the end of the solve: RMSE (BES Eq. 6) and log-MSE (BNS), any table.
+
+use super::LossGradient;
+use super::adjoint::{forward, reverse};
+use crate::error::{Error, Result};
+use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::train::parameters::Parameters;
+use crate::train::paths::Pool;
+use crate::velocity::{Condition, VelocityField};
+use nalgebra::{DMatrix, DVector};
+use serde::{Deserialize, Serialize};
+
+/// A loss on x_n - x(1) of each sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direct {
+    /// Root mean square over the elements.
+    Rmse,
+    /// Logarithm of the mean square: maximises PSNR.
+    LogMse,
+}
+
+/// An error below this is as good as none; it keeps gradients finite.
+const SMALLEST_RMS: f64 = 1e-12;
+
+impl Direct {
+    /// The loss of a sample with error `rms`, and the factor of its error in the loss's gradient.
+    fn value_and_factor(&self, rms: f64, elements: f64) -> (f64, f64) {
+        let rms = rms.max(SMALLEST_RMS);
+        match self {
+            Direct::Rmse => (rms, 1.0 / (elements * rms)),
+            Direct::LogMse => (2.0 * rms.ln(), 2.0 / (elements * rms * rms)),
+        }
+    }
+}
+
+/// The same scalars for every row.
+pub(super) fn broadcast(tableau: &Tableau<f64>) -> Tableau<PerRowBuf> {
+    tableau.map(|scalar| PerRowBuf::All(*scalar))
+}
+
+/// A solve, its error, and what the reverse pass needs.
+pub struct Residual<T> {
+    tableau: Tableau<PerRowBuf>,
+    /// y_k and base_k over x_0 and velocities: states are made again, not stored.
+    points: Vec<Row<f64>>,
+    bases: Vec<Row<f64>>,
+    x0: T,
+    condition: Condition,
+    velocities: Vec<T>,
+    /// x_n - x(1), `[batch, elements]`.
+    pub error: T,
+    /// Its root mean square, per sample.
+    pub rms: Vec<f64>,
+}
+
+/// Solves for the samples `rows` of the pool.
+///
+/// # Errors
+/// The field's own; [`Error::NonFinite`].
+pub fn direct_residual<F: VelocityField>(
+    parameters: &Parameters,
+    field: &F,
+    pool: &Pool<F::Tensor>,
+    rows: &[usize],
+) -> Result<Residual<F::Tensor>> {
+    let table = parameters.tableau();
+    let (points, bases) = table.propagate();
+    let tableau = broadcast(&table);
+    let (x0, x1) = (pool.x0.select(rows)?, pool.x1.select(rows)?);
+    let condition = pool.condition(rows);
+    let trace = forward(&tableau, field, &x0, &condition, |_, _| {})?;
+    let error =
+        F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &x1)])?;
+    let rms = trace.end.rmse(&x1)?;
+    if rms.iter().any(|rms| !rms.is_finite()) {
+        return Err(Error::NonFinite { evaluation: table.nfe() - 1, t: 1.0 });
+    }
+    Ok(Residual { tableau, points, bases, x0, condition, velocities: trace.velocities, error, rms })
+}
+
+impl<T: Tensor> Residual<T> {
+    /// Per-sample gradients of <cotangent, x_n> by the table's scalars, `[batch, scalars]` for
+    /// each cotangent.
+    ///
+    /// # Errors
+    /// The field's own.
+    pub fn pull_back<F: VelocityField<Tensor = T>>(&self, field: &F, cotangents: Vec<T>) -> Result<Vec<DMatrix<f64>>> {
+        let over_start = |row: &Row<f64>| {
+            let mut terms = vec![(PerRow::All(row.x), &self.x0)];
+            terms.extend(row.u.iter().filter(|(_, c)| *c != 0.0).map(|(j, c)| (PerRow::All(*c), &self.velocities[*j])));
+            T::linear_combination(&terms)
+        };
+        let state = |k: usize| Ok((over_start(&self.points[k])?, over_start(&self.bases[k])?));
+        let gradients =
+            reverse(&self.tableau, field, &self.condition, &self.velocities, state, cotangents, false)?;
+        let columns: Vec<&T> = gradients.iter().flat_map(|g| &g.scalars).collect();
+        let fetched = T::fetch(&columns)?;
+        let batch = self.x0.batch();
+        Ok(fetched
+            .chunks(fetched.len() / gradients.len())
+            .map(|columns| DMatrix::from_fn(batch, columns.len(), |row, scalar| columns[scalar][row]))
+            .collect())
+    }
+}
+
+/// The loss of the samples `rows` of the pool and its gradient.
+///
+/// # Errors
+/// The field's own; [`Error::NonFinite`].
+pub fn direct_loss<F: VelocityField>(
+    loss: Direct,
+    parameters: &Parameters,
+    field: &F,
+    pool: &Pool<F::Tensor>,
+    rows: &[usize],
+) -> Result<LossGradient> {
+    let residual = direct_residual(parameters, field, pool, rows)?;
+    let (batch, elements) = (rows.len() as f64, residual.error.elements() as f64);
+    let (values, factors): (Vec<f64>, Vec<f64>) =
+        residual.rms.iter().map(|rms| loss.value_and_factor(*rms, elements)).unzip();
+    let factors: Vec<f64> = factors.iter().map(|factor| factor / batch).collect();
+    let cotangent = F::Tensor::linear_combination(&[(PerRow::Each(&factors), &residual.error)])?;
+    let by_scalar = residual.pull_back(field, vec![cotangent])?.swap_remove(0).row_sum().transpose();
+    let gradient: DVector<f64> = parameters.table_jacobian().jacobian.tr_mul(&by_scalar);
+    Ok(LossGradient { loss: values.iter().sum::<f64>() / batch, gradient: gradient.as_slice().to_vec() })
+}
+
+impl<D> Tableau<D> {
+    /// The same table over other scalars.
+    pub(crate) fn map<B>(&self, mut f: impl FnMut(&D) -> B) -> Tableau<B> {
+        let row = |row: &Row<D>, f: &mut dyn FnMut(&D) -> B| Row {
+            x: f(&row.x),
+            u: row.u.iter().map(|(j, c)| (*j, f(c))).collect(),
+        };
+        let stage = |stage: &Stage<D>| Stage {
+            t: f(&stage.t),
+            next: row(&stage.next, &mut f),
+            base: match &stage.base {
+                Base::Keep => Base::Keep,
+                Base::Next => Base::Next,
+                Base::Row(of) => Base::Row(row(of, &mut f)),
+            },
+            ends_step: stage.ends_step,
+        };
+        Tableau { stages: self.stages.iter().map(stage).collect() }
+    }
+}

@@ -1,0 +1,16 @@
+//! Learning a theta: `paths` → `loss` → `optimize`, for any field that can be evaluated and
+//! differentiated.
+
+mod config;
+pub mod loss;
+mod optimize;
+mod parameters;
+mod paths;
+mod run;
+mod validate;
+
+pub use config::{Loss, Optimizer, Settings, TrainConfig, TrainedFamily};
+pub use parameters::{Linearised, Parameters, Shape};
+pub use paths::{Conditioning, Pool, PoolOptions};
+pub use run::{Observer, Outcome, Progress, conditioning, train, train_config};
+pub use validate::{Errors, Quality, errors};

@@ -1,0 +1,95 @@
+//! Sketched Gauss-Newton (`method.md`): a few dozen parameters deserve second-order steps.
+//!
+//! With J_b the Jacobian of sample b's end state by the parameters and r_b its error, one
+//! vector-Jacobian product gives J_b^T r_b, one more with a standard normal v gives
+//! k_b = J_b^T v, and E[k_b k_b^T] = J_b^T J_b: the normal matrix without its Jacobian.
+
+use nalgebra::{DMatrix, DVector};
+
+/// How much of the normal matrix is kept from earlier iterations.
+const MEMORY: f64 = 0.7;
+/// Errors below this share of their median weigh no more than it: the weights' floor.
+const FLOOR: f64 = 0.3;
+/// Damping tried at each iteration, as multiples of the last that served.
+const DAMPINGS: [f64; 2] = [0.2, 2.0];
+/// Damping after an iteration in which none served.
+const RETREAT: f64 = 5.0;
+/// Bounds of the damping, relative to the normal matrix's diagonal.
+const DAMPING_RANGE: (f64, f64) = (1e-8, 1e4);
+
+/// The normal matrix and the damping so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GaussNewton {
+    normal: Option<DMatrix<f64>>,
+    damping: f64,
+}
+
+/// A step to try, and the damping it was made with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Added to the parameters.
+    pub step: DVector<f64>,
+    /// Its damping.
+    pub damping: f64,
+}
+
+/// w_b: the residuals' weights under which least squares follows the loss's gradient. The mean of
+/// rms^(2 - power) is what falls: power 2 for log-mse, 1 for rmse; the floor holds off the
+/// samples that have no error left.
+pub fn weights(rms: &[f64], power: f64) -> Vec<f64> {
+    let mut sorted = rms.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let floor = (FLOOR * median).max(f64::MIN_POSITIVE.sqrt());
+    rms.iter().map(|rms| (rms * rms + floor * floor).powf(-power / 2.0)).collect()
+}
+
+impl Default for GaussNewton {
+    fn default() -> Self {
+        Self { normal: None, damping: 1e-2 }
+    }
+}
+
+impl GaussNewton {
+    /// Takes in one batch: `errors` and `sketches` are J_b^T r_b and J_b^T v, `[batch, parameters]`.
+    /// Gives the steps to try.
+    pub fn propose(&mut self, errors: &DMatrix<f64>, sketches: &DMatrix<f64>, weights: &[f64]) -> Vec<Trial> {
+        let scale = 1.0 / weights.len() as f64;
+        let mut weighted = sketches.clone();
+        for (mut row, w) in weighted.row_iter_mut().zip(weights) {
+            row *= w * scale;
+        }
+        let fresh = sketches.tr_mul(&weighted);
+        let normal = match self.normal.take() {
+            None => fresh,
+            Some(old) => old * MEMORY + fresh * (1.0 - MEMORY),
+        };
+        let w = DVector::from_iterator(weights.len(), weights.iter().map(|w| w * scale));
+        let gradient = errors.tr_mul(&w);
+        let trials = DAMPINGS
+            .iter()
+            .map(|factor| (self.damping * factor).clamp(DAMPING_RANGE.0, DAMPING_RANGE.1))
+            .filter_map(|damping| Some(Trial { step: solve(&normal, damping, &gradient)?, damping }))
+            .collect();
+        self.normal = Some(normal);
+        trials
+    }
+
+    /// Learns from the trials: the damping of the one that was taken, or `None`.
+    pub fn settle(&mut self, taken: Option<&Trial>) {
+        let damping = taken.map_or(self.damping * RETREAT, |trial| trial.damping);
+        self.damping = damping.clamp(DAMPING_RANGE.0, DAMPING_RANGE.1);
+    }
+}
+
+/// -(H + damping diag H)^-1 g.
+fn solve(normal: &DMatrix<f64>, damping: f64, gradient: &DVector<f64>) -> Option<DVector<f64>> {
+    let mut damped = normal.clone();
+    // A parameter without influence (a scale that two others share) must not make H singular.
+    let least = normal.diagonal().max() * 1e-12;
+    for i in 0..damped.nrows() {
+        damped[(i, i)] += damping * normal[(i, i)].max(least) + least;
+    }
+    let step = -damped.cholesky()?.solve(gradient);
+    step.iter().all(|v| v.is_finite()).then_some(step)
+}
