@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::tableau::{Base, Row, Tableau};
-use crate::tensor::{Operand, PerRow, Tensor, Update};
+use crate::tensor::{Element, Host, Operand, PerRow, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ struct PlannedStage {
     updates: Vec<Update>,
     /// Where the next point is.
     point: usize,
+    /// Whether it needs nothing but the state it starts from: no velocity, no base from before.
+    self_contained: bool,
 }
 
 impl Plan {
@@ -59,7 +61,10 @@ impl Plan {
                 slot_of[k] = Some(FIRST_SLOT + slot);
                 updates.push(Update { out: FIRST_SLOT + slot, terms: vec![(Operand::Velocity, 1.0)] });
             }
-            stages.push(PlannedStage { t: stage.t, updates, point });
+            let before = k.checked_sub(1).map(|before| &tableau.stages[before].base);
+            let self_contained =
+                matches!(before, None | Some(Base::Next)) && last_use[..k].iter().all(|last| *last < k);
+            stages.push(PlannedStage { t: stage.t, updates, point, self_contained });
         }
         Plan { stages, slots: owners.len(), tableau }
     }
@@ -77,6 +82,11 @@ impl Plan {
     /// Velocities that are kept at once, at most.
     pub fn kept_velocities(&self) -> usize {
         self.slots
+    }
+
+    /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
+    pub fn self_contained(&self, stage: usize) -> bool {
+        self.stages.get(stage).is_some_and(|stage| stage.self_contained)
     }
 }
 
@@ -262,6 +272,41 @@ impl<T: Tensor> Sampler<T> {
             return Err(Error::State("the solve failed at an earlier evaluation: start a new one".into()));
         }
         Ok(())
+    }
+}
+
+impl<E: Element> Sampler<Host<E>> {
+    /// Begins a solve of `batch` samples at `stage`, and gives the memory of their states, `[batch, elements]`,
+    /// to be written.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; [`Error::State`] where `stage` needs what an earlier one computed.
+    pub fn begin(&mut self, plan: &Arc<Plan>, stage: usize, batch: usize, elements: usize) -> Result<&mut [E]> {
+        if !plan.self_contained(stage) {
+            return Err(Error::State(format!("evaluation {stage} builds on earlier ones: begin with evaluation 0")));
+        }
+        self.cursors.clear();
+        if self.buffers[BASE].elements() != elements {
+            self.buffers.clear();
+        }
+        self.hold(plan, batch, elements)?;
+        self.cursors.resize(batch, Cursor { plan: plan.clone(), stage });
+        self.times.resize(batch, 0.0);
+        self.failed = false;
+        Ok(self.buffers[BASE].data_mut())
+    }
+
+    /// Whether all samples wait for the evaluation `stage` of `plan`.
+    pub fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
+        !self.failed && self.cursors.iter().all(|c| c.stage == stage && Arc::ptr_eq(&c.plan, plan))
+    }
+
+    /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
+    fn hold(&mut self, plan: &Plan, batch: usize, elements: usize) -> Result<()> {
+        while self.buffers.len() < FIRST_SLOT + plan.slots {
+            self.buffers.push(Host::zeros(0, elements)?);
+        }
+        self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
     }
 }
 
