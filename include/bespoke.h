@@ -50,220 +50,220 @@ typedef struct {
 #endif
 #endif
 
-/*
- Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
- a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+/**
+ * Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
+ * a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
  */
 typedef struct bespoke_sampler bespoke_sampler;
 
-/*
- A solver. Immutable: any number of threads may use one at a time.
+/**
+ * A solver. Immutable: any number of threads may use one at a time.
  */
 typedef struct bespoke_theta bespoke_theta;
 
-/*
- Outcome of a call: `BESPOKE_OK`, or the kind of failure; `bespoke_last_error_message` says more.
- The numbers never change; new ones may be added.
+/**
+ * Outcome of a call: `BESPOKE_OK`, or the kind of failure; `bespoke_last_error_message` says more.
+ * The numbers never change; new ones may be added.
  */
 typedef int32_t bespoke_status;
 
-/*
- How a sampler works. NULL or zeros are the defaults.
+/**
+ * How a sampler works. NULL or zeros are the defaults.
  */
-typedef struct {
-    /*
-     sizeof(bespoke_sampler_options), set by the caller.
+typedef struct bespoke_sampler_options {
+    /**
+     * sizeof(bespoke_sampler_options), set by the caller.
      */
     uint32_t struct_size;
-    /*
-     Threads that an update may use, the caller's included. 0 is 1: no thread but the caller's.
+    /**
+     * Threads that an update may use, the caller's included. 0 is 1: no thread but the caller's.
      */
     uint32_t threads;
 } bespoke_sampler_options;
 
-/*
- A velocity field of the host: writes u_t(x) for every sample of a batch.
-
- `t` is float32 `[batch]`, the times in [0, 1] from noise to data, one per sample. `x` and `u` have the shape and
- dtype of the batch that is solved; all three are contiguous host memory of the library, valid
- during the call; `t` and `x` must not be written. `user_data` is the caller's.
-
- Answers 0 when `u` is written. Anything else stops the call that evaluates, which then
- returns `BESPOKE_ERROR_CALLBACK`.
+/**
+ * A velocity field of the host: writes u_t(x) for every sample of a batch.
+ *
+ * `t` is float32 `[batch]`, the times in [0, 1] from noise to data, one per sample. `x` and `u` have the shape and
+ * dtype of the batch that is solved; all three are contiguous host memory of the library, valid
+ * during the call; `t` and `x` must not be written. `user_data` is the caller's.
+ *
+ * Answers 0 when `u` is written. Anything else stops the call that evaluates, which then
+ * returns `BESPOKE_ERROR_CALLBACK`.
  */
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
-/*
- What `bespoke_theta_info` tells. The texts are the theta's and live as long as it does.
+/**
+ * What `bespoke_theta_info` tells. The texts are the theta's and live as long as it does.
  */
-typedef struct {
-    /*
-     sizeof(bespoke_theta_properties), set by the caller.
+typedef struct bespoke_theta_properties {
+    /**
+     * sizeof(bespoke_theta_properties), set by the caller.
      */
     uint32_t struct_size;
-    /*
-     Number of steps: `bespoke_step` takes 0 to steps - 1.
+    /**
+     * Number of steps: `bespoke_step` takes 0 to steps - 1.
      */
     uint32_t steps;
-    /*
-     Number of velocity evaluations of a sample.
+    /**
+     * Number of velocity evaluations of a sample.
      */
     uint32_t nfe;
-    /*
-     Velocities that a sampler keeps at once, at most; with the state and the next point it
-     holds that many batches, and two more.
+    /**
+     * Velocities that a sampler keeps at once, at most; with the state and the next point it
+     * holds that many batches, and two more.
      */
     uint32_t kept_velocities;
-    /*
-     `rk1`, `rk2` or `ns`.
+    /**
+     * `rk1`, `rk2` or `ns`.
      */
     const char *family;
-    /*
-     What it was trained for, a JSON object.
+    /**
+     * What it was trained for, a JSON object.
      */
     const char *model;
-    /*
-     How it was trained, a JSON object.
+    /**
+     * How it was trained, a JSON object.
      */
     const char *training;
 } bespoke_theta_properties;
 
-/*
- How far a training run has come.
+/**
+ * How far a training run has come.
  */
-typedef struct {
-    /*
-     sizeof(bespoke_train_progress) of the library.
+typedef struct bespoke_train_progress {
+    /**
+     * sizeof(bespoke_train_progress) of the library.
      */
     uint32_t struct_size;
-    /*
-     1 where `validation_rmse` is of this very iteration, else 0.
+    /**
+     * 1 where `validation_rmse` is of this very iteration, else 0.
      */
     uint32_t validated;
-    /*
-     Iterations done; 0 after the first validation.
+    /**
+     * Iterations done; 0 after the first validation.
      */
     uint64_t iteration;
-    /*
-     Iterations in all.
+    /**
+     * Iterations in all.
      */
     uint64_t iterations;
-    /*
-     The last batch's loss; NaN before the first.
+    /**
+     * The last batch's loss; NaN before the first.
      */
     double loss;
-    /*
-     Last validation: per-sample RMSE against the ground truth, averaged.
+    /**
+     * Last validation: per-sample RMSE against the ground truth, averaged.
      */
     double validation_rmse;
-    /*
-     Last validation, in dB.
+    /**
+     * Last validation, in dB.
      */
     double validation_psnr;
-    /*
-     The best validation so far.
+    /**
+     * The best validation so far.
      */
     double best_rmse;
-    /*
-     Its PSNR, in dB.
+    /**
+     * Its PSNR, in dB.
      */
     double best_psnr;
-    /*
-     Samples evaluated so far, ground truth and validation included.
+    /**
+     * Samples evaluated so far, ground truth and validation included.
      */
     uint64_t forward;
-    /*
-     Samples differentiated so far.
+    /**
+     * Samples differentiated so far.
      */
     uint64_t backward;
 } bespoke_train_progress;
 
-/*
- Called after every iteration. 0 goes on; anything else stops with the best theta so far.
- `progress` is valid during the call.
+/**
+ * Called after every iteration. 0 goes on; anything else stops with the best theta so far.
+ * `progress` is valid during the call.
  */
-typedef int32_t (*bespoke_progress_fn)(void *user_data, const bespoke_train_progress *progress);
+typedef int32_t (*bespoke_progress_fn)(void *user_data, const struct bespoke_train_progress *progress);
 
-/*
- What training calls back. Zeros are the defaults.
+/**
+ * What training calls back. Zeros are the defaults.
  */
-typedef struct {
-    /*
-     sizeof(bespoke_train_callbacks), set by the caller.
+typedef struct bespoke_train_callbacks {
+    /**
+     * sizeof(bespoke_train_callbacks), set by the caller.
      */
     uint32_t struct_size;
-    /*
-     0.
+    /**
+     * 0.
      */
     uint32_t reserved;
-    /*
-     Given to every callback.
+    /**
+     * Given to every callback.
      */
     void *user_data;
-    /*
-     Told of every iteration; may be NULL.
+    /**
+     * Told of every iteration; may be NULL.
      */
     bespoke_progress_fn progress;
 } bespoke_train_callbacks;
 
-/*
- Done.
+/**
+ * Done.
  */
 #define BESPOKE_OK 0
 
-/*
- An argument is NULL, out of range, of another shape, dtype or device than can be handled.
+/**
+ * An argument is NULL, out of range, of another shape, dtype or device than can be handled.
  */
 #define BESPOKE_ERROR_INVALID 1
 
-/*
- A theta, model card, config or other document is not what its format asks for.
+/**
+ * A theta, model card, config or other document is not what its format asks for.
  */
 #define BESPOKE_ERROR_FORMAT 2
 
-/*
- The operating system refused to read or write a file.
+/**
+ * The operating system refused to read or write a file.
  */
 #define BESPOKE_ERROR_IO 3
 
-/*
- This build, machine or model cannot do what was asked.
+/**
+ * This build, machine or model cannot do what was asked.
  */
 #define BESPOKE_ERROR_UNSUPPORTED 4
 
-/*
- The velocity, or a state computed from it, holds a NaN or an infinity.
+/**
+ * The velocity, or a state computed from it, holds a NaN or an infinity.
  */
 #define BESPOKE_ERROR_NON_FINITE 5
 
-/*
- A callback answered non-zero.
+/**
+ * A callback answered non-zero.
  */
 #define BESPOKE_ERROR_CALLBACK 6
 
-/*
- The call came in an order that the object does not allow, or while another call uses it.
+/**
+ * The call came in an order that the object does not allow, or while another call uses it.
  */
 #define BESPOKE_ERROR_STATE 7
 
-/*
- A computation failed: a step size underflowed, a matrix had no factor.
+/**
+ * A computation failed: a step size underflowed, a matrix had no factor.
  */
 #define BESPOKE_ERROR_NUMERIC 8
 
-/*
- libtorch reported an error.
+/**
+ * libtorch reported an error.
  */
 #define BESPOKE_ERROR_TORCH 9
 
-/*
- Memory could not be had.
+/**
+ * Memory could not be had.
  */
 #define BESPOKE_ERROR_MEMORY 10
 
-/*
- A defect of the library, caught before it could unwind into the caller. The objects of the call
- can still be freed, nothing else.
+/**
+ * A defect of the library, caught before it could unwind into the caller. The objects of the call
+ * can still be freed, nothing else.
  */
 #define BESPOKE_ERROR_PANIC 11
 
@@ -271,85 +271,86 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/*
- Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
+/**
+ * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
  */
-bespoke_status bespoke_sampler_new(const bespoke_theta *theta,
-                                   const bespoke_sampler_options *options,
-                                   bespoke_sampler **out);
+bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
+                                   const struct bespoke_sampler_options *options,
+                                   struct bespoke_sampler **out);
 
-/*
- Takes `x` one step further, in place: from x(t_step) to x(t_step+1), with a call of `velocity`
- for each evaluation of that step. Steps are 0 to steps - 1; after the last, `x` is x(1).
-
- A step of an `rk1` or `rk2` theta needs nothing but `x`. Those of an `ns` theta build on one
- another: call them in order with the same sampler; the values in `x` are then read at step 0
- alone. On failure `x` is as it was.
-
- `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
- After the first call of a shape nothing is allocated.
+/**
+ * Takes `x` one step further, in place: from x(t_step) to x(t_step+1), with a call of `velocity`
+ * for each evaluation of that step. Steps are 0 to steps - 1; after the last, `x` is x(1).
+ *
+ * A step of an `rk1` or `rk2` theta needs nothing but `x`. Those of an `ns` theta build on one
+ * another: call them in order with the same sampler; the values in `x` are then read at step 0
+ * alone. On failure `x` is as it was.
+ *
+ * `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
+ * After the first call of a shape nothing is allocated.
  */
-bespoke_status bespoke_step(const bespoke_theta *theta,
-                            bespoke_sampler *sampler,
+bespoke_status bespoke_step(const struct bespoke_theta *theta,
+                            struct bespoke_sampler *sampler,
                             uint32_t step,
                             DLTensor *x,
                             bespoke_velocity_fn velocity,
                             void *user_data);
 
-/*
- Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
+/**
+ * Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
  */
-void bespoke_sampler_free(bespoke_sampler *sampler);
+void bespoke_sampler_free(struct bespoke_sampler *sampler);
 
-/*
- What the last failed call on this thread has to say: the field, its value, what was expected.
- Empty before the first failure; success leaves it as it is.
-
- The text is the library's, UTF-8, and lives until the next failed call on this thread.
+/**
+ * What the last failed call on this thread has to say: the field, its value, what was expected.
+ * Empty before the first failure; success leaves it as it is.
+ *
+ * The text is the library's, UTF-8, and lives until the next failed call on this thread.
  */
 const char *bespoke_last_error_message(void);
 
-/*
- The name of a status, as in this header; `"unknown"` for a number that is none.
- The text lives as long as the library is loaded.
+/**
+ * The name of a status, as in this header; `"unknown"` for a number that is none.
+ * The text lives as long as the library is loaded.
  */
 const char *bespoke_status_name(bespoke_status status);
 
-/*
- The library's version, `MAJOR.MINOR.PATCH`. The text lives as long as the library is loaded.
+/**
+ * The library's version, `MAJOR.MINOR.PATCH`. The text lives as long as the library is loaded.
  */
 const char *bespoke_version(void);
 
-/*
- Reads a theta file.
+/**
+ * Reads a theta file.
  */
-bespoke_status bespoke_load_theta(const char *path, bespoke_theta **out);
+bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
 
-/*
- Writes a theta file, atomically: an earlier file stays whole until the new one is.
+/**
+ * Writes a theta file, atomically: an earlier file stays whole until the new one is.
  */
-bespoke_status bespoke_theta_save(const bespoke_theta *theta, const char *path);
+bespoke_status bespoke_theta_save(const struct bespoke_theta *theta, const char *path);
 
-/*
- Says what `theta` is. `properties->struct_size` must be set.
+/**
+ * Says what `theta` is. `properties->struct_size` must be set.
  */
-bespoke_status bespoke_theta_info(const bespoke_theta *theta, bespoke_theta_properties *properties);
+bespoke_status bespoke_theta_info(const struct bespoke_theta *theta,
+                                  struct bespoke_theta_properties *properties);
 
-/*
- Frees a theta; samplers made from it stay usable. NULL is fine.
+/**
+ * Frees a theta; samplers made from it stay usable. NULL is fine.
  */
-void bespoke_theta_free(bespoke_theta *theta);
+void bespoke_theta_free(struct bespoke_theta *theta);
 
-/*
- Learns a theta. `config_json` is the document that the program takes as `--config`; it names
- the model card: `{"model": "digits.json", "family": "rk2", "steps": 5}`. Unknown keys are
- errors. With the key `out` the theta is also written there. `callbacks` may be NULL.
-
- Where the progress callback stops the run, `*out` is the best theta so far.
+/**
+ * Learns a theta. `config_json` is the document that the program takes as `--config`; it names
+ * the model card: `{"model": "digits.json", "family": "rk2", "steps": 5}`. Unknown keys are
+ * errors. With the key `out` the theta is also written there. `callbacks` may be NULL.
+ *
+ * Where the progress callback stops the run, `*out` is the best theta so far.
  */
 bespoke_status bespoke_train(const char *config_json,
-                             const bespoke_train_callbacks *callbacks,
-                             bespoke_theta **out);
+                             const struct bespoke_train_callbacks *callbacks,
+                             struct bespoke_theta **out);
 
 #ifdef __cplusplus
 }  // extern "C"
