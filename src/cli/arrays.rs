@@ -40,7 +40,11 @@ fn read(path: &Path, shape: &[usize]) -> Result<Vec<f32>> {
 }
 
 /// Begins an .npy array [count, shape...] of f32 on `file`.
-pub fn begin<'a>(file: &'a mut dyn Write, count: usize, shape: &[usize]) -> std::io::Result<NpyWriter<f32, &'a mut dyn Write>> {
+pub fn begin<'a>(
+    file: &'a mut dyn Write,
+    count: usize,
+    shape: &[usize],
+) -> std::io::Result<NpyWriter<f32, &'a mut dyn Write>> {
     let sizes: Vec<u64> = std::iter::once(count).chain(shape.iter().copied()).map(|n| n as u64).collect();
     npyz::WriteOptions::new().default_dtype().shape(&sizes).writer(file).begin_nd()
 }

@@ -105,7 +105,12 @@ fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
 /// Runs the program and says how it ended.
 pub fn run() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args),

@@ -109,8 +109,11 @@ pub fn comparison(card: &Card, solvers: &[Vec<f32>]) -> Result<Picture> {
         layout.draw(&mut canvas, column, 0, &truth[part.clone()]);
         for (row, samples) in others.iter().enumerate() {
             layout.draw(&mut canvas, column, row + 1, &samples[part.clone()]);
-            let difference: Vec<f32> =
-                samples[part.clone()].iter().zip(&truth[part.clone()]).map(|(x, gt)| middle + MAGNIFIED * (x - gt)).collect();
+            let difference: Vec<f32> = samples[part.clone()]
+                .iter()
+                .zip(&truth[part.clone()])
+                .map(|(x, gt)| middle + MAGNIFIED * (x - gt))
+                .collect();
             layout.draw(&mut canvas, columns + column, row + 1, &difference);
         }
     }

@@ -1,7 +1,7 @@
 //! `bespoke show`
 
-use bespoke::theta::{Family, Theta};
 use bespoke::Result;
+use bespoke::theta::{Family, Theta};
 use std::path::PathBuf;
 
 /// Print a theta: family, steps, knots, and what it was trained for.

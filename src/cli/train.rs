@@ -12,8 +12,10 @@ use std::time::Instant;
 
 /// Learn a solver for a model.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n\n\
-    Ctrl-C writes the best theta so far. Options given here win over those of --config.")]
+#[command(
+    after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n\n\
+    Ctrl-C writes the best theta so far. Options given here win over those of --config."
+)]
 pub struct TrainArgs {
     /// A JSON document with these options as keys, dashes as underscores.
     #[arg(long, value_name = "FILE.json")]

@@ -304,7 +304,8 @@ impl<F: VelocityField> Run<'_, F> {
     /// A standard normal cotangent for each of `rows`.
     fn sketch(&self, iteration: usize, rows: &[usize]) -> Result<F::Tensor> {
         let first = (iteration + 1) * self.settings.batch;
-        let noise = noise::normal(self.settings.seed, Purpose::Sketch, first..first + rows.len(), self.field.elements());
+        let noise =
+            noise::normal(self.settings.seed, Purpose::Sketch, first..first + rows.len(), self.field.elements());
         self.field.upload(&noise)
     }
 

@@ -74,9 +74,7 @@ pub fn bound_loss<F: VelocityField>(
 
     let weights = parameters.bound_jacobian(l_tau);
     let elements = error.elements() as f64;
-    let share = |row: usize| {
-        weights.values[row / batch] / (elements * rms[row].max(SMALLEST_RMS) * batch as f64)
-    };
+    let share = |row: usize| weights.values[row / batch] / (elements * rms[row].max(SMALLEST_RMS) * batch as f64);
     let factors: Vec<f64> = (0..rms.len()).map(share).collect();
     let cotangent = F::Tensor::linear_combination(&[(PerRow::Each(&factors), &error)])?;
 
@@ -115,8 +113,7 @@ pub fn bound_loss<F: VelocityField>(
         }
     }
     let local = DVector::from_fn(steps, |i, _| block(&rms, i) / batch as f64);
-    let gradient =
-        parameters.table_jacobian().jacobian.tr_mul(&by_scalar) + weights.jacobian.tr_mul(&local);
+    let gradient = parameters.table_jacobian().jacobian.tr_mul(&by_scalar) + weights.jacobian.tr_mul(&local);
     let loss = weights.values.iter().zip(local.iter()).map(|(m, d)| m * d).sum();
     Ok(LossGradient { loss, gradient: gradient.as_slice().to_vec() })
 }

@@ -71,8 +71,7 @@ pub fn direct_residual<F: VelocityField>(
     let (x0, x1) = (pool.x0.select(rows)?, pool.x1.select(rows)?);
     let condition = pool.condition(rows);
     let trace = forward(&tableau, field, &x0, &condition, |_, _| {})?;
-    let error =
-        F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &x1)])?;
+    let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &x1)])?;
     let rms = trace.end.rmse(&x1)?;
     if rms.iter().any(|rms| !rms.is_finite()) {
         return Err(Error::NonFinite { evaluation: table.nfe() - 1, t: 1.0 });
@@ -93,8 +92,7 @@ impl<T: Tensor> Residual<T> {
             T::linear_combination(&terms)
         };
         let state = |k: usize| Ok((over_start(&self.points[k])?, over_start(&self.bases[k])?));
-        let gradients =
-            reverse(&self.tableau, field, &self.condition, &self.velocities, state, cotangents, false)?;
+        let gradients = reverse(&self.tableau, field, &self.condition, &self.velocities, state, cotangents, false)?;
         let columns: Vec<&T> = gradients.iter().flat_map(|g| &g.scalars).collect();
         let fetched = T::fetch(&columns)?;
         let batch = self.x0.batch();

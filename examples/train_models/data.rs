@@ -1,0 +1,78 @@
+//! What the networks learn from, scaled to [-1, 1] and kept on the device.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tch::{Device, Kind, Tensor};
+
+use crate::network::SIDE;
+
+pub struct Data {
+    /// [N, C, 8, 8]
+    pub images: Tensor,
+    /// int64 [N], for data that has classes.
+    pub labels: Option<Tensor>,
+}
+
+impl Data {
+    pub fn digits(folder: &Path, device: Device) -> Result<Self> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            Tensor::read_npy(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let images = read("digits-images.npy")?;
+        let labels = read("digits-labels.npy")?;
+        ensure!(
+            images.size().get(1..) == Some(&[1, SIDE, SIDE]) && labels.size() == [images.size()[0]],
+            "digits: images are {:?} and labels {:?}, expected [N, 1, {SIDE}, {SIDE}] and [N]",
+            images.size(),
+            labels.size()
+        );
+        let images = images.to_device(device).to_kind(Kind::Float) / 8.0 - 1.0;
+        Ok(Self {
+            images,
+            labels: Some(labels.to_device(device).to_kind(Kind::Int64)),
+        })
+    }
+
+    /// Every 8x8 patch of every photograph, and its mirror image.
+    pub fn photos(folder: &Path, device: Device) -> Result<Self> {
+        let mut patches = Vec::new();
+        for name in ["china.png", "flower.png"] {
+            let path = folder.join("photos").join(name);
+            let photo = tch::vision::image::load(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let windows = photo
+                .to_device(device)
+                .unfold(1, SIDE, 1)
+                .unfold(2, SIDE, 1);
+            let windows = windows
+                .permute([1, 2, 0, 3, 4])
+                .reshape([-1, 3, SIDE, SIDE]);
+            patches.push(windows.flip([-1]));
+            patches.push(windows);
+        }
+        let images = Tensor::cat(&patches, 0).to_kind(Kind::Float) / 127.5 - 1.0;
+        Ok(Self {
+            images,
+            labels: None,
+        })
+    }
+
+    pub fn count(&self) -> i64 {
+        self.images.size()[0]
+    }
+
+    pub fn channels(&self) -> i64 {
+        self.images.size()[1]
+    }
+
+    /// A batch drawn with replacement, without the host learning which.
+    pub fn batch(&self, size: i64) -> (Tensor, Option<Tensor>) {
+        let index = Tensor::randint(self.count(), [size], (Kind::Int64, self.images.device()));
+        (
+            self.images.index_select(0, &index),
+            self.labels.as_ref().map(|l| l.index_select(0, &index)),
+        )
+    }
+}

@@ -1,0 +1,132 @@
+//! Trains the small networks that the examples, tests and benchmarks sample from, and writes them
+//! as TorchScript with a model card each:
+//!
+//!     cargo run --release --example train_models -- --model all --out models
+//!
+//! Digits conditioned on their class on three Gaussian paths, patches of photographs without a
+//! class, and a classifier that says whether a drawn digit is the one that was asked for.
+
+mod classifier;
+mod data;
+mod export;
+mod fit;
+mod generative;
+mod layers;
+mod network;
+mod paths;
+mod preview;
+
+use std::ffi::CStr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use tch::Device;
+
+use data::Data;
+use paths::GaussianPath;
+
+#[derive(Parser)]
+#[command(about = "Train the example networks and write them as TorchScript with model cards")]
+struct Arguments {
+    #[arg(long, value_enum, default_value = "all")]
+    model: Model,
+    /// Where the files go.
+    #[arg(long, default_value = "models")]
+    out: PathBuf,
+    /// Where the digits and photographs are.
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
+    /// [default: 3000 on cpu, 12000 on cuda; the classifier always takes 1500]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    iterations: Option<i64>,
+    /// [default: 128 on cpu, 1024 on cuda]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    batch: Option<i64>,
+    #[arg(long, default_value_t = 0)]
+    seed: i64,
+    /// Folder for image grids of samples; none are written without it.
+    #[arg(long)]
+    preview: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Model {
+    DigitsFmOt,
+    DigitsCosine,
+    DigitsVp,
+    PhotosFmOt,
+    DigitsClassifier,
+    All,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum DeviceName {
+    Cpu,
+    Cuda,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let device = match arguments.device {
+        DeviceName::Cpu => Device::Cpu,
+        DeviceName::Cuda => open_cuda()?,
+    };
+    std::fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("cannot make {}", arguments.out.display()))?;
+    if let Some(folder) = &arguments.preview {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+
+    let wanted = |model| arguments.model == Model::All || arguments.model == model;
+    // First, since the others are judged by it.
+    if wanted(Model::DigitsClassifier) {
+        classifier::train(&arguments, device)?;
+    }
+    let generative = [
+        (Model::DigitsFmOt, "digits-fm-ot", GaussianPath::FmOt),
+        (Model::DigitsCosine, "digits-cosine", GaussianPath::Cosine),
+        (Model::DigitsVp, "digits-vp", GaussianPath::Vp),
+        (Model::PhotosFmOt, "photos-fm-ot", GaussianPath::FmOt),
+    ];
+    for (model, name, path) in generative {
+        if wanted(model) {
+            let data = match model {
+                Model::PhotosFmOt => Data::photos(&arguments.data, device)?,
+                _ => Data::digits(&arguments.data, device)?,
+            };
+            generative::train(&arguments, device, name, path, &data)?;
+        }
+    }
+    Ok(())
+}
+
+/// libtorch's CUDA half is not linked, so that the program also starts where there is none.
+fn open_cuda() -> Result<Device> {
+    // SAFETY: opens libtorch's own library; its initialisers register kernels and nothing else.
+    let handle = unsafe {
+        libc::dlopen(
+            c"libtorch_cuda.so".as_ptr(),
+            libc::RTLD_NOW | libc::RTLD_GLOBAL,
+        )
+    };
+    if handle.is_null() {
+        // SAFETY: dlerror returns a C string, or null where there was no error.
+        let reason = unsafe { libc::dlerror() };
+        ensure!(
+            !reason.is_null(),
+            "--device cuda: libtorch_cuda.so could not be opened"
+        );
+        // SAFETY: just seen not to be null; copied before the next call of dlopen or dlerror.
+        let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
+        bail!("--device cuda: {reason}");
+    }
+    ensure!(
+        tch::Cuda::is_available(),
+        "--device cuda: libtorch finds no CUDA device"
+    );
+    Ok(Device::Cuda(0))
+}
