@@ -51,6 +51,21 @@ typedef struct {
 #endif
 
 /**
+ * The next base is the present one.
+ */
+#define BESPOKE_BASE_KEEP 0
+
+/**
+ * The next base is the next point: a step ends.
+ */
+#define BESPOKE_BASE_NEXT 1
+
+/**
+ * The next base is the combination `base`.
+ */
+#define BESPOKE_BASE_COMBINATION 2
+
+/**
  * Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
  * a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
  */
@@ -66,6 +81,28 @@ typedef struct bespoke_theta bespoke_theta;
  * The numbers never change; new ones may be added.
  */
 typedef int32_t bespoke_status;
+
+/**
+ * Where one sample of a batch stands.
+ */
+typedef struct bespoke_row {
+    /**
+     * sizeof(bespoke_row), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * Evaluations done; at `nfe` the sample is x(1).
+     */
+    uint32_t evaluations;
+    /**
+     * Evaluations of its theta.
+     */
+    uint32_t nfe;
+    /**
+     * 1 where its last velocity held a NaN or an infinity: it goes no further and must leave.
+     */
+    uint32_t failed;
+} bespoke_row;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -92,6 +129,70 @@ typedef struct bespoke_sampler_options {
  * returns `BESPOKE_ERROR_CALLBACK`.
  */
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
+
+/**
+ * A linear combination: x * base + sum_j u[j] * (velocity of evaluation evaluations[j]).
+ */
+typedef struct bespoke_combination {
+    /**
+     * Coefficient of the base.
+     */
+    double x;
+    /**
+     * Coefficients of the velocities, `count` of them; the theta's.
+     */
+    const double *u;
+    /**
+     * Their evaluations, in increasing order; the theta's.
+     */
+    const uint32_t *evaluations;
+    /**
+     * Number of velocities.
+     */
+    uint32_t count;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} bespoke_combination;
+
+/**
+ * The scalars of one evaluation, for a host that applies them in a kernel of its own.
+ *
+ * Start with base = point = x(0). For k = 0 ... nfe - 1: evaluate u_k at time `t` and the point; the
+ * next point is the combination `next` of the base and the velocities so far; then the base becomes
+ * what `base_rule` says, computed from the base before. After the last, the point is x(1).
+ */
+typedef struct bespoke_stage {
+    /**
+     * sizeof(bespoke_stage), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * BESPOKE_BASE_KEEP, BESPOKE_BASE_NEXT or BESPOKE_BASE_COMBINATION.
+     */
+    uint32_t base_rule;
+    /**
+     * 1 where the next point ends a step, as `bespoke_step` counts them.
+     */
+    uint32_t ends_step;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Time of the evaluation, in [0, 1].
+     */
+    double t;
+    /**
+     * The next point.
+     */
+    struct bespoke_combination next;
+    /**
+     * The next base, where `base_rule` is BESPOKE_BASE_COMBINATION; else zeros.
+     */
+    struct bespoke_combination base;
+} bespoke_stage;
 
 /**
  * What `bespoke_theta_info` tells. The texts are the theta's and live as long as it does.
@@ -272,6 +373,64 @@ extern "C" {
 #endif // __cplusplus
 
 /**
+ * Begins a solve of the batch `x0`, `[batch, ...]`, with the sampler's theta. What the sampler
+ * held before is given up.
+ */
+bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler, const DLTensor *x0);
+
+/**
+ * Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
+ * sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
+ * They are the sampler's, not to be written, and valid until its next call.
+ *
+ * Samples that are done while others are not stay in the batch; what the velocity says of them is
+ * not read.
+ */
+bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTensor **t, const DLTensor **x);
+
+/**
+ * Takes in the velocity `u` at the last query's times and states, `[batch, ...]`, of any strides
+ * and any of the four dtypes. It must not lie in the sampler's own memory.
+ *
+ * `BESPOKE_ERROR_NON_FINITE` says that some sample's velocity held a NaN or an infinity. The other
+ * samples have advanced; go on after the failed ones have left, or start anew.
+ */
+bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler, const DLTensor *u);
+
+/**
+ * Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
+ * be done. The samples stay until the next start.
+ */
+bespoke_status bespoke_sampler_finish(struct bespoke_sampler *sampler, DLTensor *x);
+
+/**
+ * Adds the samples `x0`, `[count, ...]`, behind the present ones, at the start of `theta`; NULL is
+ * the sampler's own. They must match the present ones in dtype and shape but for the batch; an
+ * empty sampler takes any. A query comes before the next update.
+ */
+bespoke_status bespoke_sampler_join(struct bespoke_sampler *sampler,
+                                    const struct bespoke_theta *theta,
+                                    const DLTensor *x0);
+
+/**
+ * Takes sample `row` out, done or not, and writes its state into `x`, `[1, ...]`; NULL drops it.
+ * The last sample moves into its place. A query comes before the next update.
+ */
+bespoke_status bespoke_sampler_leave(struct bespoke_sampler *sampler, uint32_t row, DLTensor *x);
+
+/**
+ * Says where sample `row` stands. `progress->struct_size` must be set.
+ */
+bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
+                                   uint32_t row,
+                                   struct bespoke_row *progress);
+
+/**
+ * Number of samples that the sampler holds; 0 before the first start.
+ */
+bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
+
+/**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
  */
 bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
@@ -297,6 +456,17 @@ bespoke_status bespoke_step(const struct bespoke_theta *theta,
                             void *user_data);
 
 /**
+ * The whole solve: from `x0`, x(0), to `x1`, x(1), with a call of `velocity` for each evaluation.
+ * `x1` is `x0` itself, or of the same shape and dtype in memory of its own. On failure it is as it was.
+ */
+bespoke_status bespoke_sample(const struct bespoke_theta *theta,
+                              struct bespoke_sampler *sampler,
+                              const DLTensor *x0,
+                              DLTensor *x1,
+                              bespoke_velocity_fn velocity,
+                              void *user_data);
+
+/**
  * Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
  */
 void bespoke_sampler_free(struct bespoke_sampler *sampler);
@@ -319,6 +489,14 @@ const char *bespoke_status_name(bespoke_status status);
  * The library's version, `MAJOR.MINOR.PATCH`. The text lives as long as the library is loaded.
  */
 const char *bespoke_version(void);
+
+/**
+ * Gives the scalars of evaluation `k`, 0 to nfe - 1. `stage->struct_size` must be set.
+ * The arrays are the theta's and live as long as it does.
+ */
+bespoke_status bespoke_theta_stage(const struct bespoke_theta *theta,
+                                   uint32_t k,
+                                   struct bespoke_stage *stage);
 
 /**
  * Reads a theta file.

@@ -5,7 +5,9 @@ mod native;
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, NsTable, Theta};
-use native::{Workshop, root, succeed};
+#[cfg(feature = "torch")]
+use native::root;
+use native::{Workshop, succeed};
 use std::f64::consts::TAU;
 use std::path::Path;
 use std::process::Command;

@@ -28,7 +28,9 @@ int main(int count, char **arguments) {
     int iterations = count > 3 ? atoi(arguments[3]) : 60;
     char config[4096];
     int length = snprintf(config, sizeof config,
-                          "{\"model\": \"%s\", \"family\": \"rk2\", \"steps\": 5, \"iterations\": %d}", card, iterations);
+                          "{\"model\": \"%s\", \"family\": \"rk2\", \"steps\": 5, \"iterations\": %d,"
+                          " \"pool\": 400, \"validation\": 250}",
+                          card, iterations);
     if (length < 0 || length >= (int)sizeof config) {
         fprintf(stderr, "%s: too long a path\n", card);
         return 2;

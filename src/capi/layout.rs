@@ -1,8 +1,9 @@
 //! A host's `DLTensor`, checked, and copied to and from contiguous memory.
 
-use super::dlpack::{DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLTensor, device_name, dtype_name};
+use super::dlpack::{DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLTensor, device_name, dtype_name};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
+use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -26,6 +27,12 @@ impl Dtype {
             Dtype::F16 => "float16",
             Dtype::BF16 => "bfloat16",
         }
+    }
+
+    /// As DLPack writes it.
+    pub(super) fn dlpack(self) -> DLDataType {
+        let code = if self == Dtype::BF16 { DL_BFLOAT } else { DL_FLOAT };
+        DLDataType { code, bits: 8 * self.bytes() as u8, lanes: 1 }
     }
 
     fn bytes(self) -> usize {
@@ -109,8 +116,10 @@ impl<'a> HostTensor<'a> {
         Ok(Self { name, dtype, first, shape, dimensions, rank, bytes, borrow: PhantomData })
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
+    /// Whether `other` is the very same numbers in the same order.
+    pub(super) fn same_memory(&self, other: &HostTensor<'_>) -> bool {
+        let layout = |tensor: &HostTensor<'_>| (tensor.first, tensor.dimensions, tensor.rank);
+        layout(self) == layout(other)
     }
 
     pub(super) fn dtype(&self) -> Dtype {
@@ -184,17 +193,37 @@ impl<'a> HostTensor<'a> {
         self.rank == 0 || (self.rank == 1 && self.dimensions[0].stride == 1)
     }
 
-    /// Its numbers in place, where they lie one after the other. `E` is its dtype's type.
-    pub(super) fn as_slice<E: Element>(&self) -> Option<&'a [E]> {
-        debug_assert_eq!(size_of::<E>(), self.dtype.bytes());
+    /// Its numbers in place, where they lie one after the other and are `E`, which is `dtype`.
+    pub(super) fn as_slice<E: Element>(&self, dtype: Dtype) -> Option<&'a [E]> {
         let length = self.batch() * self.elements();
+        let in_place = self.contiguous() && self.dtype == dtype;
         // SAFETY: checked in `new`: aligned, in memory that lives for 'a.
-        self.contiguous().then(|| unsafe { std::slice::from_raw_parts(self.first.cast(), length) })
+        in_place.then(|| unsafe { std::slice::from_raw_parts(self.first.cast(), length) })
     }
 
-    /// Copies its numbers into `out`, of the same length.
-    pub(super) fn gather<E: Element>(&self, out: &mut [E]) {
-        debug_assert_eq!(out.len(), self.batch() * self.elements());
+    /// Copies its numbers into `out`, of the same length, rounded where the dtypes differ.
+    pub(super) fn gather<E: Element>(&self, out: &mut [E], dtype: Dtype) {
+        match self.dtype {
+            own if own == dtype => self.gather_same(out),
+            Dtype::F32 => self.gather_converted::<f32, E>(out),
+            Dtype::F64 => self.gather_converted::<f64, E>(out),
+            Dtype::F16 => self.gather_converted::<f16, E>(out),
+            Dtype::BF16 => self.gather_converted::<bf16, E>(out),
+        }
+    }
+
+    fn gather_converted<S: Element, E: Element>(&self, out: &mut [E]) {
+        let first: *const S = self.first.cast();
+        self.runs(|from, run, at| {
+            for (i, to) in out[at..at + run.size].iter_mut().enumerate() {
+                // SAFETY: `runs` gives places inside the tensor.
+                *to = E::from_f64(unsafe { *first.offset(from + i as isize * run.stride) }.to_f64());
+            }
+        });
+    }
+
+    fn gather_same<E: Element>(&self, out: &mut [E]) {
+        debug_assert_eq!(size_of::<E>(), self.dtype.bytes());
         let first: *const E = self.first.cast();
         self.runs(|from, run, at| {
             // SAFETY: `runs` gives places inside the tensor and inside `out`, once each.

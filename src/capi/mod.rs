@@ -3,6 +3,7 @@
 //! The only `extern "C"` of the library: guard against panics, check what came in, call safe Rust.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)] // C's names; what is safe is said once, in docs/abi.md
 
+mod batch;
 mod callback;
 mod dlpack;
 mod engine;
@@ -14,6 +15,7 @@ mod structs;
 mod theta;
 mod train;
 
+pub use batch::*;
 pub use callback::bespoke_velocity_fn;
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
 pub use sampler::*;

@@ -20,9 +20,9 @@ pub struct bespoke_sampler {
     inner: Mutex<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     /// The solver of samples that name no other.
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     /// For the dtype of the last batch.
     engine: Option<(Dtype, Box<dyn Engine>)>,
 }
@@ -71,8 +71,26 @@ pub unsafe extern "C" fn bespoke_step(
     // SAFETY: as the header asks.
     guard(|| unsafe {
         let (theta, x, velocity) = (required("theta", theta)?, HostTensor::new("x", x)?, Velocity::new(velocity, user_data)?);
-        let mut inner = required("sampler", sampler)?.lock()?;
-        inner.engine(x.dtype())?.step(&theta.plan, step as usize, &x, &velocity)
+        required("sampler", sampler)?.lock()?.engine(x.dtype())?.step(&theta.plan, step as usize, &x, &velocity)
+    })
+}
+
+/// The whole solve: from `x0`, x(0), to `x1`, x(1), with a call of `velocity` for each evaluation.
+/// `x1` is `x0` itself, or of the same shape and dtype in memory of its own. On failure it is as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sample(
+    theta: *const bespoke_theta,
+    sampler: *mut bespoke_sampler,
+    x0: *const DLTensor,
+    x1: *mut DLTensor,
+    velocity: bespoke_velocity_fn,
+    user_data: *mut c_void,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (theta, x0, x1) = (required("theta", theta)?, HostTensor::new("x0", x0)?, HostTensor::new("x1", x1)?);
+        let velocity = Velocity::new(velocity, user_data)?;
+        required("sampler", sampler)?.lock()?.engine(x0.dtype())?.sample(&theta.plan, &x0, &x1, &velocity)
     })
 }
 
@@ -94,7 +112,7 @@ impl bespoke_sampler {
         Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), engine: None }) })
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
         let busy = "the sampler is at work: one call at a time, and none from inside its own velocity callback";
         self.inner.try_lock().ok_or_else(|| Error::State(busy.into()))
     }
@@ -102,11 +120,16 @@ impl bespoke_sampler {
 
 impl Inner {
     /// The engine for `dtype`; a batch of another dtype is given up.
-    fn engine(&mut self, dtype: Dtype) -> Result<&mut dyn Engine> {
+    pub(super) fn engine(&mut self, dtype: Dtype) -> Result<&mut dyn Engine> {
         let engine = match self.engine.take() {
             Some(engine) if engine.0 == dtype => engine,
             _ => (dtype, engine::engine(dtype)?),
         };
         Ok(self.engine.insert(engine).1.as_mut())
+    }
+
+    /// The engine at work, or `None` before the first batch.
+    pub(super) fn present(&mut self) -> Option<&mut (Dtype, Box<dyn Engine>)> {
+        self.engine.as_mut()
     }
 }

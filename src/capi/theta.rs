@@ -6,8 +6,10 @@ use super::structs::{self, sized_struct};
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::sampler::Plan;
+use crate::tableau::{Base, Row};
 use crate::theta::Theta;
 use std::ffi::{CString, c_char};
+use std::ptr::null;
 use std::sync::Arc;
 
 /// A solver. Immutable: any number of threads may use one at a time.
@@ -17,17 +19,42 @@ pub struct bespoke_theta {
     family: CString,
     model: CString,
     training: CString,
+    /// Of every stage, the coefficients of the next point and of the next base.
+    rows: Vec<[Coefficients; 2]>,
+}
+
+/// A table's row as C reads it.
+#[derive(Default)]
+struct Coefficients {
+    x: f64,
+    evaluations: Vec<u32>,
+    u: Vec<f64>,
 }
 
 impl bespoke_theta {
     pub(super) fn new(theta: Theta) -> Result<Self> {
+        let tableau = theta.tableau();
+        let rows = tableau.stages.iter().map(|stage| match &stage.base {
+            Base::Row(base) => [Coefficients::new(&stage.next), Coefficients::new(base)],
+            Base::Keep | Base::Next => [Coefficients::new(&stage.next), Coefficients::default()],
+        });
         Ok(Self {
-            plan: Arc::new(Plan::new(theta.tableau())),
+            rows: rows.collect(),
+            plan: Arc::new(Plan::new(tableau)),
             family: CString::new(theta.family_name()).unwrap_or_default(),
             model: json(&theta.model)?,
             training: json(&theta.training)?,
             theta,
         })
+    }
+}
+
+impl Coefficients {
+    fn new(row: &Row<f64>) -> Self {
+        // Evaluations are at most a few thousand.
+        let used = row.u.iter().filter(|(_, c)| *c != 0.0);
+        let (evaluations, u) = used.map(|(j, c)| (*j as u32, *c)).unzip();
+        Self { x: row.x, evaluations, u }
     }
 }
 
@@ -59,6 +86,67 @@ pub struct bespoke_theta_properties {
 }
 
 sized_struct!(bespoke_theta_properties { steps, nfe, kept_velocities, family, model, training });
+
+/// A linear combination: x * base + sum_j u[j] * (velocity of evaluation evaluations[j]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_combination {
+    /// Coefficient of the base.
+    pub x: f64,
+    /// Coefficients of the velocities, `count` of them; the theta's.
+    pub u: *const f64,
+    /// Their evaluations, in increasing order; the theta's.
+    pub evaluations: *const u32,
+    /// Number of velocities.
+    pub count: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The next base is the present one.
+pub const BESPOKE_BASE_KEEP: u32 = 0;
+/// The next base is the next point: a step ends.
+pub const BESPOKE_BASE_NEXT: u32 = 1;
+/// The next base is the combination `base`.
+pub const BESPOKE_BASE_COMBINATION: u32 = 2;
+
+/// The scalars of one evaluation, for a host that applies them in a kernel of its own.
+///
+/// Start with base = point = x(0). For k = 0 ... nfe - 1: evaluate u_k at time `t` and the point; the
+/// next point is the combination `next` of the base and the velocities so far; then the base becomes
+/// what `base_rule` says, computed from the base before. After the last, the point is x(1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_stage {
+    /// sizeof(bespoke_stage), set by the caller.
+    pub struct_size: u32,
+    /// BESPOKE_BASE_KEEP, BESPOKE_BASE_NEXT or BESPOKE_BASE_COMBINATION.
+    pub base_rule: u32,
+    /// 1 where the next point ends a step, as `bespoke_step` counts them.
+    pub ends_step: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Time of the evaluation, in [0, 1].
+    pub t: f64,
+    /// The next point.
+    pub next: bespoke_combination,
+    /// The next base, where `base_rule` is BESPOKE_BASE_COMBINATION; else zeros.
+    pub base: bespoke_combination,
+}
+
+sized_struct!(bespoke_stage { base_rule, ends_step, reserved, t, next, base });
+
+/// Gives the scalars of evaluation `k`, 0 to nfe - 1. `stage->struct_size` must be set.
+/// The arrays are the theta's and live as long as it does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_theta_stage(
+    theta: *const bespoke_theta,
+    k: u32,
+    stage: *mut bespoke_stage,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { structs::write("stage", stage, &required("theta", theta)?.stage(k as usize)?) })
+}
 
 /// Reads a theta file.
 #[unsafe(no_mangle)]
@@ -103,5 +191,32 @@ impl bespoke_theta {
             model: self.model.as_ptr(),
             training: self.training.as_ptr(),
         }
+    }
+
+    fn stage(&self, k: usize) -> Result<bespoke_stage> {
+        let (Some(stage), Some([next, base])) = (self.plan.tableau().stages.get(k), self.rows.get(k)) else {
+            return Err(Error::invalid("k", k, format!("0 to {}", self.plan.nfe() - 1)));
+        };
+        Ok(bespoke_stage {
+            struct_size: 0,
+            base_rule: match stage.base {
+                Base::Keep => BESPOKE_BASE_KEEP,
+                Base::Next => BESPOKE_BASE_NEXT,
+                Base::Row(_) => BESPOKE_BASE_COMBINATION,
+            },
+            ends_step: stage.ends_step.into(),
+            reserved: 0,
+            t: stage.t,
+            next: next.view(),
+            base: base.view(),
+        })
+    }
+}
+
+impl Coefficients {
+    fn view(&self) -> bespoke_combination {
+        let pointers = if self.u.is_empty() { (null(), null()) } else { (self.u.as_ptr(), self.evaluations.as_ptr()) };
+        let (u, evaluations) = pointers;
+        bespoke_combination { x: self.x, u, evaluations, count: self.u.len() as u32, reserved: 0 }
     }
 }

@@ -354,6 +354,11 @@ impl<E: Element> Tensor for Host<E> {
             .reduce(|| true, |a, b| a & b))
     }
 
+    fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
+        let numbers = batch.data.get(row * batch.elements..(row + 1) * batch.elements);
+        numbers.map(E::finite).ok_or_else(|| Error::State(format!("row {row} is out of bounds")))
+    }
+
     fn copy_rows(&mut self, source: HostView<'_, E>, rows: Range<usize>) -> Result<()> {
         let range = rows.start * self.elements..rows.end * self.elements;
         match (self.data.get_mut(range.clone()), source.data.get(range)) {
