@@ -66,6 +66,11 @@ typedef struct {
 #define BESPOKE_BASE_COMBINATION 2
 
 /**
+ * A velocity model opened from a card. Immutable: any number of threads may use one at a time.
+ */
+typedef struct bespoke_model bespoke_model;
+
+/**
  * Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
  * a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
  */
@@ -103,6 +108,74 @@ typedef struct bespoke_row {
      */
     uint32_t failed;
 } bespoke_row;
+
+/**
+ * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
+ */
+typedef struct bespoke_model_properties {
+    /**
+     * sizeof(bespoke_model_properties), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of `shape`.
+     */
+    uint32_t ndim;
+    /**
+     * Shape of one sample.
+     */
+    const int64_t *shape;
+    /**
+     * Number of classes; 0 for none.
+     */
+    int64_t classes;
+    /**
+     * The class that stands for none, which guidance needs; -1 where there is none.
+     */
+    int64_t null_class;
+    /**
+     * Least value of the data.
+     */
+    double data_low;
+    /**
+     * Greatest value of the data.
+     */
+    double data_high;
+    /**
+     * Standard deviation of x(0): standard normal noise times this is a start.
+     */
+    double initial_scale;
+    /**
+     * The card's file name without its extension.
+     */
+    const char *name;
+    /**
+     * The card, a JSON object.
+     */
+    const char *card;
+} bespoke_model_properties;
+
+/**
+ * What each sample of a batch is conditioned on. Zeros are no condition.
+ */
+typedef struct bespoke_condition {
+    /**
+     * sizeof(bespoke_condition), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of the arrays: the batch.
+     */
+    uint32_t batch;
+    /**
+     * Class of each sample; NULL for a model without classes.
+     */
+    const int64_t *classes;
+    /**
+     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off.
+     */
+    const double *guidance_scale;
+} bespoke_condition;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -286,6 +359,29 @@ typedef struct bespoke_train_progress {
 typedef int32_t (*bespoke_progress_fn)(void *user_data, const struct bespoke_train_progress *progress);
 
 /**
+ * A velocity field of the host for training: as `bespoke_velocity_fn`, with the class of each
+ * sample, int64 `[batch]`, or NULL where the config's `field` names no classes. `x` is float32 of
+ * the config's shape, the batch first.
+ */
+typedef int32_t (*bespoke_train_velocity_fn)(void *user_data,
+                                             const DLTensor *t,
+                                             const DLTensor *x,
+                                             const DLTensor *classes,
+                                             DLTensor *u);
+
+/**
+ * The field's vector-Jacobian product: for the cotangent `w`, `[batch, ...]`, writes
+ * `by_x` = w^T du/dx, `[batch, ...]`, and `by_t` = w . du/dt, `[batch]`, all float32.
+ */
+typedef int32_t (*bespoke_train_vjp_fn)(void *user_data,
+                                        const DLTensor *t,
+                                        const DLTensor *x,
+                                        const DLTensor *classes,
+                                        const DLTensor *w,
+                                        DLTensor *by_x,
+                                        DLTensor *by_t);
+
+/**
  * What training calls back. Zeros are the defaults.
  */
 typedef struct bespoke_train_callbacks {
@@ -305,6 +401,15 @@ typedef struct bespoke_train_callbacks {
      * Told of every iteration; may be NULL.
      */
     bespoke_progress_fn progress;
+    /**
+     * The host's own field, where the config has the key `field` in place of `model`.
+     */
+    bespoke_train_velocity_fn velocity;
+    /**
+     * Its vector-Jacobian product; NULL where it has none: it is then trained by differences of
+     * `velocity`, with the loss `rmse-bound`.
+     */
+    bespoke_train_vjp_fn vjp;
 } bespoke_train_callbacks;
 
 /**
@@ -431,6 +536,41 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
 /**
+ * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+ */
+bespoke_status bespoke_model_open(const char *path,
+                                  const char *device,
+                                  struct bespoke_model **out);
+
+/**
+ * Says what `model` is. `properties->struct_size` must be set.
+ */
+bespoke_status bespoke_model_info(const struct bespoke_model *model,
+                                  struct bespoke_model_properties *properties);
+
+/**
+ * Evaluates the velocity of `model` in solver time: `u` = u_t(x), `x` and `u` `[batch, ...]` of the
+ * model's shape, `t` `[batch]` in [0, 1]; each of any dtype and strides. The network computes in
+ * float32. `condition` may be NULL.
+ */
+bespoke_status bespoke_model_velocity(const struct bespoke_model *model,
+                                      const struct bespoke_condition *condition,
+                                      const DLTensor *t,
+                                      const DLTensor *x,
+                                      DLTensor *u);
+
+/**
+ * `bespoke_model_velocity` as a `bespoke_velocity_fn`: give it to `bespoke_step` or `bespoke_sample`
+ * with a `bespoke_model_binding` as `user_data`. Answers a `bespoke_status`.
+ */
+int32_t bespoke_model_field(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
+
+/**
+ * Frees a model; NULL is fine.
+ */
+void bespoke_model_free(struct bespoke_model *model);
+
+/**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
  */
 bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
@@ -523,6 +663,9 @@ void bespoke_theta_free(struct bespoke_theta *theta);
  * Learns a theta. `config_json` is the document that the program takes as `--config`; it names
  * the model card: `{"model": "digits.json", "family": "rk2", "steps": 5}`. Unknown keys are
  * errors. With the key `out` the theta is also written there. `callbacks` may be NULL.
+ *
+ * With `"field": {"shape": [3, 64, 64], "classes": 10, "data_range": [-1, 1], "precision": "float32"}`
+ * in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
  *
  * Where the progress callback stops the run, `*out` is the best theta so far.
  */

@@ -51,12 +51,14 @@ pub enum Error {
         t: f64,
     },
     /// A callback of the host asked to stop with a non-zero answer.
-    #[error("the {callback} callback answered {code}")]
+    #[error("the {callback} callback answered {code}{detail}")]
     Callback {
         /// Which callback.
         callback: &'static str,
         /// Its answer.
         code: i32,
+        /// What failed inside it, where that is known: `: ...`, or nothing.
+        detail: String,
     },
     /// A call came in an order the object does not allow.
     #[error("{0}")]

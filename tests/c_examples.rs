@@ -2,29 +2,12 @@
 
 mod native;
 
-use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, NsTable, Theta};
 #[cfg(feature = "torch")]
 use native::root;
-use native::{Workshop, succeed};
-use std::f64::consts::TAU;
-use std::path::Path;
+use native::{Workshop, ring_card, succeed};
 use std::process::Command;
-
-/// The ring of `sample_analytic.c`, as a model card.
-fn ring_card(folder: &Path) -> String {
-    let means: Vec<[f64; 2]> =
-        (0..8).map(|m| TAU * f64::from(m) / 8.0).map(|angle| [2.0 * angle.cos(), 2.0 * angle.sin()]).collect();
-    let mixture = serde_json::json!({"std": 0.15, "means": means});
-    let card = serde_json::json!({
-        "format": "bespoke-model", "version": 1, "weights": "ring-modes.json", "runtime": "mixture", "shape": [2],
-        "output": "velocity", "scheduler": Scheduler::FmOt, "data_range": [-2.5, 2.5]
-    });
-    std::fs::write(folder.join("ring-modes.json"), mixture.to_string()).unwrap();
-    std::fs::write(folder.join("ring.json"), card.to_string()).unwrap();
-    folder.join("ring.json").to_str().unwrap().to_owned()
-}
 
 /// (family, nfe, rmse) of a line of `sample_analytic`.
 fn parse(line: &str) -> (&str, usize, f64) {

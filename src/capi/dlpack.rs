@@ -10,6 +10,8 @@ pub(super) const DL_CPU: i32 = 1;
 pub(super) const DL_CUDA_HOST: i32 = 3;
 /// `kDLROCMHost`: as [`DL_CUDA_HOST`].
 pub(super) const DL_ROCM_HOST: i32 = 11;
+/// `kDLInt`.
+pub(super) const DL_INT: u8 = 0;
 /// `kDLFloat`.
 pub(super) const DL_FLOAT: u8 = 2;
 /// `kDLBfloat`.

@@ -1,8 +1,8 @@
 //! A sampler for one dtype, spoken to in tensors of the host.
 
 use super::callback::Velocity;
-use super::dlpack::{DL_CPU, DLDevice, DLTensor};
-use super::layout::{Dtype, HostTensor};
+use super::dlpack::DLTensor;
+use super::layout::{Dtype, HostTensor, describe};
 use crate::error::{Error, Result};
 use crate::sampler::{Plan, Row, Sampler};
 use crate::tensor::{Element, Host, HostView, Tensor};
@@ -130,26 +130,13 @@ impl<E: Element> Typed<E> {
 
     /// Writes the states where the samples are.
     fn write_state(&mut self, x: &HostTensor<'_>) -> Result<()> {
-        x.scatter(self.sampler.state()?.data());
+        x.scatter(self.sampler.state()?.data(), self.dtype);
         Ok(())
     }
 
     /// Errors where a state overflowed although every velocity was finite.
     fn check_end(&mut self, evaluation: usize) -> Result<()> {
         if self.sampler.state()?.is_finite()? { Ok(()) } else { Err(Error::NonFinite { evaluation, t: 1.0 }) }
-    }
-}
-
-/// A contiguous tensor of this library's own memory.
-fn describe<T>(data: *mut T, dtype: Dtype, shape: *mut i64, rank: usize) -> DLTensor {
-    DLTensor {
-        data: data.cast(),
-        device: DLDevice { device_type: DL_CPU, device_id: 0 },
-        ndim: rank as i32,
-        dtype: dtype.dlpack(),
-        shape,
-        strides: null_mut(),
-        byte_offset: 0,
     }
 }
 
@@ -256,7 +243,7 @@ impl<E: Element> Engine for Typed<E> {
             }
             x.check_dtype(self.dtype)?;
             x.check_writable()?;
-            x.scatter(state);
+            x.scatter(state, self.dtype);
         }
         self.sampler.leave(row)?;
         self.shape[0] = self.sampler.batch() as i64;

@@ -1,6 +1,6 @@
 //! A host's `DLTensor`, checked, and copied to and from contiguous memory.
 
-use super::dlpack::{DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLTensor, device_name, dtype_name};
+use super::dlpack::{DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLDevice, DLTensor, device_name, dtype_name};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
 use half::{bf16, f16};
@@ -41,6 +41,19 @@ impl Dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
         }
+    }
+}
+
+/// A contiguous tensor of this library's own memory.
+pub(super) fn describe<T>(data: *mut T, dtype: Dtype, shape: *mut i64, rank: usize) -> DLTensor {
+    DLTensor {
+        data: data.cast(),
+        device: DLDevice { device_type: DL_CPU, device_id: 0 },
+        ndim: rank as i32,
+        dtype: dtype.dlpack(),
+        shape,
+        strides: std::ptr::null_mut(),
+        byte_offset: 0,
     }
 }
 
@@ -239,12 +252,33 @@ impl<'a> HostTensor<'a> {
         });
     }
 
-    /// Overwrites its numbers with `source`, of the same length. [`HostTensor::check_writable`] came first.
-    pub(super) fn scatter<E: Element>(&self, source: &[E]) {
-        debug_assert_eq!(source.len(), self.batch() * self.elements());
+    /// Overwrites its numbers with `source`, of the same length, rounded where the dtypes differ.
+    /// [`HostTensor::check_writable`] came first.
+    pub(super) fn scatter<E: Element>(&self, source: &[E], dtype: Dtype) {
+        match self.dtype {
+            own if own == dtype => self.scatter_same(source),
+            Dtype::F32 => self.scatter_converted::<E, f32>(source),
+            Dtype::F64 => self.scatter_converted::<E, f64>(source),
+            Dtype::F16 => self.scatter_converted::<E, f16>(source),
+            Dtype::BF16 => self.scatter_converted::<E, bf16>(source),
+        }
+    }
+
+    fn scatter_converted<E: Element, S: Element>(&self, source: &[E]) {
+        let first: *mut S = self.first.cast();
+        self.runs(|to, run, at| {
+            for (i, from) in source[at..at + run.size].iter().enumerate() {
+                // SAFETY: `runs` gives places inside the tensor, once each.
+                unsafe { *first.offset(to + i as isize * run.stride) = S::from_f64(from.to_f64()) };
+            }
+        });
+    }
+
+    fn scatter_same<E: Element>(&self, source: &[E]) {
+        debug_assert_eq!(size_of::<E>(), self.dtype.bytes());
         let first: *mut E = self.first.cast();
         self.runs(|to, run, at| {
-            // SAFETY: as in `gather`.
+            // SAFETY: as in `gather_same`.
             unsafe {
                 let to = first.offset(to);
                 let from = &source[at..at + run.size];

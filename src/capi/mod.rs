@@ -9,6 +9,7 @@ mod dlpack;
 mod engine;
 mod guard;
 mod layout;
+mod model;
 mod sampler;
 mod status;
 mod structs;
@@ -16,8 +17,9 @@ mod theta;
 mod train;
 
 pub use batch::*;
-pub use callback::bespoke_velocity_fn;
+pub use callback::{bespoke_train_velocity_fn, bespoke_train_vjp_fn, bespoke_velocity_fn};
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
+pub use model::*;
 pub use sampler::*;
 pub use status::*;
 pub use theta::*;

@@ -1,7 +1,7 @@
 //! Status codes and the message of the last error.
 
 use crate::error::Error;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char};
 
 /// Outcome of a call: `BESPOKE_OK`, or the kind of failure; `bespoke_last_error_message` says more.
@@ -68,13 +68,26 @@ pub(super) fn code(error: &Error) -> bespoke_status {
 
 thread_local! {
     static LAST_ERROR: RefCell<Option<CString>> = const { RefCell::new(None) };
+    static FAILURES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Keeps `message` for `bespoke_last_error_message` on this thread.
 pub(super) fn remember(message: &str) {
     let text = CString::new(message.replace('\0', "\u{fffd}")).unwrap_or_default();
     // A thread that is being torn down keeps no message.
+    let _ = FAILURES.try_with(|failures| failures.set(failures.get() + 1));
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = Some(text));
+}
+
+/// How many messages were kept on this thread.
+pub(super) fn failures() -> u64 {
+    FAILURES.try_with(Cell::get).unwrap_or_default()
+}
+
+/// The message kept last.
+pub(super) fn last() -> String {
+    let text = |last: &RefCell<Option<CString>>| last.borrow().as_ref().map(|text| text.to_string_lossy().into_owned());
+    LAST_ERROR.try_with(text).ok().flatten().unwrap_or_default()
 }
 
 /// What the last failed call on this thread has to say: the field, its value, what was expected.

@@ -1,5 +1,8 @@
 //! Builds C and C++ programs against the shared library under test, and runs them.
+#![allow(dead_code)] // every test uses some of it
 
+use bespoke::scheduler::Scheduler;
+use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -48,6 +51,20 @@ impl Workshop {
         succeed(command);
         program
     }
+}
+
+/// The ring of `sample_analytic.c`, as a model card.
+pub fn ring_card(folder: &Path) -> String {
+    let means: Vec<[f64; 2]> =
+        (0..8).map(|m| TAU * f64::from(m) / 8.0).map(|angle| [2.0 * angle.cos(), 2.0 * angle.sin()]).collect();
+    let mixture = serde_json::json!({"std": 0.15, "means": means});
+    let card = serde_json::json!({
+        "format": "bespoke-model", "version": 1, "weights": "ring-modes.json", "runtime": "mixture", "shape": [2],
+        "output": "velocity", "scheduler": Scheduler::FmOt, "data_range": [-2.5, 2.5]
+    });
+    std::fs::write(folder.join("ring-modes.json"), mixture.to_string()).unwrap();
+    std::fs::write(folder.join("ring.json"), card.to_string()).unwrap();
+    folder.join("ring.json").to_str().unwrap().to_owned()
 }
 
 /// Runs `command` and gives what it printed; fails with all of it where the command does.
