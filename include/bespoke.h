@@ -413,6 +413,28 @@ typedef struct bespoke_train_callbacks {
 } bespoke_train_callbacks;
 
 /**
+ * A model and a condition: the `user_data` of `bespoke_model_field`.
+ */
+typedef struct bespoke_model_binding {
+    /**
+     * sizeof(bespoke_model_binding), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * The model.
+     */
+    const struct bespoke_model *model;
+    /**
+     * The condition of the batch, or NULL.
+     */
+    const struct bespoke_condition *condition;
+} bespoke_model_binding;
+
+/**
  * Done.
  */
 #define BESPOKE_OK 0

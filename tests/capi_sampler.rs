@@ -52,9 +52,7 @@ unsafe extern "C-unwind" fn velocity(
             let t = f64::from(*times.add(i / each));
             match ((*x).dtype.code, (*x).dtype.bits) {
                 (2, 64) => *(*out).data.cast::<f64>().add(i) = u(t, *(*x).data.cast::<f64>().add(i)),
-                (2, 32) => {
-                    *(*out).data.cast::<f32>().add(i) = u(t, f64::from(*(*x).data.cast::<f32>().add(i))) as f32
-                }
+                (2, 32) => *(*out).data.cast::<f32>().add(i) = u(t, f64::from(*(*x).data.cast::<f32>().add(i))) as f32,
                 (2, 16) => {
                     *(*out).data.cast::<f16>().add(i) = f16::from_f64(u(t, (*(*x).data.cast::<f16>().add(i)).to_f64()))
                 }
@@ -212,8 +210,10 @@ fn strides_and_offsets_are_honoured_and_what_lies_between_stays() {
     let strides = [-20i64, 8, 2];
     let at = |b: i64, r: i64, c: i64| (25 + b * strides[0] + r * strides[1] + c * strides[2]) as usize;
     let mut memory = vec![-7.0f64; 64];
-    let places: Vec<usize> =
-        (0..2).flat_map(|b| (0..2).flat_map(move |r| (0..3).map(move |c| (b, r, c)))).map(|(b, r, c)| at(b, r, c)).collect();
+    let places: Vec<usize> = (0..2)
+        .flat_map(|b| (0..2).flat_map(move |r| (0..3).map(move |c| (b, r, c))))
+        .map(|(b, r, c)| at(b, r, c))
+        .collect();
     for (place, v) in places.iter().zip(&x0) {
         memory[*place] = *v;
     }
@@ -294,7 +294,8 @@ fn steps_that_build_on_others_come_in_order() {
     let (mut memory, mut shape, mut calls) = (noise(6), [2i64, 3], 0usize);
     let mut x = tensor(&mut memory, F64, &mut shape);
     let user_data = (&raw mut calls).cast();
-    let mut step = |step: u32, x: &mut DLTensor| unsafe { bespoke_step(handle, sampler, step, x, Some(velocity), user_data) };
+    let mut step =
+        |step: u32, x: &mut DLTensor| unsafe { bespoke_step(handle, sampler, step, x, Some(velocity), user_data) };
     assert_eq!(step(1, &mut x), BESPOKE_ERROR_STATE);
     assert!(message().starts_with("step 1 of this theta builds on the steps before it"), "{}", message());
     ok(step(0, &mut x));
@@ -450,9 +451,7 @@ fn the_stages_are_the_solver() {
             ok(unsafe { bespoke_theta_stage(handle, k as u32, &mut stage) });
             velocities.push(point.iter().map(|x| u(stage.t, *x)).collect());
             let combine = |c: &bespoke_combination, base: &[f64]| -> Vec<f64> {
-                let term = |i: usize, j: usize| unsafe {
-                    *c.u.add(j) * velocities[*c.evaluations.add(j) as usize][i]
-                };
+                let term = |i: usize, j: usize| unsafe { *c.u.add(j) * velocities[*c.evaluations.add(j) as usize][i] };
                 (0..3).map(|i| c.x * base[i] + (0..c.count as usize).map(|j| term(i, j)).sum::<f64>()).collect()
             };
             point = combine(&stage.next, &base);

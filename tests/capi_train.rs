@@ -4,12 +4,12 @@ mod native;
 
 use bespoke::fields::Given;
 use bespoke::model::{self, Device, Model};
+use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::theta::Theta;
 use bespoke::train::loss::bound_loss;
 use bespoke::train::{Conditioning, Parameters, Pool, PoolOptions, Shape};
-use bespoke::velocity::VelocityField;
-use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::Condition;
+use bespoke::velocity::VelocityField;
 use half::f16;
 use native::{Workshop, ring_card, succeed};
 use std::path::Path;
@@ -32,7 +32,8 @@ fn a_callback_that_can_only_evaluate_is_trained_as_well_as_the_card() {
     let program = workshop.build("tests/c/train_field.c", &[]);
     let card = ring_card(&workshop.path(""));
     for family in ["\"family\": \"rk2\", \"steps\": 4", "\"family\": \"rk1\", \"steps\": 6"] {
-        let rest = format!("{family}, \"loss\": \"rmse-bound\", \"iterations\": 150, \"pool\": 200, \"validation\": 200");
+        let rest =
+            format!("{family}, \"loss\": \"rmse-bound\", \"iterations\": 150, \"pool\": 200, \"validation\": 200");
         let out = workshop.path("theta.json");
         let (by_adjoint, _, backward) = train(&program, &card, &rest, "card", &out);
         assert!(backward > 0);

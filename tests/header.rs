@@ -6,7 +6,8 @@ use std::path::Path;
 fn the_committed_header_is_the_generated_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    let bindings = cbindgen::Builder::new().with_config(config).with_src(root.join("src/capi/mod.rs")).generate().unwrap();
+    let bindings =
+        cbindgen::Builder::new().with_config(config).with_src(root.join("src/capi/mod.rs")).generate().unwrap();
     let mut generated = Vec::new();
     bindings.write(&mut generated);
     let generated = String::from_utf8(generated).unwrap();

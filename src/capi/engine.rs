@@ -16,13 +16,8 @@ pub(super) trait Engine: Send {
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()>;
 
     /// The whole solve from `x0` to `x1`.
-    fn sample(
-        &mut self,
-        plan: &Arc<Plan>,
-        x0: &HostTensor<'_>,
-        x1: &HostTensor<'_>,
-        velocity: &Velocity,
-    ) -> Result<()>;
+    fn sample(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>, x1: &HostTensor<'_>, velocity: &Velocity)
+    -> Result<()>;
 
     /// Begins a batch with the samples `x0`.
     fn start(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()>;
@@ -211,7 +206,9 @@ impl<E: Element> Engine for Typed<E> {
         for row in 0..self.batch() {
             let Row { stage, nfe, .. } = self.sampler.row(row)?;
             if stage < nfe {
-                return Err(Error::State(format!("sample {row} is at evaluation {stage} of {nfe}: query and update first")));
+                return Err(Error::State(format!(
+                    "sample {row} is at evaluation {stage} of {nfe}: query and update first"
+                )));
             }
             if row + 1 == self.batch() {
                 self.check_end(nfe - 1)?;

@@ -1,6 +1,8 @@
 //! A host's `DLTensor`, checked, and copied to and from contiguous memory.
 
-use super::dlpack::{DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLDevice, DLTensor, device_name, dtype_name};
+use super::dlpack::{
+    DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLDevice, DLTensor, device_name, dtype_name,
+};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
 use half::{bf16, f16};
@@ -123,7 +125,11 @@ impl<'a> HostTensor<'a> {
         };
         if !address.is_multiple_of(bytes_of) {
             let value = format!("{address:#x}");
-            return Err(Error::invalid(format!("{name}.data + byte_offset"), value, format!("a multiple of {bytes_of}")));
+            return Err(Error::invalid(
+                format!("{name}.data + byte_offset"),
+                value,
+                format!("a multiple of {bytes_of}"),
+            ));
         }
         let first = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         Ok(Self { name, dtype, first, shape, dimensions, rank, bytes, borrow: PhantomData })
@@ -191,7 +197,11 @@ impl<'a> HostTensor<'a> {
     /// Errors where its memory overlaps `bytes`, addresses of `what`.
     pub(super) fn check_apart(&self, bytes: &Range<usize>, what: &str) -> Result<()> {
         if self.bytes.start < bytes.end && bytes.start < self.bytes.end {
-            return Err(Error::invalid(format!("{}.data", self.name), format!("overlapping {what}"), "memory of its own"));
+            return Err(Error::invalid(
+                format!("{}.data", self.name),
+                format!("overlapping {what}"),
+                "memory of its own",
+            ));
         }
         Ok(())
     }
@@ -326,9 +336,7 @@ fn dtype_of(name: &str, tensor: &DLTensor) -> Result<Dtype> {
         (DL_FLOAT, 64, 1) => Ok(Dtype::F64),
         (DL_FLOAT, 16, 1) => Ok(Dtype::F16),
         (DL_BFLOAT, 16, 1) => Ok(Dtype::BF16),
-        _ => {
-            Err(Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16"))
-        }
+        _ => Err(Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16")),
     }
 }
 

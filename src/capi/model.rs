@@ -47,7 +47,15 @@ pub struct bespoke_model_properties {
 }
 
 sized_struct!(bespoke_model_properties {
-    ndim, shape, classes, null_class, data_low, data_high, initial_scale, name, card
+    ndim,
+    shape,
+    classes,
+    null_class,
+    data_low,
+    data_high,
+    initial_scale,
+    name,
+    card
 });
 
 /// What each sample of a batch is conditioned on. Zeros are no condition.
@@ -205,7 +213,13 @@ impl bespoke_model {
         }
     }
 
-    fn velocity(&self, condition: &Condition, t: &HostTensor<'_>, x: &HostTensor<'_>, u: &HostTensor<'_>) -> Result<()> {
+    fn velocity(
+        &self,
+        condition: &Condition,
+        t: &HostTensor<'_>,
+        x: &HostTensor<'_>,
+        u: &HostTensor<'_>,
+    ) -> Result<()> {
         let batch = x.batch();
         if x.shape()[1..] != self.shape {
             let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
@@ -222,7 +236,8 @@ impl bespoke_model {
         x.gather(&mut values, Dtype::F32);
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
-        let velocity = with_field!(&self.model, field => field.eval(times, &field.upload(&values)?, condition)?.to_f32()?);
+        let velocity =
+            with_field!(&self.model, field => field.eval(times, &field.upload(&values)?, condition)?.to_f32()?);
         u.scatter(&velocity, Dtype::F32);
         Ok(())
     }

@@ -70,7 +70,8 @@ pub unsafe extern "C" fn bespoke_step(
 ) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let (theta, x, velocity) = (required("theta", theta)?, HostTensor::new("x", x)?, Velocity::new(velocity, user_data)?);
+        let (theta, x, velocity) =
+            (required("theta", theta)?, HostTensor::new("x", x)?, Velocity::new(velocity, user_data)?);
         required("sampler", sampler)?.lock()?.engine(x.dtype())?.step(&theta.plan, step as usize, &x, &velocity)
     })
 }

@@ -96,7 +96,9 @@ pub(super) fn last() -> String {
 /// The text is the library's, UTF-8, and lives until the next failed call on this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn bespoke_last_error_message() -> *const c_char {
-    LAST_ERROR.try_with(|last| last.borrow().as_ref().map_or(c"".as_ptr(), |text| text.as_ptr())).unwrap_or(c"".as_ptr())
+    LAST_ERROR
+        .try_with(|last| last.borrow().as_ref().map_or(c"".as_ptr(), |text| text.as_ptr()))
+        .unwrap_or(c"".as_ptr())
 }
 
 /// The name of a status, as in this header; `"unknown"` for a number that is none.

@@ -151,16 +151,12 @@ fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> 
 }
 
 /// What every callback of a field is given; it is told not to write through it.
-fn inputs(
-    times: &[f32],
-    x: &Host<f32>,
-    classes: &[i64],
-    shape: &mut [i64],
-) -> (DLTensor, DLTensor, Option<DLTensor>) {
+fn inputs(times: &[f32], x: &Host<f32>, classes: &[i64], shape: &mut [i64]) -> (DLTensor, DLTensor, Option<DLTensor>) {
     let t = describe(times.as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), 1);
     let x = describe(x.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
     let int64 = DLDataType { code: DL_INT, bits: 64, lanes: 1 };
-    let classes = (!classes.is_empty()).then(|| DLTensor { data: classes.as_ptr().cast_mut().cast(), dtype: int64, ..t });
+    let classes =
+        (!classes.is_empty()).then(|| DLTensor { data: classes.as_ptr().cast_mut().cast(), dtype: int64, ..t });
     (t, x, classes)
 }
 

@@ -42,7 +42,8 @@ impl<F: VelocityField> Step<'_, F> {
         let mut columns = Vec::new();
         for (k, stage) in self.tableau.stages.iter().enumerate() {
             columns.push(cotangent.dot(&self.by_time(k)?)?);
-            let sources = std::iter::once(&self.states[k].1).chain(stage.next.u.iter().map(|(j, _)| &self.velocities[*j]));
+            let sources =
+                std::iter::once(&self.states[k].1).chain(stage.next.u.iter().map(|(j, _)| &self.velocities[*j]));
             for source in sources {
                 columns.push(cotangent.dot(&self.by_coefficient(k, source)?)?);
             }
