@@ -15,10 +15,27 @@ const MAX_BYTES: u64 = 64 << 20;
 /// # Errors
 /// [`Error::Io`], or [`Error::Format`] naming the key at fault.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let mut text = String::new();
+    parse(&read_text(path)?, &path.display().to_string())
+}
+
+/// Reads the text of a document.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Format`] where it is too large for one or not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| Error::io("read", path, e))?;
-    parse(&text, &path.display().to_string())
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    check_size(bytes.len(), &name)?;
+    String::from_utf8(bytes).map_err(|e| Error::format(&name, ".", format!("is not UTF-8: {e}")))
+}
+
+fn check_size(bytes: usize, name: &str) -> Result<()> {
+    if bytes as u64 > MAX_BYTES {
+        return Err(Error::format(name, ".", format!("is larger than {MAX_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 /// Parses a whole document of type `T`; `name` is what messages call it.
@@ -26,9 +43,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// # Errors
 /// [`Error::Format`] naming the key at fault.
 pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
-    if text.len() as u64 > MAX_BYTES {
-        return Err(Error::format(name, ".", format!("is larger than {MAX_BYTES} bytes")));
-    }
+    check_size(text.len(), name)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| Error::format(name, e.path().to_string(), e.inner()))?;

@@ -34,6 +34,8 @@ const D: [f64; 7] = [
 
 /// Steps at most, accepted and rejected, before the solve is given up.
 const MAX_STEPS: usize = 10_000;
+/// A step below this gets nowhere.
+const SMALLEST_STEP: f64 = 1e-12;
 const SAFETY: f64 = 0.9;
 const SHRINK: f64 = 0.2;
 const GROW: f64 = 10.0;
@@ -143,11 +145,18 @@ pub fn solve<F: VelocityField>(
     let mut h = initial_step(field, &x, &first, condition, tolerance)?;
     evaluations += 1;
     let mut segments = Vec::new();
+    // The evaluation of the last refused step that was not finite, if one was not.
+    let mut broken = None;
     while t < 1.0 {
-        if accepted + rejected >= MAX_STEPS || h < 1e-12 {
+        if let Some((evaluation, t)) = broken
+            && h < SMALLEST_STEP
+        {
+            return Err(Error::NonFinite { evaluation, t });
+        }
+        if accepted + rejected >= MAX_STEPS || h < SMALLEST_STEP {
             return Err(Error::Numeric(format!(
                 "the ground truth does not reach t = 1: at t = {t} after {} steps, step size {h:e}; \
-                 the velocity may not be finite or smooth there",
+                 the velocity may not be smooth there, or the tolerance finer than its dtype",
                 accepted + rejected
             )));
         }
@@ -175,6 +184,8 @@ pub fn solve<F: VelocityField>(
             h *= factor;
         } else {
             rejected += 1;
+            let stage = k.iter().map(Tensor::is_finite).collect::<Result<Vec<_>>>()?.into_iter().position(|good| !good);
+            broken = stage.map(|stage| (evaluations - 7 + stage, t + C.get(stage).unwrap_or(&1.0) * h));
             first = k.swap_remove(0);
             // A NaN error leaves a NaN factor: shrink as far as one step may.
             h *= if factor.is_nan() { SHRINK } else { factor.min(1.0) };
@@ -197,11 +208,13 @@ fn initial_step<F: VelocityField>(
     let h0 = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { (0.01 * d0 / d1).min(1.0) };
     let probe = combine(Some(x), h0, &[1.0], std::slice::from_ref(u))?;
     let next = field.eval(PerRow::All(h0), &probe, condition)?;
+    if !next.is_finite()? {
+        return Err(Error::NonFinite { evaluation: 1, t: h0 });
+    }
     let change = F::Tensor::linear_combination(&[(PerRow::All(1.0), &next), (PerRow::All(-1.0), u)])?;
     let d2 = worst(F::Tensor::error_ratio(&change, x, x, rtol, atol)?) / h0;
     let h1 = if d1.max(d2) <= 1e-15 { (h0 * 1e-3).max(1e-6) } else { (0.01 / d1.max(d2)).powf(0.2) };
-    let h = (100.0 * h0).min(h1).min(1.0);
-    if h.is_nan() { Err(Error::NonFinite { evaluation: 1, t: h0 }) } else { Ok(h) }
+    Ok((100.0 * h0).min(h1).min(1.0))
 }
 
 fn segment<T: Tensor>(start: f64, h: f64, x: &T, next: &T, k: &[T]) -> Result<Segment<T>> {

@@ -80,7 +80,11 @@ pub enum Error {
 impl Error {
     /// An [`Error::Invalid`] from anything that can be shown.
     pub fn invalid(field: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
-        Error::Invalid { field: field.into(), value: value.to_string(), expected: expected.into() }
+        Error::Invalid {
+            field: short(field.into(), 200),
+            value: short(value.to_string(), 200),
+            expected: expected.into(),
+        }
     }
 
     /// An [`Error::Io`] about `path`.
@@ -90,6 +94,19 @@ impl Error {
 
     /// An [`Error::Format`] about `field` of `document`.
     pub fn format(document: impl Into<String>, field: impl Into<String>, problem: impl ToString) -> Self {
-        Error::Format { document: document.into(), field: field.into(), problem: problem.to_string() }
+        Error::Format {
+            document: document.into(),
+            field: short(field.into(), 200),
+            problem: short(problem.to_string(), 600),
+        }
     }
+}
+
+/// At most about `longest` bytes of `text`: it is cut where a hostile file would make a message of megabytes.
+fn short(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        text.truncate((0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default());
+        text.push_str(" ...");
+    }
+    text
 }

@@ -3,6 +3,7 @@
 use crate::dopri5::{self, Tolerance};
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
+use crate::path::GaussianPath;
 use crate::sampler::{self, Plan};
 use crate::solvers::Solver;
 use crate::tensor::Tensor;
@@ -74,12 +75,12 @@ pub enum Ready {
 }
 
 impl Ready {
-    /// Prepares `solver`; `tolerance` is the ground truth's.
+    /// Prepares `solver` for a model sampled on `path`; `tolerance` is the ground truth's.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an impossible nfe.
-    pub fn new(solver: &Solver, tolerance: Tolerance) -> Result<Self> {
-        Ok(match solver.tableau()? {
+    pub fn new(solver: &Solver, path: &GaussianPath, tolerance: Tolerance) -> Result<Self> {
+        Ok(match solver.tableau(path)? {
             Some(tableau) => Ready::Plan(Arc::new(Plan::new(tableau))),
             None => Ready::GroundTruth(tolerance),
         })
@@ -146,7 +147,7 @@ const JUDGE_FACTOR: f64 = 1e-2;
 pub fn evaluate<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,
-    solvers: &[Solver],
+    solvers: &[(String, Ready)],
     noises: &Noises,
     tolerance: Tolerance,
     range: f64,
@@ -155,7 +156,6 @@ pub fn evaluate<F: VelocityField>(
     let elements = field.elements();
     noises.validate(elements)?;
     let count = noises.count(elements);
-    let ready = solvers.iter().map(|solver| Ready::new(solver, tolerance)).collect::<Result<Vec<_>>>()?;
     let mut errors = vec![Errors::default(); solvers.len()];
     let mut evaluations = vec![0usize; solvers.len()];
     let mut truth_evaluations = 0;
@@ -167,7 +167,7 @@ pub fn evaluate<F: VelocityField>(
         let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
         truth_evaluations += truth.evaluations * size;
         let mut samples = if first == 0 { vec![truth.x1.to_f32()?] } else { Vec::new() };
-        for (i, solver) in ready.iter().enumerate() {
+        for (i, (_, solver)) in solvers.iter().enumerate() {
             let (x1, nfe) = match solver {
                 Ready::Plan(_) => solver.solve(field, &x0, &condition)?,
                 Ready::GroundTruth(tolerance) => {
@@ -185,10 +185,10 @@ pub fn evaluate<F: VelocityField>(
         observe(first + size, &samples)?;
     }
     let passes = field.passes(&conditioning.of(0..1)) as f64;
-    let row = |((solver, errors), evaluations): ((&Solver, &Errors), &usize)| {
+    let row = |(((name, _), errors), evaluations): ((&(String, Ready), &Errors), &usize)| {
         let nfe = *evaluations as f64 / count as f64;
         let quality = errors.quality(range);
-        SolverQuality { solver: solver.name(), nfe, passes: nfe * passes, rmse: quality.rmse, psnr: quality.psnr }
+        SolverQuality { solver: name.clone(), nfe, passes: nfe * passes, rmse: quality.rmse, psnr: quality.psnr }
     };
     Ok(Evaluation {
         results: solvers.iter().zip(&errors).zip(&evaluations).map(row).collect(),

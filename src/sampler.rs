@@ -152,6 +152,8 @@ pub struct Sampler<T> {
     times: Vec<f64>,
     /// Whether the samples are those of the last query, so that its velocity may come in.
     asked: bool,
+    /// Whether the last start failed, so that there is no solve.
+    failed: bool,
 }
 
 /// Where one sample stands.
@@ -171,7 +173,13 @@ impl<T: Tensor> Sampler<T> {
     /// # Errors
     /// The tensor's own, where memory cannot be had.
     pub fn new(prototype: &T) -> Result<Self> {
-        Ok(Self { buffers: vec![prototype.zeros_like(0)?], cursors: Vec::new(), times: Vec::new(), asked: false })
+        Ok(Self {
+            buffers: vec![prototype.zeros_like(0)?],
+            cursors: Vec::new(),
+            times: Vec::new(),
+            asked: false,
+            failed: false,
+        })
     }
 
     /// Begins a solve of the whole batch `x0`, `[batch, elements]`.
@@ -180,12 +188,16 @@ impl<T: Tensor> Sampler<T> {
     /// The tensor's own.
     pub fn start(&mut self, plan: &Arc<Plan>, x0: &T) -> Result<()> {
         let batch = x0.batch();
+        // Until the new solve stands, there is none.
+        self.failed = true;
         self.reserve(plan, x0, batch)?;
         self.cursors.clear();
         self.cursors.resize(batch, Cursor::new(plan, 0));
         self.times.resize(batch, 0.0);
         self.asked = false;
-        self.buffers[BASE].copy_rows(x0.view(), 0..batch)
+        self.buffers[BASE].copy_rows(x0.view(), 0..batch)?;
+        self.failed = false;
+        Ok(())
     }
 
     fn reserve(&mut self, plan: &Plan, x0: &T, batch: usize) -> Result<()> {
@@ -290,6 +302,9 @@ impl<T: Tensor> Sampler<T> {
     }
 
     fn check(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::State("the solve failed at its start: start a new one".into()));
+        }
         match self.cursors.iter().position(|cursor| cursor.failed) {
             None => Ok(()),
             Some(row) => Err(Error::State(format!(
@@ -319,14 +334,17 @@ impl<E: Element> Sampler<Host<E>> {
         if !plan.self_contained(stage) {
             return Err(Error::State(format!("evaluation {stage} builds on earlier ones: begin with evaluation 0")));
         }
+        // Until the new solve stands, there is none.
+        self.failed = true;
         self.cursors.clear();
-        if self.buffers[BASE].elements() != elements {
+        if self.buffers.first().is_some_and(|buffer| buffer.elements() != elements) {
             self.buffers.clear();
         }
         self.hold(plan, batch, elements)?;
         self.cursors.resize(batch, Cursor::new(plan, stage));
         self.times.resize(batch, 0.0);
         self.asked = false;
+        self.failed = false;
         Ok(self.buffers[BASE].data_mut())
     }
 
@@ -336,8 +354,12 @@ impl<E: Element> Sampler<Host<E>> {
     /// # Errors
     /// [`Error::Memory`]; the batch is then as before.
     pub fn join(&mut self, plan: &Arc<Plan>, count: usize) -> Result<&mut [E]> {
-        let (before, elements) = (self.batch(), self.buffers[BASE].elements());
-        self.hold(plan, before + count, elements)?;
+        let (before, elements, buffers) = (self.batch(), self.buffers[BASE].elements(), self.buffers.len());
+        if let Err(error) = self.hold(plan, before + count, elements) {
+            self.buffers.truncate(buffers);
+            self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
+            return Err(error);
+        }
         self.cursors.resize(before + count, Cursor::new(plan, 0));
         self.times.resize(before + count, 0.0);
         self.asked = false;
@@ -415,7 +437,59 @@ pub fn sample<F: VelocityField>(
     }
     let x1 = sampler.state()?;
     if !x1.is_finite()? {
-        return Err(Error::NonFinite { evaluation: plan.nfe() - 1, t: 1.0 });
+        return Err(Error::NonFinite { evaluation: plan.nfe().saturating_sub(1), t: 1.0 });
     }
     x1.duplicate()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::solvers::classical::{euler, heun, rk4, uniform_grid};
+    use crate::tensor::Host;
+    use crate::theta::NsTable;
+
+    fn velocity(times: &[f64], x: &Host<f64>) -> Host<f64> {
+        let rows = (0..x.batch()).flat_map(|row| x.row(row).iter().map(move |x| (row, x)));
+        Host::new(rows.map(|(row, x)| (2.0 * x + times[row]).sin()).collect(), x.elements()).unwrap()
+    }
+
+    fn finish(sampler: &mut Sampler<Host<f64>>) -> Vec<Vec<f64>> {
+        while let Some((times, x)) = sampler.query().unwrap() {
+            let u = velocity(times, x);
+            sampler.update(u.view()).unwrap();
+        }
+        let x1 = sampler.state().unwrap();
+        (0..x1.batch()).map(|row| x1.row(row).to_vec()).collect()
+    }
+
+    #[test]
+    fn samples_of_several_solvers_and_stages_share_a_batch() {
+        let ns = NsTable::compile(&rk4(&uniform_grid(2))).tableau();
+        let tables = [heun(&uniform_grid(2)), rk4(&uniform_grid(1)), ns, euler(&uniform_grid(5))];
+        let plans = tables.map(|tableau| Arc::new(Plan::new(tableau)));
+        let starts = [0.3, -0.4, 0.8, 0.3, 0.1, -0.9];
+        let of_row = [0, 0, 1, 2, 3, 1];
+        let x0 = Host::new(starts.iter().flat_map(|x| [*x, x + 1.0]).collect(), 2).unwrap();
+        // The plan that keeps most comes first, so that there are buffers for all.
+        let mut mixed = Sampler::new(&x0).unwrap();
+        mixed.start(&plans[2], &x0).unwrap();
+        for (cursor, plan) in mixed.cursors.iter_mut().zip(of_row) {
+            *cursor = Cursor { plan: plans[plan].clone(), stage: 0 };
+        }
+        // Sample 1 begins anew later, when its neighbours are on their way.
+        for _ in 0..3 {
+            let (times, x) = mixed.query().unwrap().unwrap();
+            let u = velocity(times, x);
+            mixed.update(u.view()).unwrap();
+        }
+        mixed.cursors[1].stage = 0;
+        mixed.buffers[BASE].copy_rows(x0.view(), 1..2).unwrap();
+        let together = finish(&mut mixed);
+        for (row, plan) in of_row.into_iter().enumerate() {
+            let mut alone = Sampler::new(&x0).unwrap();
+            alone.start(&plans[plan], &x0.select(&[row]).unwrap()).unwrap();
+            assert_eq!(together[row], finish(&mut alone)[0], "sample {row}");
+        }
+    }
 }

@@ -167,8 +167,9 @@ impl Scheduler {
     pub fn sigma<D: Number>(&self, t: D) -> D {
         match self {
             Scheduler::FmOt => -t + 1.0,
-            Scheduler::Cosine => (t * FRAC_PI_2).cos(),
-            Scheduler::Vp { .. } => (-(-self.exponent(t)).exp_m1()).sqrt(),
+            // cos(pi t / 2), in the form that is exactly 0 at t = 1.
+            Scheduler::Cosine => ((-t + 1.0) * FRAC_PI_2).sin(),
+            Scheduler::Vp { .. } => self.sigma_squared(t).sqrt(),
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
                 (t * (low - high) + high).powf(KARRAS_RHO)
@@ -176,11 +177,19 @@ impl Scheduler {
         }
     }
 
+    /// sigma_t^2: differentiable at both ends even where sigma is not (VP at t = 1).
+    pub fn sigma_squared<D: Number>(&self, t: D) -> D {
+        match self {
+            Scheduler::Vp { .. } => -(-self.exponent(t)).exp_m1(),
+            _ => self.sigma(t) * self.sigma(t),
+        }
+    }
+
     /// d alpha / dt.
     pub fn alpha_dot<D: Number>(&self, t: D) -> D {
         match self {
             Scheduler::FmOt => D::one(),
-            Scheduler::Cosine => (t * FRAC_PI_2).cos() * FRAC_PI_2,
+            Scheduler::Cosine => self.sigma(t) * FRAC_PI_2,
             Scheduler::Vp { .. } => self.alpha(t) * self.alpha_rate(t),
             Scheduler::Edm { .. } => D::zero(),
         }
@@ -214,14 +223,30 @@ impl Scheduler {
         self.alpha(t) / self.sigma(t)
     }
 
+    /// The t at which alpha_t : sigma_t is `alpha` : `sigma`, both >= 0 and not both 0.
+    ///
+    /// The quotient of the larger parts is the accurate one, and differentiable at its end.
+    pub fn time_at<D: Number>(&self, alpha: D, sigma: D) -> D {
+        if alpha.re() < sigma.re() { self.snr_inverse(alpha / sigma) } else { self.nsr_inverse(sigma / alpha) }
+    }
+
     /// The t at which snr_t = `snr` >= 0.
     pub fn snr_inverse<D: Number>(&self, snr: D) -> D {
         match self {
             Scheduler::FmOt => snr / (snr + 1.0),
             Scheduler::Cosine => snr.atan() / FRAC_PI_2,
+            Scheduler::Vp { .. } | Scheduler::Edm { .. } => self.nsr_inverse(snr.recip()),
+        }
+    }
+
+    /// The t at which 1 / snr_t = `nsr` >= 0.
+    pub fn nsr_inverse<D: Number>(&self, nsr: D) -> D {
+        match self {
+            Scheduler::FmOt => (nsr + 1.0).recip(),
+            Scheduler::Cosine => -(nsr.atan() / FRAC_PI_2) + 1.0,
             Scheduler::Vp { beta_min, beta_max } => {
-                // alpha^2 = snr^2 / (1 + snr^2), so T = ln(1 + snr^-2); then the quadratic for s.
-                let exponent = (snr * snr).recip().ln_1p();
+                // alpha^2 = 1 / (1 + nsr^2), so T = ln(1 + nsr^2); then the quadratic for s.
+                let exponent = (nsr * nsr).ln_1p();
                 let slope = beta_max - beta_min;
                 let root = (exponent * (2.0 * slope) + beta_min * beta_min).sqrt();
                 // The conjugate form keeps its digits near s = 0, where root - beta_min cancels.
@@ -229,7 +254,19 @@ impl Scheduler {
             }
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = (sigma_min.powf(1.0 / KARRAS_RHO), sigma_max.powf(1.0 / KARRAS_RHO));
-                (snr.recip().powf(1.0 / KARRAS_RHO) - high) / (low - high)
+                (nsr.powf(1.0 / KARRAS_RHO) - high) / (low - high)
+            }
+        }
+    }
+
+    /// sqrt(alpha_t^2 + sigma_t^2), differentiable on all of [0, 1].
+    pub fn norm<D: Number>(&self, t: D) -> D {
+        match self {
+            // sin^2 + cos^2; and VP's sigma has no derivative at t = 1, but its norm has.
+            Scheduler::Cosine | Scheduler::Vp { .. } => D::one(),
+            Scheduler::FmOt | Scheduler::Edm { .. } => {
+                let (alpha, sigma) = (self.alpha(t), self.sigma(t));
+                (alpha * alpha + sigma * sigma).sqrt()
             }
         }
     }
@@ -263,22 +300,6 @@ impl Scheduler {
         match self {
             Scheduler::Vp { beta_min, beta_max } => ((-t + 1.0) * (beta_max - beta_min) + *beta_min) * 0.5,
             _ => self.alpha_dot(t) / self.alpha(t),
-        }
-    }
-
-    /// The scale-time transformation that takes this scheduler's path to `path`'s (BES Thm 2.3):
-    /// (t_r, s_r) with snr(t_r) = A_r / S_r and s_r = S_r / sigma_{t_r}, so that
-    /// `path`'s trajectory is s_r x(t_r).
-    pub fn transformation<D: Number>(&self, path: &Scheduler, r: D) -> (D, D) {
-        let (a, s) = (path.alpha(r), path.sigma(r));
-        // The quotient of the larger parts is the accurate one, and finite at its end.
-        if a.re() < s.re() {
-            let t = self.snr_inverse(a / s);
-            (t, s / self.sigma(t))
-        } else {
-            let noise_to_signal = s / a;
-            let t = if noise_to_signal.re() == 0.0 { D::one() } else { self.snr_inverse(noise_to_signal.recip()) };
-            (t, a / self.alpha(t))
         }
     }
 }

@@ -21,6 +21,33 @@ pub struct Row<D> {
     pub u: Vec<(usize, D)>,
 }
 
+impl<D: Number> Row<D> {
+    /// The base itself.
+    pub fn base() -> Self {
+        Row { x: D::one(), u: Vec::new() }
+    }
+
+    /// The velocity of evaluation `k`.
+    pub fn velocity(k: usize) -> Self {
+        Row { x: D::zero(), u: vec![(k, D::one())] }
+    }
+
+    /// `sum_j coefficient_j row_j`.
+    pub fn sum(terms: &[(D, &Row<D>)]) -> Self {
+        let mut sum = Row { x: D::zero(), u: Vec::new() };
+        for (factor, row) in terms {
+            sum.x += *factor * row.x;
+            for (j, c) in &row.u {
+                match sum.u.binary_search_by_key(j, |(index, _)| *index) {
+                    Ok(at) => sum.u[at].1 += *factor * *c,
+                    Err(at) => sum.u.insert(at, (*j, *factor * *c)),
+                }
+            }
+        }
+        sum
+    }
+}
+
 /// What the base becomes after an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Base<D> {
@@ -63,6 +90,18 @@ impl<D> Tableau<D> {
         self.stages.iter().filter(|stage| stage.ends_step).count()
     }
 
+    /// Whether every row reads only velocities that were taken on the base it stands on.
+    pub fn is_one_step(&self) -> bool {
+        let mut first = 0;
+        self.stages.iter().enumerate().all(|(k, stage)| {
+            let local = stage.next.u.iter().all(|(j, _)| *j >= first);
+            if matches!(stage.base, Base::Next) {
+                first = k + 1;
+            }
+            local && !matches!(stage.base, Base::Row(_))
+        })
+    }
+
     /// The stages of step `step`, or `None` where there is no such step.
     pub fn step_stages(&self, step: usize) -> Option<std::ops::Range<usize>> {
         let mut ends = self.stages.iter().enumerate().filter(|(_, stage)| stage.ends_step).map(|(k, _)| k + 1);
@@ -92,7 +131,7 @@ impl<D: Number> Tableau<D> {
     /// Every y_k and every base in terms of x_0 and the velocities: `(points, bases)`, of which
     /// points has one more, y_N.
     pub fn propagate(&self) -> (Vec<Row<D>>, Vec<Row<D>>) {
-        let start = Row { x: D::one(), u: Vec::new() };
+        let start = Row::base();
         let (mut points, mut bases) = (vec![start.clone()], vec![start]);
         for (k, stage) in self.stages.iter().enumerate() {
             let base = &bases[k];
@@ -111,12 +150,6 @@ impl<D: Number> Tableau<D> {
 
 /// `row` with its base replaced by what the base is in terms of x_0 and velocities.
 fn substitute<D: Number>(row: &Row<D>, base: &Row<D>) -> Row<D> {
-    let mut u: Vec<(usize, D)> = base.u.iter().map(|(j, c)| (*j, *c * row.x)).collect();
-    for (j, c) in &row.u {
-        match u.binary_search_by_key(j, |(index, _)| *index) {
-            Ok(at) => u[at].1 += *c,
-            Err(at) => u.insert(at, (*j, *c)),
-        }
-    }
-    Row { x: base.x * row.x, u }
+    let velocities = Row { x: D::zero(), u: row.u.clone() };
+    Row::sum(&[(row.x, base), (D::one(), &velocities)])
 }

@@ -76,7 +76,7 @@ pub struct Theta {
 /// The file (version 1), see `docs/formats.md`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct ThetaFile {
     format: String,
     version: u64,
     family: String,
@@ -113,7 +113,19 @@ impl Theta {
             Family::Rk2(knots) => check_knots(knots, 2)?,
             Family::Ns(table) => check_ns(table)?,
         }
-        Ok(Self { family, model: Notes::default(), training: Notes::default() })
+        let theta = Self { family, model: Notes::default(), training: Notes::default() };
+        theta.check_table()?;
+        Ok(theta)
+    }
+
+    /// Each number may be finite and their quotients not.
+    fn check_table(&self) -> Result<()> {
+        match self.tableau().scalars().iter().find(|v| !v.is_finite()) {
+            Some(v) => {
+                Err(Error::invalid("s, s_dot, t_dot", format!("such that a coefficient is {v}"), "finite coefficients"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads a theta file.
@@ -176,8 +188,8 @@ impl Theta {
         }
     }
 
-    fn to_file(&self) -> File {
-        let mut file = File {
+    pub(crate) fn to_file(&self) -> ThetaFile {
+        let mut file = ThetaFile {
             format: FORMAT.into(),
             version: VERSION,
             family: self.family_name().into(),
@@ -207,7 +219,7 @@ impl Theta {
         file
     }
 
-    fn from_file(file: File, document: &str) -> Result<Self> {
+    pub(crate) fn from_file(file: ThetaFile, document: &str) -> Result<Self> {
         let wrong = |field: &str, problem: String| Error::format(document, field, problem);
         if file.format != FORMAT {
             return Err(wrong("format", format!("is {:?}, expected {FORMAT:?}", file.format)));
@@ -227,7 +239,7 @@ impl Theta {
                 };
                 let per_step = if file.family == "rk1" { 1 } else { 2 };
                 let steps = present("steps", file.steps, document)?;
-                check_steps(steps, knots.t_dot.len(), per_step, document)?;
+                check_steps(steps, "t_dot", knots.t_dot.len(), per_step, document)?;
                 if per_step == 1 { Family::Rk1(knots) } else { Family::Rk2(knots) }
             }
             "ns" => {
@@ -236,7 +248,7 @@ impl Theta {
                 absent("s_dot", &file.s_dot, document)?;
                 let table =
                     NsTable { t: file.t, a: present("a", file.a, document)?, b: present("b", file.b, document)? };
-                check_steps(file.steps.unwrap_or(table.t.len() as u64), table.t.len(), 1, document)?;
+                check_steps(file.steps.unwrap_or(table.t.len() as u64), "t", table.t.len(), 1, document)?;
                 Family::Ns(table)
             }
             other => return Err(wrong("family", format!("is {other:?}, expected \"rk1\", \"rk2\" or \"ns\""))),
@@ -260,14 +272,13 @@ fn absent<T>(field: &str, value: &Option<T>, document: &str) -> Result<()> {
     }
 }
 
-fn check_steps(steps: u64, intervals: usize, per_step: usize, document: &str) -> Result<()> {
+fn check_steps(steps: u64, field: &str, intervals: usize, per_step: usize, document: &str) -> Result<()> {
     if steps == 0 || steps > MAX_STEPS as u64 {
         return Err(Error::format(document, "steps", format!("is {steps}, expected 1 to {MAX_STEPS}")));
     }
     let expected = steps as usize * per_step;
     if intervals != expected {
-        let field = if per_step == 2 { "t_dot" } else { "t" };
-        let problem = format!("{intervals} evaluations do not agree with steps = {steps}, expected {expected}");
+        let problem = format!("is of length {intervals}, expected {expected} for steps = {steps}");
         return Err(Error::format(document, field, problem));
     }
     Ok(())

@@ -44,14 +44,8 @@ impl Classifier {
 
     fn features(&self, w: &[Tensor], x: &Tensor) -> Tensor {
         let h = self.first_norm.forward(w, &self.first.forward(w, x)).silu();
-        let h = self
-            .second_norm
-            .forward(w, &self.second.forward(w, &h))
-            .silu();
-        let h = self
-            .third_norm
-            .forward(w, &self.halve.forward(w, &h))
-            .silu();
+        let h = self.second_norm.forward(w, &self.second.forward(w, &h)).silu();
+        let h = self.third_norm.forward(w, &self.halve.forward(w, &h)).silu();
         self.features.forward(w, &h.flatten(1, -1)).silu()
     }
 
@@ -69,14 +63,7 @@ fn augment(x: &Tensor) -> Tensor {
     let (angle, scale) = (uniform(0.2), uniform(0.1) + 1.0);
     let move_range = 0.6 * 2.0 / SIDE as f64; // the grid's coordinates run over [-1, 1]
     let (cos, sin) = (angle.cos() * &scale, angle.sin() * &scale);
-    let rows = [
-        cos.shallow_clone(),
-        -&sin,
-        uniform(move_range),
-        sin,
-        cos,
-        uniform(move_range),
-    ];
+    let rows = [cos.shallow_clone(), -&sin, uniform(move_range), sin, cos, uniform(move_range)];
     let affine = Tensor::stack(&rows, 1).view([batch, 2, 3]);
     let grid = Tensor::affine_grid_generator(&affine, [batch, 1, SIDE, SIDE], false);
     // Outside is 0: shift so that this is the background.
@@ -89,10 +76,7 @@ fn augment(x: &Tensor) -> Tensor {
 fn split_indices(count: i64, held_out: i64, device: Device) -> (Tensor, Tensor) {
     // Drawn on the host, so that every device holds out the same digits for the same seed.
     let order = Tensor::randperm(count, (Kind::Int64, Device::Cpu)).to_device(device);
-    (
-        order.narrow(0, held_out, count - held_out),
-        order.narrow(0, 0, held_out),
-    )
+    (order.narrow(0, held_out, count - held_out), order.narrow(0, 0, held_out))
 }
 
 /// Trains on all but a fifth of the digits, says how it does on that fifth, and writes the
@@ -103,21 +87,11 @@ pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
     let data = Data::digits(&arguments.data, device)?;
     let labels = data.labels.as_ref().context("the digits have no labels")?;
     let (train, held_out) = split_indices(data.count(), HELD_OUT, device);
-    let train = Data {
-        images: data.images.index_select(0, &train),
-        labels: Some(labels.index_select(0, &train)),
-    };
-    let (test_images, test_labels) = (
-        data.images.index_select(0, &held_out),
-        labels.index_select(0, &held_out),
-    );
+    let train = Data { images: data.images.index_select(0, &train), labels: Some(labels.index_select(0, &train)) };
+    let (test_images, test_labels) = (data.images.index_select(0, &held_out), labels.index_select(0, &held_out));
 
     let classifier = Classifier::new();
-    let settings = Settings {
-        iterations: 1500,
-        learning_rate: 2e-3,
-        weight_decay: 0.05,
-    };
+    let settings = Settings { iterations: 1500, learning_rate: 2e-3, weight_decay: 0.05 };
     println!(
         "digits-classifier: {} parameters, {:.2} million multiply-adds, {} iterations",
         classifier.layout.parameters(),
@@ -127,36 +101,18 @@ pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
     let weights = fit::fit(&classifier.layout, &settings, device, |w| {
         let (images, labels) = train.batch(128);
         let labels = labels.expect("digits have labels");
-        classifier
-            .logits(w, &augment(&images))
-            .cross_entropy_for_logits(&labels)
+        classifier.logits(w, &augment(&images)).cross_entropy_for_logits(&labels)
     })?;
 
     let right = no_grad(|| {
         let logits = classifier.logits(&classifier.layout.split(&weights), &test_images);
-        logits
-            .argmax(-1, false)
-            .eq_tensor(&test_labels)
-            .to_kind(Kind::Float)
-            .mean(Kind::Float)
+        logits.argmax(-1, false).eq_tensor(&test_labels).to_kind(Kind::Float).mean(Kind::Float)
     });
-    println!(
-        "  {:.2} % of {HELD_OUT} held-out digits are right",
-        100.0 * right.double_value(&[])
-    );
+    println!("  {:.2} % of {HELD_OUT} held-out digits are right", 100.0 * right.double_value(&[]));
 
     let weights = export::host_weights(&classifier.layout, &weights);
-    let inputs = |batch: i64| {
-        vec![Tensor::rand([batch, 1, SIDE, SIDE], (Kind::Float, Device::Cpu)) * 2.0 - 1.0]
-    };
+    let inputs = |batch: i64| vec![Tensor::rand([batch, 1, SIDE, SIDE], (Kind::Float, Device::Cpu)) * 2.0 - 1.0];
     let file = |name: &str| arguments.out.join(name);
-    export::export(
-        &file("digits-classifier.pt"),
-        "DigitsClassifier",
-        inputs,
-        |x| classifier.logits(&weights, &x[0]),
-    )?;
-    export::export(&file("digits-features.pt"), "DigitsFeatures", inputs, |x| {
-        classifier.features(&weights, &x[0])
-    })
+    export::export(&file("digits-classifier.pt"), "DigitsClassifier", inputs, |x| classifier.logits(&weights, &x[0]))?;
+    export::export(&file("digits-features.pt"), "DigitsFeatures", inputs, |x| classifier.features(&weights, &x[0]))
 }

@@ -29,10 +29,7 @@ impl Data {
             labels.size()
         );
         let images = images.to_device(device).to_kind(Kind::Float) / 8.0 - 1.0;
-        Ok(Self {
-            images,
-            labels: Some(labels.to_device(device).to_kind(Kind::Int64)),
-        })
+        Ok(Self { images, labels: Some(labels.to_device(device).to_kind(Kind::Int64)) })
     }
 
     /// Every 8x8 patch of every photograph, and its mirror image.
@@ -40,23 +37,14 @@ impl Data {
         let mut patches = Vec::new();
         for name in ["china.png", "flower.png"] {
             let path = folder.join("photos").join(name);
-            let photo = tch::vision::image::load(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let windows = photo
-                .to_device(device)
-                .unfold(1, SIDE, 1)
-                .unfold(2, SIDE, 1);
-            let windows = windows
-                .permute([1, 2, 0, 3, 4])
-                .reshape([-1, 3, SIDE, SIDE]);
+            let photo = tch::vision::image::load(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let windows = photo.to_device(device).unfold(1, SIDE, 1).unfold(2, SIDE, 1);
+            let windows = windows.permute([1, 2, 0, 3, 4]).reshape([-1, 3, SIDE, SIDE]);
             patches.push(windows.flip([-1]));
             patches.push(windows);
         }
         let images = Tensor::cat(&patches, 0).to_kind(Kind::Float) / 127.5 - 1.0;
-        Ok(Self {
-            images,
-            labels: None,
-        })
+        Ok(Self { images, labels: None })
     }
 
     pub fn count(&self) -> i64 {
@@ -70,9 +58,6 @@ impl Data {
     /// A batch drawn with replacement, without the host learning which.
     pub fn batch(&self, size: i64) -> (Tensor, Option<Tensor>) {
         let index = Tensor::randint(self.count(), [size], (Kind::Int64, self.images.device()));
-        (
-            self.images.index_select(0, &index),
-            self.labels.as_ref().map(|l| l.index_select(0, &index)),
-        )
+        (self.images.index_select(0, &index), self.labels.as_ref().map(|l| l.index_select(0, &index)))
     }
 }

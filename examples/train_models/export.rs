@@ -19,57 +19,31 @@ pub fn export(
     inputs: impl Fn(i64) -> Vec<Tensor>,
     forward: impl Fn(&[Tensor]) -> Tensor,
 ) -> Result<()> {
-    let mut module = CModule::create_by_tracing(name, "forward", &inputs(3), &mut |inputs| {
-        vec![forward(inputs)]
-    })
-    .with_context(|| format!("tracing {name}"))?;
+    let mut module = CModule::create_by_tracing(name, "forward", &inputs(3), &mut |inputs| vec![forward(inputs)])
+        .with_context(|| format!("tracing {name}"))?;
     module.f_set_eval()?;
-    module
-        .save(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    module.save(path).with_context(|| format!("cannot write {}", path.display()))?;
 
     let loaded = CModule::load_on_device(path, Device::Cpu)?;
     // Repeated, because TorchScript specialises itself on its first calls.
     for batch in [1, 7, 1, 7, 32, 7] {
-        check(&loaded, &inputs(batch), &forward)
-            .with_context(|| format!("{}, batch {batch}", path.display()))?;
+        check(&loaded, &inputs(batch), &forward).with_context(|| format!("{}, batch {batch}", path.display()))?;
     }
     let bytes = std::fs::metadata(path)?.len();
-    println!(
-        "  {}: {:.2} MB; values and gradients agree after reloading",
-        path.display(),
-        bytes as f64 / 1e6
-    );
+    println!("  {}: {:.2} MB; values and gradients agree after reloading", path.display(), bytes as f64 / 1e6);
     Ok(())
 }
 
-fn check(
-    module: &CModule,
-    inputs: &[Tensor],
-    forward: &impl Fn(&[Tensor]) -> Tensor,
-) -> Result<()> {
+fn check(module: &CModule, inputs: &[Tensor], forward: &impl Fn(&[Tensor]) -> Tensor) -> Result<()> {
     let run = |f: &dyn Fn(&[Tensor]) -> Result<Tensor>| -> Result<Vec<Tensor>> {
         let leaves: Vec<Tensor> = inputs.iter().map(|x| x.detach().copy()).collect();
-        let leaves: Vec<Tensor> = leaves
-            .into_iter()
-            .map(|x| {
-                if x.is_floating_point() {
-                    x.set_requires_grad(true)
-                } else {
-                    x
-                }
-            })
-            .collect();
+        let leaves: Vec<Tensor> =
+            leaves.into_iter().map(|x| if x.is_floating_point() { x.set_requires_grad(true) } else { x }).collect();
         let output = f(&leaves)?;
-        ensure!(
-            output.isfinite().all().int64_value(&[]) == 1,
-            "an output is not finite"
-        );
+        ensure!(output.isfinite().all().int64_value(&[]) == 1, "an output is not finite");
         let differentiable: Vec<&Tensor> = leaves.iter().filter(|x| x.requires_grad()).collect();
         // A cotangent that treats every element differently.
-        let cotangent = Tensor::arange(output.numel() as i64, (Kind::Float, Device::Cpu))
-            .sin()
-            .view_as(&output);
+        let cotangent = Tensor::arange(output.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(&output);
         let loss = (&output * cotangent).sum(Kind::Float);
         let mut values = Tensor::run_backward(&[&loss], &differentiable, false, false);
         values.push(output.detach());
@@ -78,19 +52,11 @@ fn check(
     let expected = run(&|x| Ok(forward(x)))?;
     let actual = run(&|x| Ok(module.forward_ts(x)?))?;
     for (expected, actual) in expected.iter().zip(&actual) {
-        ensure!(
-            expected.size() == actual.size(),
-            "shape {:?}, expected {:?}",
-            actual.size(),
-            expected.size()
-        );
+        ensure!(expected.size() == actual.size(), "shape {:?}, expected {:?}", actual.size(), expected.size());
         let scale = expected.abs().max().double_value(&[]);
         let difference = (expected - actual).abs().max().double_value(&[]);
         ensure!(scale > 0.0, "a gradient is zero everywhere");
-        ensure!(
-            difference <= 1e-4 * scale,
-            "differs by {difference:e} where the largest value is {scale:e}"
-        );
+        ensure!(difference <= 1e-4 * scale, "differs by {difference:e} where the largest value is {scale:e}");
     }
     Ok(())
 }
@@ -98,11 +64,7 @@ fn check(
 /// Separate tensors that own their numbers, so that the file does not hold the flat vector again
 /// for each.
 pub fn host_weights(layout: &Layout, flat: &Tensor) -> Vec<Tensor> {
-    layout
-        .split(&flat.detach().to_device(Device::Cpu))
-        .iter()
-        .map(Tensor::copy)
-        .collect()
+    layout.split(&flat.detach().to_device(Device::Cpu)).iter().map(Tensor::copy).collect()
 }
 
 /// The forward passes per second of a written file on the host, at batch 512.

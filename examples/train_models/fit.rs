@@ -55,10 +55,7 @@ pub fn fit(
                 mean_loss.is_finite(),
                 "the loss is {mean_loss} at iteration {i}: try a smaller batch or another seed"
             );
-            println!(
-                "  iteration {i:6}  loss {mean_loss:.5}  {:.0} s",
-                started.elapsed().as_secs_f64()
-            );
+            println!("  iteration {i:6}  loss {mean_loss:.5}  {:.0} s", started.elapsed().as_secs_f64());
             let _ = recent.zero_();
         }
     }

@@ -14,20 +14,12 @@ const DIGIT_CLASSES: i64 = 10;
 /// How often the class is hidden, which teaches the network what guidance needs.
 const LABEL_DROPOUT: f64 = 0.15;
 
-pub fn train(
-    arguments: &Arguments,
-    device: Device,
-    name: &str,
-    path: GaussianPath,
-    data: &Data,
-) -> Result<()> {
+pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPath, data: &Data) -> Result<()> {
     tch::manual_seed(arguments.seed);
     let on_gpu = device != Device::Cpu;
     let batch = arguments.batch.unwrap_or(if on_gpu { 1024 } else { 128 });
     let settings = Settings {
-        iterations: arguments
-            .iterations
-            .unwrap_or(if on_gpu { 12_000 } else { 3_000 }),
+        iterations: arguments.iterations.unwrap_or(if on_gpu { 12_000 } else { 3_000 }),
         learning_rate: 2e-3,
         weight_decay: 0.0,
     };
@@ -44,8 +36,7 @@ pub fn train(
         let (x1, class) = data.batch(batch);
         let options = (Kind::Float, device);
         // One time from each of `batch` equal intervals: less noise than independent times.
-        let t = (Tensor::arange(batch, options) + Tensor::rand([batch], options))
-            * (path.end() / batch as f64);
+        let t = (Tensor::arange(batch, options) + Tensor::rand([batch], options)) * (path.end() / batch as f64);
         let class = class.map(|class| {
             let keep = Tensor::rand([batch], options).ge(LABEL_DROPOUT);
             class.where_self(&keep, &class.full_like(DIGIT_CLASSES))
@@ -54,9 +45,7 @@ pub fn train(
         let (alpha, sigma) = path.alpha_sigma(&t.view([-1, 1, 1, 1]));
         let x = &alpha * &x1 + &sigma * &x0;
         let target = path.target(&x0, &x1, &alpha, &sigma);
-        network
-            .forward(w, &x, &t, class.as_ref())
-            .mse_loss(&target, Reduction::Mean)
+        network.forward(w, &x, &t, class.as_ref()).mse_loss(&target, Reduction::Mean)
     })?;
 
     write(arguments, name, path, &weights, data.channels(), classes)?;
@@ -76,30 +65,17 @@ fn write(
     let weights = export::host_weights(&network.layout, weights);
     let inputs = |batch: i64| {
         let options = (Kind::Float, Device::Cpu);
-        let mut inputs = vec![
-            Tensor::randn([batch, channels, SIDE, SIDE], options),
-            Tensor::rand([batch], options) * path.end(),
-        ];
+        let mut inputs =
+            vec![Tensor::randn([batch, channels, SIDE, SIDE], options), Tensor::rand([batch], options) * path.end()];
         inputs.extend(classes.map(|n| Tensor::randint(n + 1, [batch], (Kind::Int64, Device::Cpu))));
         inputs
     };
     let file = format!("{name}.pt");
     let target = arguments.out.join(&file);
-    export::export(&target, "VelocityNetwork", inputs, |x| {
-        network.forward(&weights, &x[0], &x[1], x.get(2))
-    })?;
-    export::write_card(
-        &arguments.out.join(format!("{name}.json")),
-        &file,
-        &[channels, SIDE, SIDE],
-        path,
-        classes,
-    )?;
+    export::export(&target, "VelocityNetwork", inputs, |x| network.forward(&weights, &x[0], &x[1], x.get(2)))?;
+    export::write_card(&arguments.out.join(format!("{name}.json")), &file, &[channels, SIDE, SIDE], path, classes)?;
     let rate = export::throughput(&target, inputs)?;
-    println!(
-        "  {rate:.0} samples per second forward at batch 512, {} threads",
-        tch::get_num_threads()
-    );
+    println!("  {rate:.0} samples per second forward at batch 512, {} threads", tch::get_num_threads());
     Ok(())
 }
 
@@ -116,15 +92,11 @@ fn judge(
     const GUIDANCE: f64 = 2.0;
     let device = weights.device();
     let w = network.layout.split(weights);
-    let noise = Tensor::randn(
-        [SAMPLES, data.channels(), SIDE, SIDE],
-        (Kind::Float, device),
-    );
+    let noise = Tensor::randn([SAMPLES, data.channels(), SIDE, SIDE], (Kind::Float, device));
 
     if data.labels.is_none() {
         let samples = preview::sample(path, &noise, |x, t| network.forward(&w, x, t, None));
-        let ((value, step), (data_value, data_step)) =
-            (preview::contrast(&samples), preview::contrast(&data.images));
+        let ((value, step), (data_value, data_step)) = (preview::contrast(&samples), preview::contrast(&data.images));
         println!(
             "  deviation of values {value:.3} (data {data_value:.3}), of steps between pixels {step:.3} (data {data_step:.3})"
         );
@@ -143,24 +115,14 @@ fn judge(
     if judge_file.exists() {
         let classifier = CModule::load_on_device(&judge_file, device)?;
         for (what, samples) in [("without guidance", &plain), ("guidance 2", &guided)] {
-            let right = classifier
-                .forward_ts(&[samples])?
-                .argmax(-1, false)
-                .eq_tensor(&class);
+            let right = classifier.forward_ts(&[samples])?.argmax(-1, false).eq_tensor(&class);
             println!(
                 "  {what}: {:.1} % of {SAMPLES} samples are the digit asked for",
-                100.0
-                    * right
-                        .to_kind(Kind::Float)
-                        .mean(Kind::Float)
-                        .double_value(&[])
+                100.0 * right.to_kind(Kind::Float).mean(Kind::Float).double_value(&[])
             );
         }
     } else {
-        println!(
-            "  no {}: train digits-classifier to have the samples judged",
-            judge_file.display()
-        );
+        println!("  no {}: train digits-classifier to have the samples judged", judge_file.display());
     }
     // Far below the distance between digits, the network has learned the digits by heart.
     println!(
@@ -176,9 +138,5 @@ fn save_preview(arguments: &Arguments, name: &str, samples: &Tensor) -> Result<(
     let Some(folder) = &arguments.preview else {
         return Ok(());
     };
-    preview::save_grid(
-        &samples.narrow(0, 0, 200),
-        20,
-        &folder.join(format!("{name}.png")),
-    )
+    preview::save_grid(&samples.narrow(0, 0, 200), 20, &folder.join(format!("{name}.png")))
 }

@@ -29,11 +29,7 @@ pub struct Layout {
 impl Layout {
     /// Registers a weight; the index finds it in what `split` returns.
     pub fn add(&mut self, shape: &[i64], init: Init, positions: i64) -> usize {
-        self.entries.push(Entry {
-            shape: shape.to_vec(),
-            init,
-            positions,
-        });
+        self.entries.push(Entry { shape: shape.to_vec(), init, positions });
         self.entries.len() - 1
     }
 
@@ -55,11 +51,7 @@ impl Layout {
 
     /// The weights as tensors of their own shapes, differentiable with respect to `flat`.
     pub fn split(&self, flat: &Tensor) -> Vec<Tensor> {
-        let sizes: Vec<i64> = self
-            .entries
-            .iter()
-            .map(|e| e.shape.iter().product())
-            .collect();
+        let sizes: Vec<i64> = self.entries.iter().map(|e| e.shape.iter().product()).collect();
         flat.split_with_sizes(&sizes, 0)
             .iter()
             .zip(&self.entries)
@@ -68,18 +60,12 @@ impl Layout {
     }
 
     pub fn parameters(&self) -> i64 {
-        self.entries
-            .iter()
-            .map(|e| e.shape.iter().product::<i64>())
-            .sum()
+        self.entries.iter().map(|e| e.shape.iter().product::<i64>()).sum()
     }
 
     /// Multiply-adds of one forward pass of one sample.
     pub fn multiply_adds(&self) -> i64 {
-        self.entries
-            .iter()
-            .map(|e| e.shape.iter().product::<i64>() * e.positions)
-            .sum()
+        self.entries.iter().map(|e| e.shape.iter().product::<i64>() * e.positions).sum()
     }
 }
 
@@ -133,23 +119,11 @@ impl Conv {
         Self::with_init(layout, inputs, outputs, 2, side, Init::FanIn(4 * inputs))
     }
 
-    fn with_init(
-        layout: &mut Layout,
-        inputs: i64,
-        outputs: i64,
-        kernel: i64,
-        side: i64,
-        init: Init,
-    ) -> Self {
+    fn with_init(layout: &mut Layout, inputs: i64, outputs: i64, kernel: i64, side: i64, init: Init) -> Self {
         let weight = layout.add(&[outputs, inputs, kernel, kernel], init, side * side);
         let bias = layout.add(&[outputs], Init::Constant(0.0), 0);
         let (stride, padding) = if kernel == 3 { (1, 1) } else { (2, 0) };
-        Self {
-            weight,
-            bias,
-            stride,
-            padding,
-        }
+        Self { weight, bias, stride, padding }
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
@@ -180,14 +154,7 @@ impl Double {
 /// The general form of a convolution, because a trace keeps its flags for good: an
 /// exported network must not drop to TensorFloat-32 on a GPU, whose three digits would drown the
 /// errors that solvers are compared by, and should answer the same each time.
-fn convolve(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    stride: i64,
-    padding: i64,
-    transposed: bool,
-) -> Tensor {
+fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: i64, padding: i64, transposed: bool) -> Tensor {
     let (stride, padding) = ([stride; 2], [padding; 2]);
     let (dilation, output_padding, groups) = ([1, 1], [0, 0], 1);
     let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
@@ -222,13 +189,7 @@ impl GroupNorm {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        x.group_norm(
-            GROUPS,
-            Some(&w[self.scale]),
-            Some(&w[self.shift]),
-            1e-5,
-            true,
-        )
+        x.group_norm(GROUPS, Some(&w[self.scale]), Some(&w[self.shift]), 1e-5, true)
     }
 }
 
@@ -239,19 +200,12 @@ pub struct ConditionedNorm {
 
 impl ConditionedNorm {
     pub fn new(layout: &mut Layout, embedding: i64, channels: i64) -> Self {
-        Self {
-            film: Linear::zero(layout, embedding, 2 * channels),
-        }
+        Self { film: Linear::zero(layout, embedding, 2 * channels) }
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
         let normal = x.group_norm(GROUPS, None::<&Tensor>, None::<&Tensor>, 1e-5, true);
-        let film = self
-            .film
-            .forward(w, embedding)
-            .unsqueeze(-1)
-            .unsqueeze(-1)
-            .chunk(2, 1);
+        let film = self.film.forward(w, embedding).unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
         normal * (&film[0] + 1.0) + &film[1]
     }
 }

@@ -74,11 +74,9 @@ fn main() -> Result<()> {
         DeviceName::Cpu => Device::Cpu,
         DeviceName::Cuda => open_cuda()?,
     };
-    std::fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("cannot make {}", arguments.out.display()))?;
+    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot make {}", arguments.out.display()))?;
     if let Some(folder) = &arguments.preview {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
 
     let wanted = |model| arguments.model == Model::All || arguments.model == model;
@@ -107,26 +105,15 @@ fn main() -> Result<()> {
 /// libtorch's CUDA half is not linked, so that the program also starts where there is none.
 fn open_cuda() -> Result<Device> {
     // SAFETY: opens libtorch's own library; its initialisers register kernels and nothing else.
-    let handle = unsafe {
-        libc::dlopen(
-            c"libtorch_cuda.so".as_ptr(),
-            libc::RTLD_NOW | libc::RTLD_GLOBAL,
-        )
-    };
+    let handle = unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() {
         // SAFETY: dlerror returns a C string, or null where there was no error.
         let reason = unsafe { libc::dlerror() };
-        ensure!(
-            !reason.is_null(),
-            "--device cuda: libtorch_cuda.so could not be opened"
-        );
+        ensure!(!reason.is_null(), "--device cuda: libtorch_cuda.so could not be opened");
         // SAFETY: just seen not to be null; copied before the next call of dlopen or dlerror.
         let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy();
         bail!("--device cuda: {reason}");
     }
-    ensure!(
-        tch::Cuda::is_available(),
-        "--device cuda: libtorch finds no CUDA device"
-    );
+    ensure!(tch::Cuda::is_available(), "--device cuda: libtorch finds no CUDA device");
     Ok(Device::Cuda(0))
 }

@@ -32,9 +32,7 @@ impl Block {
 
     fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
         let h = self.first.forward(w, &self.norm.forward(w, x).silu());
-        let h = self
-            .second
-            .forward(w, &self.conditioned.forward(w, &h, embedding).silu());
+        let h = self.second.forward(w, &self.conditioned.forward(w, &h, embedding).silu());
         x + h
     }
 }
@@ -60,13 +58,9 @@ impl GlobalBlock {
     }
 
     fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
-        let h = self
-            .gather
-            .forward(w, &self.norm.forward(w, x).silu().flatten(1, -1));
+        let h = self.gather.forward(w, &self.norm.forward(w, x).silu().flatten(1, -1));
         let film = self.condition.forward(w, embedding).chunk(2, 1);
-        let h = self
-            .scatter
-            .forward(w, &(h * (&film[0] + 1.0) + &film[1]).silu());
+        let h = self.scatter.forward(w, &(h * (&film[0] + 1.0) + &film[1]).silu());
         x + h.view([-1, DEEP, SIDE / 2, SIDE / 2])
     }
 }
@@ -96,15 +90,11 @@ impl Network {
         let mut layout = Layout::default();
         let l = &mut layout;
         // Angular frequencies from 1 to 64, in equal ratios: t runs over [0, 1].
-        let exponents =
-            Tensor::arange(FREQUENCIES, (Kind::Float, device)) / (FREQUENCIES - 1) as f64;
+        let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / (FREQUENCIES - 1) as f64;
         let frequencies = (exponents * 64f64.ln()).exp();
         Self {
             frequencies,
-            time: [
-                Linear::new(l, 2 * FREQUENCIES, EMBEDDING),
-                Linear::new(l, EMBEDDING, EMBEDDING),
-            ],
+            time: [Linear::new(l, 2 * FREQUENCIES, EMBEDDING), Linear::new(l, EMBEDDING, EMBEDDING)],
             class: classes.map(|n| l.add(&[n + 1, EMBEDDING], Init::FanIn(1), 0)),
             stem: Conv::same(l, channels, WIDE, SIDE),
             down_wide: Block::new(l, WIDE, SIDE),
@@ -134,17 +124,11 @@ impl Network {
         }
         let embedding = embedding.silu();
 
-        let wide = self
-            .down_wide
-            .forward(w, &self.stem.forward(w, x), &embedding);
-        let deep = self
-            .down_deep
-            .forward(w, &self.halve.forward(w, &wide), &embedding);
+        let wide = self.down_wide.forward(w, &self.stem.forward(w, x), &embedding);
+        let deep = self.down_deep.forward(w, &self.halve.forward(w, &wide), &embedding);
         let deep = self.global.forward(w, &deep, &embedding);
         let deep = self.up_deep.forward(w, &deep, &embedding);
-        let wide = self
-            .up_wide
-            .forward(w, &(self.double.forward(w, &deep) + wide), &embedding);
+        let wide = self.up_wide.forward(w, &(self.double.forward(w, &deep) + wide), &embedding);
         let output = self.output.forward(w, &self.norm.forward(w, &wide).silu());
 
         // The normalised branch cannot tell a sample's own scale, and the answer contains a

@@ -8,11 +8,7 @@ use tch::{Kind, Tensor};
 use crate::paths::GaussianPath;
 
 /// The midpoint rule with 50 steps, 100 evaluations of `output` (x, t [B]) → the network's answer.
-pub fn sample(
-    path: GaussianPath,
-    noise: &Tensor,
-    output: impl Fn(&Tensor, &Tensor) -> Tensor,
-) -> Tensor {
+pub fn sample(path: GaussianPath, noise: &Tensor, output: impl Fn(&Tensor, &Tensor) -> Tensor) -> Tensor {
     const STEPS: i64 = 50;
     let velocity = |x: &Tensor, t: f64| {
         let times = Tensor::full([x.size()[0]], t, (Kind::Float, x.device()));
@@ -40,14 +36,9 @@ pub fn save_grid(images: &Tensor, columns: i64, path: &Path) -> Result<()> {
         .permute([2, 0, 3, 1, 4])
         .reshape([1, channels, rows * height, columns * width])
         .expand([1, 3, rows * height, columns * width], false);
-    let large = grid.upsample_nearest2d(
-        [rows * height * ENLARGE, columns * width * ENLARGE],
-        None,
-        None,
-    );
+    let large = grid.upsample_nearest2d([rows * height * ENLARGE, columns * width * ENLARGE], None, None);
     let pixels = ((large + 1.0) * 127.5).round();
-    tch::vision::image::save(&pixels, path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    tch::vision::image::save(&pixels, path).with_context(|| format!("cannot write {}", path.display()))?;
     println!("  {}", path.display());
     Ok(())
 }
@@ -56,10 +47,7 @@ pub fn save_grid(images: &Tensor, columns: i64, path: &Path) -> Result<()> {
 pub fn contrast(images: &Tensor) -> (f64, f64) {
     let side = images.size()[3];
     let steps = images.narrow(3, 1, side - 1) - images.narrow(3, 0, side - 1);
-    (
-        images.std(true).double_value(&[]),
-        steps.std(true).double_value(&[]),
-    )
+    (images.std(true).double_value(&[]), steps.std(true).double_value(&[]))
 }
 
 /// Rms distance from each image to the nearest of `others`, the median over the images. With the
@@ -68,9 +56,7 @@ pub fn nearest(images: &Tensor, others: &Tensor) -> f64 {
     let (a, b) = (images.flatten(1, -1), others.flatten(1, -1));
     let distances = Tensor::cdist(&a, &b, 2.0, None::<i64>) / (a.size()[1] as f64).sqrt();
     let distances = if std::ptr::eq(images, others) {
-        distances
-            .shallow_clone()
-            .fill_diagonal_(f64::INFINITY, false)
+        distances.shallow_clone().fill_diagonal_(f64::INFINITY, false)
     } else {
         distances
     };

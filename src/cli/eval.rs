@@ -1,7 +1,7 @@
 //! `bespoke eval`
 
 use super::{ModelArgs, NoiseArgs, ToleranceArgs, arrays, picture, progress};
-use bespoke::evaluate::{Evaluation, evaluate};
+use bespoke::evaluate::{Evaluation, Ready, evaluate};
 use bespoke::solvers::Solver;
 use bespoke::{Result, document, with_field};
 use serde_json::json;
@@ -42,6 +42,11 @@ pub fn run(args: EvalArgs) -> Result<()> {
         super::warn_foreign(solver, &model)?;
     }
     let card = model.card();
+    let path = card.gaussian_path()?;
+    let ready = solvers
+        .iter()
+        .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
+        .collect::<Result<Vec<_>>>()?;
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let range = card.data_range[1] - card.data_range[0];
     let bar = progress::bar(noises.count(card.elements()), "evaluating");
@@ -54,7 +59,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         Ok(())
     };
     let evaluation = with_field!(&model, field => {
-        evaluate(field, &conditioning, &solvers, &noises, tolerance, range, observe)?
+        evaluate(field, &conditioning, &ready, &noises, tolerance, range, observe)?
     });
     bar.finish_and_clear();
     print_table(&evaluation);

@@ -37,10 +37,11 @@ const DEFAULT_COUNT: usize = 16;
 
 pub fn run(args: SampleArgs) -> Result<()> {
     let solver = Solver::parse(&args.solver)?;
-    let ready = Ready::new(&solver, args.tolerance.tolerance()?)?;
+    let tolerance = args.tolerance.tolerance()?;
     let (model, conditioning) = args.model.open()?;
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
+    let ready = Ready::new(&solver, &card.gaussian_path()?, tolerance)?;
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let elements = card.elements();
     let count = noises.count(elements);

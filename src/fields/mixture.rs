@@ -101,11 +101,15 @@ impl Mixture {
         self.elements
     }
 
+    /// Whether some mode is of `class`.
+    pub fn has_class(&self, class: i64) -> bool {
+        self.class.contains(&class)
+    }
+
     /// (c, k) and v of the module's formulas at `t`.
     fn coefficients<D: Number>(&self, scheduler: &Scheduler, t: D) -> (D, D, D) {
         let (alpha, alpha_dot) = (scheduler.alpha(t), scheduler.alpha_dot(t));
-        let sigma = scheduler.sigma(t);
-        let v = alpha * alpha * self.variance + sigma * sigma;
+        let v = alpha * alpha * self.variance + scheduler.sigma_squared(t);
         let c = (alpha_dot * alpha * self.variance + scheduler.sigma_sigma_dot(t)) / v;
         (c, alpha_dot - c * alpha, v)
     }
@@ -208,6 +212,24 @@ impl<E: Element> MixtureField<E> {
         Self { mixture, scheduler, null_class, element: PhantomData }
     }
 
+    fn check(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<()> {
+        if x.elements() != self.mixture.elements {
+            return Err(Error::invalid("elements of a sample", x.elements(), self.mixture.elements.to_string()));
+        }
+        time.check("t", x.batch())?;
+        if !class.is_empty() && class.len() != x.batch() {
+            return Err(Error::invalid(
+                "class",
+                format!("{} classes", class.len()),
+                format!("{}, one a sample", x.batch()),
+            ));
+        }
+        match class.iter().find(|c| Some(**c) != self.null_class && !self.mixture.has_class(**c)) {
+            Some(c) => Err(Error::invalid("class", c, "the class of a mode")),
+            None => Ok(()),
+        }
+    }
+
     fn class(&self, class: &[i64], row: usize) -> Option<i64> {
         class.get(row).copied().filter(|c| Some(*c) != self.null_class)
     }
@@ -230,6 +252,7 @@ impl<E: Element> Network for MixtureField<E> {
     }
 
     fn forward(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<Host<E>> {
+        self.check(time, x, class)?;
         let velocity = |row: usize| {
             self.mixture.velocity(&self.scheduler, time.at(row), &wide(x.row(row)), self.class(class, row))
         };
@@ -243,6 +266,11 @@ impl<E: Element> Network for MixtureField<E> {
         class: &[i64],
         cotangents: &[Host<E>],
     ) -> Result<(Host<E>, Vjp<Host<E>>)> {
+        let output = self.forward(time, x, class)?;
+        if let Some(w) = cotangents.iter().find(|w| w.batch() != x.batch() || w.elements() != x.elements()) {
+            let shape = |x: &Host<E>| format!("[{}, {}]", x.batch(), x.elements());
+            return Err(Error::invalid("a cotangent's shape", shape(w), shape(x)));
+        }
         let row_vjp = |row: usize| {
             let w: Vec<Vec<f64>> = cotangents.iter().map(|w| wide(w.row(row))).collect();
             let w: Vec<&[f64]> = w.iter().map(Vec::as_slice).collect();
@@ -254,7 +282,7 @@ impl<E: Element> Network for MixtureField<E> {
             vjp.x.push(gather(rows.iter().map(|row| row[i].0.clone()), x.elements())?);
             vjp.t.push(gather(rows.iter().map(|row| vec![row[i].1]), 1)?);
         }
-        Ok((self.forward(time, x, class)?, vjp))
+        Ok((output, vjp))
     }
 }
 
@@ -267,6 +295,11 @@ impl<E: Element> VelocityField for MixtureField<E> {
 
     fn upload(&self, values: &[f32]) -> Result<Host<E>> {
         Network::upload(self, values)
+    }
+
+    fn start(&self, noise: &[f32]) -> Result<Host<E>> {
+        let x0 = Network::upload(self, noise)?;
+        Host::linear_combination(&[(PerRow::All(self.scheduler.initial_scale()), &x0)])
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Host<E>, condition: &Condition) -> Result<Host<E>> {

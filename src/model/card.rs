@@ -2,6 +2,7 @@
 
 use crate::document;
 use crate::error::{Error, Result};
+use crate::path::GaussianPath;
 use crate::scheduler::{Output, Scheduler};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -132,6 +133,14 @@ impl Card {
     /// Where the card was read from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path of its samples in solver time.
+    ///
+    /// # Errors
+    /// None for a card that was loaded: its constants have been checked.
+    pub fn gaussian_path(&self) -> Result<GaussianPath> {
+        GaussianPath::new(self.scheduler, self.time.end)
     }
 
     /// Numbers per sample.

@@ -86,7 +86,8 @@ impl<N: Network> ModelField<N> {
         condition.guidance_scale.iter().any(|s| *s != 1.0)
     }
 
-    fn check(&self, batch: usize, condition: &Condition) -> Result<()> {
+    fn check(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<()> {
+        tau.check("t", batch)?;
         let Condition { class, guidance_scale } = condition;
         if self.card.classes > 0 {
             if class.len() != batch {
@@ -110,12 +111,10 @@ impl<N: Network> ModelField<N> {
         if let Some(s) = guidance_scale.iter().find(|s| !s.is_finite()) {
             return Err(Error::invalid("guidance_scale", s, "a finite number"));
         }
-        if self.guided(condition) && self.card.null_class.is_none() {
-            return Err(Error::invalid(
-                "guidance_scale",
-                guidance_scale[0],
-                "1: the model has no null_class to guide from",
-            ));
+        if let Some(s) = guidance_scale.iter().find(|s| **s != 1.0)
+            && self.card.null_class.is_none()
+        {
+            return Err(Error::invalid("guidance_scale", s, "1: the model has no null_class to guide from"));
         }
         Ok(())
     }
@@ -148,7 +147,7 @@ impl<N: Network> VelocityField for ModelField<N> {
 
     fn eval(&self, tau: PerRow<'_>, x: &N::Tensor, condition: &Condition) -> Result<N::Tensor> {
         let batch = x.batch();
-        self.check(batch, condition)?;
+        self.check(tau, batch, condition)?;
         let Coefficients { time, p, q, .. } = self.coefficients(tau);
         if !self.guided(condition) {
             let output = self.network.forward(time.get(), x, &condition.class)?;
@@ -176,7 +175,7 @@ impl<N: Network> VelocityField for ModelField<N> {
         cotangents: &[N::Tensor],
     ) -> Result<Vjp<N::Tensor>> {
         let batch = x.batch();
-        self.check(batch, condition)?;
+        self.check(tau, batch, condition)?;
         let c = self.coefficients(tau);
         let scaled = |w: &N::Tensor, by: &PerRowBuf| N::Tensor::linear_combination(&[(by.get(), w)]);
         if !self.guided(condition) {

@@ -98,6 +98,10 @@ fn open_mixture(card: Card, device: Device) -> Result<Model> {
         let problem = format!("is {:?}, but the mixture's samples have {} numbers", card.shape, mixture.elements());
         return Err(Error::format(document, "shape", problem));
     }
+    if let Some(class) = (0..card.classes).find(|class| Some(*class) != card.null_class && !mixture.has_class(*class)) {
+        let problem = format!("is {}, but no mode of the mixture is of class {class}", card.classes);
+        return Err(Error::format(document, "classes", problem));
+    }
     let field = MixtureField::new(mixture, card.scheduler, card.null_class);
     Ok(Model::Host(ModelField::new(card, field)))
 }

@@ -1,7 +1,11 @@
-//! Solvers as tables: the learned ones and the ones of the textbooks.
+//! Solvers as tables: the learned ones, the ones of the textbooks, and the published ones for
+//! diffusion models. All are run by [`crate::sampler`]: nothing here touches a tensor.
 
 pub mod bespoke;
 pub mod classical;
+pub mod diffusion;
+pub mod grid;
+mod lagrange;
 mod named;
 
-pub use named::{Solver, SolverName};
+pub use named::{Allowed, NamedSolver, Solver, SolverName};

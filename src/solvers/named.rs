@@ -1,71 +1,278 @@
-//! Solvers by name: `NAME@NFE`.
+//! Solvers by name: `NAME@NFE` or `NAME@NFE:GRID`.
 
-use super::classical::{euler, heun, midpoint, rk4, uniform_grid};
+use super::classical::{adams_bashforth, euler, heun, midpoint, ralston, rk4};
+use super::diffusion::{Bh, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, outer_steps, unipc};
+use super::grid::Grid;
 use crate::error::{Error, Result};
+use crate::path::GaussianPath;
 use crate::tableau::Tableau;
-use crate::theta::{MAX_STEPS, Theta};
+use crate::theta::{Family, MAX_STEPS, NsTable, Theta};
 use std::path::Path;
 
-/// A solver that has no learned numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SolverName {
-    /// Euler, order 1.
-    Euler,
-    /// Explicit midpoint, order 2.
-    Midpoint,
-    /// Heun's trapezoid, order 2.
-    Heun,
-    /// Classical Runge-Kutta, order 4.
-    Rk4,
+/// A published solver: what `bespoke solvers` lists.
+#[derive(Debug)]
+pub struct SolverName {
+    /// As users write it.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub description: &'static str,
+    /// Order of convergence, where neither start nor end limits it: a first or last step of first
+    /// order (multistep solvers' start, a path that ends at sigma = 0) leaves order 2 on grids
+    /// that do not shorten it faster than the others.
+    pub order: usize,
+    /// Counts of evaluations it can have.
+    pub nfe: Allowed,
+    /// Where it was published.
+    pub source: &'static str,
+    /// The grid it is published with.
+    pub grid: Grid,
+    method: Method,
 }
+
+/// Counts of velocity evaluations that a solver can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// Multiples of the stages of a step.
+    Multiples(usize),
+    /// 2n - 1 of n noise levels.
+    Odd,
+}
+
+impl Allowed {
+    fn highest(self) -> usize {
+        match self {
+            Allowed::Multiples(stages) => MAX_STEPS * stages,
+            Allowed::Odd => MAX_STEPS - 1,
+        }
+    }
+
+    /// The least allowed count at or above `nfe`, and the greatest at or below it.
+    fn neighbours(self, nfe: usize) -> (usize, usize) {
+        let (unit, rest) = match self {
+            Allowed::Multiples(stages) => (stages, 0),
+            Allowed::Odd => (2, 1),
+        };
+        let highest = self.highest();
+        let lowest = if rest == 0 { unit } else { rest };
+        let below = nfe.min(highest).saturating_sub(rest) / unit * unit + rest;
+        let above = if below >= nfe { below } else { below + unit };
+        (below.clamp(lowest, highest), above.clamp(lowest, highest))
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] naming the nearest counts that are allowed.
+    fn check(self, name: &str, nfe: usize) -> Result<()> {
+        let (below, above) = self.neighbours(nfe);
+        if nfe == below {
+            return Ok(());
+        }
+        let nearest = if below == above { below.to_string() } else { format!("{below} or {above}") };
+        Err(Error::invalid("nfe", nfe, format!("{self} for {name}, such as {nearest}")))
+    }
+}
+
+impl std::fmt::Display for Allowed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Allowed::Multiples(1) => write!(f, "1 to {}", self.highest()),
+            Allowed::Multiples(stages) => write!(f, "a multiple of {stages} from {stages} to {}", self.highest()),
+            Allowed::Odd => write!(f, "an odd number from 1 to {}", self.highest()),
+        }
+    }
+}
+
+/// How the table comes about.
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    /// On the field itself, from times: Runge-Kutta with as many stages.
+    RungeKutta(usize, fn(&[f64]) -> Tableau<f64>),
+    /// The same: Adams-Bashforth of an order.
+    AdamsBashforth(usize),
+    Ddim,
+    DpmSolver(usize),
+    DpmSolverPp(usize),
+    UniPc(usize, Bh),
+    Deis(usize),
+    Ipndm,
+    Edm,
+}
+
+const ANY: Allowed = Allowed::Multiples(1);
+const HAIRER: &str = "Hairer, Norsett, Wanner 1993, II.1 and III.1";
+
+macro_rules! solvers {
+    ($($name:literal, $description:literal, $order:literal, $nfe:expr, $grid:ident, $method:expr, $source:expr;)*) => {
+        [$(SolverName {
+            name: $name, description: $description, order: $order, nfe: $nfe,
+            grid: Grid::$grid, method: $method, source: $source,
+        }),*]
+    };
+}
+
+static ALL: [SolverName; 23] = {
+    use Method::*;
+    solvers![
+        "euler", "Euler", 1, ANY, Uniform, RungeKutta(1, euler), HAIRER;
+        "midpoint", "explicit midpoint", 2, Allowed::Multiples(2), Uniform, RungeKutta(2, midpoint), HAIRER;
+        "heun", "Heun's trapezoid", 2, Allowed::Multiples(2), Uniform, RungeKutta(2, heun), HAIRER;
+        "ralston", "Ralston's two-stage method", 2, Allowed::Multiples(2), Uniform, RungeKutta(2, ralston), "Ralston 1962";
+        "rk4", "classical Runge-Kutta", 4, Allowed::Multiples(4), Uniform, RungeKutta(4, rk4), HAIRER;
+        "ab2", "Adams-Bashforth, 2 velocities", 2, ANY, Uniform, AdamsBashforth(2), HAIRER;
+        "ab3", "Adams-Bashforth, 3 velocities", 3, ANY, Uniform, AdamsBashforth(3), HAIRER;
+        "ab4", "Adams-Bashforth, 4 velocities", 4, ANY, Uniform, AdamsBashforth(4), HAIRER;
+        "ddim", "DDIM, eta = 0", 1, ANY, Uniform, Ddim, "Song, Meng, Ermon 2021, arXiv:2010.02502";
+        "dpm-solver-2", "DPM-Solver-2, singlestep, noise prediction", 2, ANY, Logsnr, DpmSolver(2),
+            "Lu et al. 2022, arXiv:2206.00927";
+        "dpm-solver-3", "DPM-Solver-3, singlestep, noise prediction", 3, ANY, Logsnr, DpmSolver(3),
+            "Lu et al. 2022, arXiv:2206.00927";
+        "dpm++2m", "DPM-Solver++(2M), multistep, data prediction", 2, ANY, Uniform, DpmSolverPp(2),
+            "Lu et al. 2022, arXiv:2211.01095";
+        "dpm++3m", "DPM-Solver++(3M), multistep, data prediction; order 2 as published", 2, ANY, Uniform, DpmSolverPp(3),
+            "Lu et al. 2022, arXiv:2211.01095";
+        "unipc", "UniPC-2, B2(h), predictor and corrector", 2, ANY, Uniform, UniPc(2, Bh::Bh2),
+            "Zhao et al. 2023, arXiv:2302.04867";
+        "unipc-bh1", "UniPC-2, B1(h), predictor and corrector", 2, ANY, Uniform, UniPc(2, Bh::Bh1),
+            "Zhao et al. 2023, arXiv:2302.04867";
+        "unipc3", "UniPC-3, B2(h), predictor and corrector", 3, ANY, Uniform, UniPc(3, Bh::Bh2),
+            "Zhao et al. 2023, arXiv:2302.04867";
+        "unipc3-bh1", "UniPC-3, B1(h), predictor and corrector", 3, ANY, Uniform, UniPc(3, Bh::Bh1),
+            "Zhao et al. 2023, arXiv:2302.04867";
+        "deis1", "tAB1-DEIS, line through 2 noise predictions", 2, ANY, Quadratic, Deis(1),
+            "Zhang, Chen 2023, arXiv:2204.13902";
+        "deis2", "tAB2-DEIS, parabola through 3 noise predictions", 3, ANY, Quadratic, Deis(2),
+            "Zhang, Chen 2023, arXiv:2204.13902";
+        "deis3", "tAB3-DEIS, cubic through 4 noise predictions", 4, ANY, Quadratic, Deis(3),
+            "Zhang, Chen 2023, arXiv:2204.13902";
+        "deis", "tAB3-DEIS, its authors' default: deis3", 4, ANY, Quadratic, Deis(3),
+            "Zhang, Chen 2023, arXiv:2204.13902";
+        "ipndm", "iPNDM-4, 4 noise predictions", 2, ANY, Uniform, Ipndm,
+            "Zhang, Chen 2023, App. H.2; Liu et al. 2022, arXiv:2202.09778";
+        "edm", "EDM's Heun over the noise level", 2, Allowed::Odd, Karras, Edm, "Karras et al. 2022, arXiv:2206.00364";
+    ]
+};
 
 impl SolverName {
     /// All of them.
-    pub const ALL: [SolverName; 4] = [SolverName::Euler, SolverName::Midpoint, SolverName::Heun, SolverName::Rk4];
+    pub const ALL: &'static [SolverName] = &ALL;
 
-    /// As users write it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            SolverName::Euler => "euler",
-            SolverName::Midpoint => "midpoint",
-            SolverName::Heun => "heun",
-            SolverName::Rk4 => "rk4",
-        }
-    }
-
-    /// Evaluations of one step.
-    pub fn evaluations_per_step(&self) -> usize {
-        match self {
-            SolverName::Euler => 1,
-            SolverName::Midpoint | SolverName::Heun => 2,
-            SolverName::Rk4 => 4,
-        }
-    }
-
-    /// The table with `nfe` evaluations.
+    /// The solver called `name`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the nearest nfe the method can have.
-    pub fn tableau(&self, nfe: usize) -> Result<Tableau<f64>> {
-        let per_step = self.evaluations_per_step();
-        let highest = MAX_STEPS * per_step;
-        if nfe == 0 || !nfe.is_multiple_of(per_step) || nfe > highest {
-            let below = (nfe / per_step * per_step).clamp(per_step, highest);
-            let above = (below + per_step).min(highest);
-            let expected = if below == above || nfe < per_step || nfe > highest {
-                format!("a multiple of {per_step} from {per_step} to {highest} for {}, such as {below}", self.as_str())
-            } else {
-                format!("a multiple of {per_step} for {}, such as {below} or {above}", self.as_str())
-            };
-            return Err(Error::invalid("nfe", nfe, expected));
-        }
-        let times = uniform_grid(nfe / per_step);
-        Ok(match self {
-            SolverName::Euler => euler(&times),
-            SolverName::Midpoint => midpoint(&times),
-            SolverName::Heun => heun(&times),
-            SolverName::Rk4 => rk4(&times),
+    /// [`Error::Invalid`] listing the names there are.
+    pub fn find(name: &str) -> Result<&'static SolverName> {
+        ALL.iter().find(|known| known.name == name).ok_or_else(|| {
+            let known = ALL.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+            Error::invalid("solver", format!("{name:?}"), format!("one of {known}"))
         })
+    }
+
+    /// The table with `nfe` evaluations of the velocity of a model sampled on `path`, on the times
+    /// of `grid`: one interval for each step of a Runge-Kutta method, for each noise level of
+    /// `edm`, and for each evaluation of any other. DPM-Solver takes every k-th of them for a step
+    /// of order k (of `logsnr` and `karras`, as published, steps of their own) and puts its inner
+    /// evaluations at equal distances in lambda.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the nearest nfe the method can have, or a grid that does not fit.
+    pub fn tableau(&self, nfe: usize, grid: &Grid, path: &GaussianPath) -> Result<Tableau<f64>> {
+        self.nfe.check(self.name, nfe)?;
+        let schedule = |steps| Ok::<_, Error>(Schedule::new(path, &grid.times(path, steps)?));
+        Ok(match self.method {
+            Method::RungeKutta(stages, method) => path.transform(&method(&from_zero(grid.times(path, nfe / stages)?))),
+            Method::AdamsBashforth(order) => {
+                path.transform(&adams_bashforth(&from_zero(grid.times(path, nfe)?), order))
+            }
+            Method::Ddim => ddim(&schedule(nfe)?),
+            Method::DpmSolver(order) => {
+                let orders = outer_steps(nfe, order, path.level(1.0).sigma == 0.0);
+                dpm_solver(&Schedule::new(path, &subdivided(grid, path, &orders)?), &orders)?
+            }
+            Method::DpmSolverPp(order) => dpm_solver_pp(&schedule(nfe)?, order),
+            Method::UniPc(order, bh) => unipc(&schedule(nfe)?, order, bh)?,
+            Method::Deis(degree) => deis(&schedule(nfe)?, degree, |r| path.level(r).nsr()),
+            Method::Ipndm => ipndm(&schedule(nfe)?),
+            Method::Edm => edm(&schedule(nfe.div_ceil(2))?),
+        })
+    }
+}
+
+/// A method on the field itself starts at 0, whatever stands for it in the snr.
+fn from_zero(mut times: Vec<f64>) -> Vec<f64> {
+    times[0] = 0.0;
+    times
+}
+
+/// Times of singlestep solvers: outer steps, each with its inner evaluations.
+fn subdivided(grid: &Grid, path: &GaussianPath, orders: &[usize]) -> Result<Vec<f64>> {
+    let outer = match grid {
+        Grid::Logsnr | Grid::Karras => grid.times(path, orders.len())?,
+        _ => {
+            let fine = grid.times(path, orders.iter().sum())?;
+            let ends = orders.iter().scan(0, |sum, order| {
+                *sum += order;
+                Some(fine[*sum])
+            });
+            std::iter::once(fine[0]).chain(ends).collect()
+        }
+    };
+    let start = Schedule::new(path, &outer).knots[0].level.t;
+    let mut times = vec![outer[0]];
+    for (i, order) in orders.iter().enumerate() {
+        let from = path.level(if i == 0 { start } else { outer[i] });
+        let to = path.level(outer[i + 1]);
+        for inner in 1..*order {
+            let lambda = from.lambda() + (to.lambda() - from.lambda()) * inner as f64 / *order as f64;
+            times.push(path.time_at_nsr((-lambda).exp()));
+        }
+        times.push(outer[i + 1]);
+    }
+    Ok(times)
+}
+
+/// A published solver with its count of evaluations and its grid.
+#[derive(Clone, Debug)]
+pub struct NamedSolver {
+    /// Which.
+    pub solver: &'static SolverName,
+    /// Velocity evaluations.
+    pub nfe: usize,
+    /// The grid, where it is not the solver's own.
+    pub grid: Option<Grid>,
+}
+
+impl NamedSolver {
+    /// Reads `NAME@NFE` or `NAME@NFE:GRID`, as in `dpm++2m@10` and `euler@4:0,0.1,0.3,0.6,1`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown name, an impossible nfe, or a grid that does not fit it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = || Error::invalid("solver", format!("{text:?}"), "NAME@NFE, as in midpoint@10");
+        let (name, rest) = text.split_once('@').ok_or_else(wrong)?;
+        let (nfe, grid) = rest.split_once(':').map_or((rest, None), |(nfe, grid)| (nfe, Some(grid)));
+        let nfe =
+            nfe.parse().map_err(|_| Error::invalid("nfe", format!("{nfe:?}"), "a whole number, as in midpoint@10"))?;
+        let solver = Self { solver: SolverName::find(name)?, nfe, grid: grid.map(str::parse).transpose()? };
+        solver.solver.nfe.check(name, nfe)?;
+        if solver.grid.is_some() {
+            // Whether the times fit does not depend on the path.
+            solver.tableau(&GaussianPath::new(crate::scheduler::Scheduler::FmOt, 1.0)?)?;
+        }
+        Ok(solver)
+    }
+
+    /// The table for a model sampled on `path`.
+    ///
+    /// # Errors
+    /// As [`SolverName::tableau`].
+    pub fn tableau(&self, path: &GaussianPath) -> Result<Tableau<f64>> {
+        self.solver.tableau(self.nfe, self.grid.as_ref().unwrap_or(&self.solver.grid), path)
+    }
+}
+
+impl std::fmt::Display for NamedSolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.solver.name, self.nfe)?;
+        self.grid.as_ref().map_or(Ok(()), |grid| write!(f, ":{grid}"))
     }
 }
 
@@ -74,14 +281,14 @@ impl SolverName {
 pub enum Solver {
     /// A learned one, with the name its file was given by.
     Theta(String, Box<Theta>),
-    /// A textbook one with its count of evaluations.
-    Named(SolverName, usize),
+    /// A published one.
+    Named(NamedSolver),
     /// The adaptive ground truth.
     GroundTruth,
 }
 
 impl Solver {
-    /// Reads SOLVER: `NAME@NFE`, `gt`, or the path of a theta file.
+    /// Reads SOLVER: `NAME@NFE`, `NAME@NFE:GRID`, `gt`, or the path of a theta file.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown name or an impossible nfe; a file's own error.
@@ -89,42 +296,45 @@ impl Solver {
         if text == "gt" {
             return Ok(Solver::GroundTruth);
         }
-        if let Some((name, nfe)) = text.split_once('@')
-            && !Path::new(text).exists()
-        {
-            let name = SolverName::ALL.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
-                let known = SolverName::ALL.map(|known| known.as_str()).join(", ");
-                Error::invalid(
-                    "solver",
-                    format!("{text:?}"),
-                    format!("a theta file, gt, or NAME@NFE with NAME in {known}"),
-                )
-            })?;
-            let nfe = nfe
-                .parse()
-                .map_err(|_| Error::invalid("nfe", format!("{nfe:?}"), "a whole number, as in midpoint@10"))?;
-            name.tableau(nfe)?;
-            return Ok(Solver::Named(name, nfe));
-        }
-        if SolverName::ALL.iter().any(|known| known.as_str() == text) && !Path::new(text).exists() {
-            return Err(Error::invalid(
-                "solver",
-                format!("{text:?}"),
-                format!("a count of evaluations, as in {text}@12"),
-            ));
+        if !Path::new(text).exists() {
+            if text.contains('@') {
+                return NamedSolver::parse(text).map(Solver::Named);
+            }
+            if SolverName::find(text).is_ok() {
+                let expected = format!("a count of evaluations, as in {text}@12");
+                return Err(Error::invalid("solver", format!("{text:?}"), expected));
+            }
         }
         Ok(Solver::Theta(text.to_owned(), Box::new(Theta::load(Path::new(text))?)))
     }
 
-    /// The table, or `None` for the ground truth, which has none.
+    /// The table for a model sampled on `path`, or `None` for the ground truth, which has none. A
+    /// theta is a table of its own, whatever the path: that is part of what it has learned.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an impossible nfe.
-    pub fn tableau(&self) -> Result<Option<Tableau<f64>>> {
+    pub fn tableau(&self, path: &GaussianPath) -> Result<Option<Tableau<f64>>> {
         match self {
             Solver::Theta(_, theta) => Ok(Some(theta.tableau())),
-            Solver::Named(name, nfe) => name.tableau(*nfe).map(Some),
+            Solver::Named(named) => named.tableau(path).map(Some),
             Solver::GroundTruth => Ok(None),
+        }
+    }
+
+    /// The solver as a theta: a named one compiled to `family: "ns"`, a theta as it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the ground truth, which has no table, and for more evaluations than a
+    /// theta may have.
+    pub fn theta(&self, path: &GaussianPath) -> Result<Theta> {
+        match self {
+            Solver::Theta(_, theta) => Ok(Theta::clone(theta)),
+            Solver::Named(named) => Theta::new(Family::Ns(NsTable::compile(&named.tableau(path)?))),
+            Solver::GroundTruth => Err(Error::invalid(
+                "solver",
+                "gt",
+                "a solver with a fixed count of evaluations: the ground truth adapts",
+            )),
         }
     }
 
@@ -132,7 +342,7 @@ impl Solver {
     pub fn name(&self) -> String {
         match self {
             Solver::Theta(path, _) => path.clone(),
-            Solver::Named(name, nfe) => format!("{}@{nfe}", name.as_str()),
+            Solver::Named(named) => named.to_string(),
             Solver::GroundTruth => "gt".into(),
         }
     }

@@ -156,7 +156,7 @@ impl<'a, E: Element> HostView<'a, E> {
     }
 }
 
-fn check_length(length: usize, elements: usize) -> Result<()> {
+pub(crate) fn check_length(length: usize, elements: usize) -> Result<()> {
     if elements == 0 || !length.is_multiple_of(elements) {
         return Err(Error::invalid(
             "the number of values",
@@ -311,10 +311,17 @@ impl<E: Element> Tensor for Host<E> {
     ) -> Result<bool> {
         let elements = velocity.elements;
         let range = rows.start * elements..rows.end * elements;
-        if updates.len() > MAX_UPDATES || velocity.data.len() < range.end {
+        let Some(first) = buffers.first() else { return Err(Error::State("an update without buffers".into())) };
+        if elements != first.elements || velocity.data.len() != first.data.len() {
+            return Err(Error::invalid(
+                "the velocity's shape",
+                format!("[{}, {elements}]", velocity.data.len() / elements),
+                format!("[{}, {}]", first.batch(), first.elements),
+            ));
+        }
+        if updates.len() > MAX_UPDATES || first.data.len() < range.end {
             return Err(Error::State(format!(
-                "an update of {} rows and {} outputs is out of bounds",
-                rows.end,
+                "an update of rows {rows:?} and {} outputs is out of bounds",
                 updates.len()
             )));
         }
@@ -329,7 +336,7 @@ impl<E: Element> Tensor for Host<E> {
         };
         for (pointer, buffer) in pointers.iter_mut().zip(buffers.iter_mut()) {
             if buffer.data.len() < range.end || buffer.elements != elements {
-                return Err(Error::State("a solver buffer has another shape than the velocity".into()));
+                return Err(Error::State("the solver's buffers differ in shape".into()));
             }
             *pointer = buffer.data.as_mut_ptr();
         }
@@ -376,8 +383,9 @@ impl<E: Element> Tensor for Host<E> {
         };
         let elements = first.elements;
         let mut out = first.zeros_like(first.batch())?;
-        for (_, tensor) in terms {
+        for (coefficient, tensor) in terms {
             first.same_shape(tensor, "a term's shape")?;
+            coefficient.check("a term's coefficient", first.batch())?;
         }
         let row_of = |(row, out): (usize, &mut [E])| {
             let mut accumulator = [E::Accumulator::default(); BLOCK];

@@ -6,9 +6,11 @@
 
 mod host;
 
+#[cfg(feature = "torch")]
+pub(crate) use host::check_length;
 pub use host::{Element, Host, HostView};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::ops::Range;
 
 /// One number for the whole batch, or one per sample.
@@ -26,6 +28,19 @@ impl PerRow<'_> {
         match self {
             PerRow::All(value) => *value,
             PerRow::Each(values) => values[row],
+        }
+    }
+
+    /// Whether there is a number for every sample of a batch; `field` is what messages call them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there are more or fewer.
+    pub fn check(&self, field: &str, batch: usize) -> Result<()> {
+        match self {
+            PerRow::Each(values) if values.len() != batch => {
+                Err(Error::invalid(field, format!("{} numbers", values.len()), format!("{batch}, one a sample")))
+            }
+            _ => Ok(()),
         }
     }
 

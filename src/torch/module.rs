@@ -79,7 +79,7 @@ impl Network for Module {
 
     fn upload(&self, values: &[f32]) -> Result<TorchTensor> {
         let elements: i64 = self.shape[1..].iter().product();
-        TorchTensor::new(tch::Tensor::f_from_slice(values)?.f_reshape([-1, elements])?.f_to_device(self.device)?)
+        TorchTensor::upload(values, elements as usize, self.device)
     }
 
     fn forward(&self, time: PerRow<'_>, x: &TorchTensor, class: &[i64]) -> Result<TorchTensor> {

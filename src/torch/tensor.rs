@@ -1,7 +1,8 @@
 //! Samples in a libtorch tensor, on any device.
 
 use crate::error::{Error, Result};
-use crate::tensor::{Operand, PerRow, Tensor, Update};
+use crate::model::Device;
+use crate::tensor::{Operand, PerRow, Tensor, Update, check_length};
 use std::ops::Range;
 use tch::Kind;
 
@@ -20,6 +21,21 @@ impl TorchTensor {
         let batch = *tensor.size().first().ok_or_else(|| Error::Torch("a tensor without a batch dimension".into()))?;
         let elements = if batch == 0 { -1 } else { tensor.numel() as i64 / batch };
         Ok(Self(tensor.f_reshape([batch, elements])?))
+    }
+
+    /// `values` as samples of `elements` numbers each, on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where `values` is no whole number of samples; [`Error::Unsupported`] where
+    /// the device cannot be had.
+    pub fn from_f32(values: &[f32], elements: usize, device: Device) -> Result<Self> {
+        Self::upload(values, elements, super::device::prepare(device)?)
+    }
+
+    pub(super) fn upload(values: &[f32], elements: usize, device: tch::Device) -> Result<Self> {
+        check_length(values.len(), elements)?;
+        let shape = [size(values.len() / elements), size(elements)];
+        Ok(Self(tch::Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(device)?))
     }
 
     pub(super) fn inner(&self) -> &tch::Tensor {

@@ -1,0 +1,226 @@
+//! The path a model is sampled on: its own, or any other Gaussian path (BES Thm 2.3).
+//!
+//! Two Gaussian paths of the same data differ by scale and time only: with
+//! snr_A(t_r) = snr_B(r) and s_r = |(alpha_B, sigma_B)|_r / |(alpha_A, sigma_A)|_{t_r}, the
+//! trajectory of path B is xbar(r) = s_r x(t_r), and its field is (BES Eq. 16)
+//!
+//! ```text
+//! ubar_r(xbar) = (s'_r / s_r) xbar + t'_r s_r u_{t_r}(xbar / s_r)
+//! ```
+//!
+//! which is linear in (xbar, u). So a solver of path B's field *is* a table for the model's own:
+//! [`GaussianPath::transform`] rewrites it, and nothing that evaluates a model has to know of
+//! paths. This covers every use: a served solver, a reference at many evaluations, and, as
+//! [`GaussianPath::knots`], the theta that training on path B starts from. x(1) is mapped back,
+//! and the ground truth, being the same trajectory, is the model's own.
+
+use crate::error::{Error, Result};
+use crate::scheduler::{Number, Scheduler};
+use crate::solvers::bespoke::Knots;
+use crate::tableau::{Base, Row, Stage, Tableau};
+use num_dual::Dual64;
+
+/// Where sampling on the VP path ends: 1e-3 of the time before sigma is 0, as in the literature.
+const VP_END: f64 = 0.999;
+
+/// A model's path in solver time [0, 1], and the path it is sampled on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GaussianPath {
+    scheduler: Scheduler,
+    end: f64,
+    view: Option<View>,
+}
+
+/// Another path: `scheduler` with sigma times `sigma0`.
+///
+/// Where its snr starts above or ends below the model's (VP, EDM), no t_r would reach the ends of
+/// the solve. The part of it that the two have in common is then stretched over [0, 1] on both
+/// sides, linearly in their times: a smooth transformation with exact ends, that differs from
+/// the path asked for by as little as the ranges do (its start is t = 0.0066 for VP, 0.012 for
+/// EDM on an FM-OT model).
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct View {
+    scheduler: Scheduler,
+    sigma0: f64,
+    /// Start and width of the common part, in the other path's time.
+    r: (f64, f64),
+    /// The same in the model's solver time.
+    tau: (f64, f64),
+    /// s_0 before it is made 1.
+    scale: f64,
+}
+
+/// alpha and sigma at a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// The time, on whatever axis the caller's grid has.
+    pub t: f64,
+    /// Share of data.
+    pub alpha: f64,
+    /// Share of noise.
+    pub sigma: f64,
+}
+
+impl Level {
+    /// lambda = ln(alpha / sigma), half the log-snr of diffusion texts; infinite at a singular end.
+    pub fn lambda(&self) -> f64 {
+        self.alpha.ln() - self.sigma.ln()
+    }
+
+    /// sigma / alpha: EDM's noise level.
+    pub fn nsr(&self) -> f64 {
+        self.sigma / self.alpha
+    }
+}
+
+impl GaussianPath {
+    /// The path of a model trained on `scheduler`, whose solve ends at its time `end`, in (0, 1]
+    /// (a card's `time.end`).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another `end` or constants that make no scheduler.
+    pub fn new(scheduler: Scheduler, end: f64) -> Result<Self> {
+        scheduler.validate()?;
+        if !(end > 0.0 && end <= 1.0) {
+            return Err(Error::invalid("end", end, "a time in (0, 1]"));
+        }
+        Ok(Self { scheduler, end, view: None })
+    }
+
+    /// The same model sampled on `path`, with its sigma times `sigma0` (1 leaves it; 5 to 10 is the
+    /// preconditioning of BNS for high guidance).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a `sigma0` that is not positive, constants that make no scheduler, or
+    /// paths that have no snr in common.
+    pub fn on(self, path: Scheduler, sigma0: f64) -> Result<Self> {
+        path.validate()?;
+        if !(sigma0 > 0.0 && sigma0.is_finite()) {
+            return Err(Error::invalid("sigma0", sigma0, "a positive finite number"));
+        }
+        if path == self.scheduler && sigma0 == 1.0 {
+            return Ok(Self { view: None, ..self });
+        }
+        let model = &self.scheduler;
+        let own = |t: f64| (model.alpha(t), model.sigma(t));
+        let other = |r: f64| (path.alpha(r), sigma0 * path.sigma(r));
+        // snr of a below that of b, whatever is 0.
+        let below = |a: (f64, f64), b: (f64, f64)| a.0 * b.1 < b.0 * a.1;
+        let to_other = |(alpha, sigma): (f64, f64)| path.time_at(alpha, sigma / sigma0);
+        // VP's sigma ends like a square root, where t'_r is infinite: stop short of it, as its users do.
+        let last = if matches!(path, Scheduler::Vp { .. }) { VP_END } else { 1.0 };
+        let r_start = if below(other(0.0), own(0.0)) { to_other(own(0.0)) } else { 0.0 };
+        let r_end = if below(own(self.end), other(last)) { to_other(own(self.end)) } else { last };
+        let to_own = |r: f64| model.time_at(other(r).0, other(r).1) / self.end;
+        let (tau_start, tau_end) = (to_own(r_start), to_own(r_end));
+        if !(r_start < r_end && tau_start < tau_end) {
+            let expected = format!("a path that shares a range of snr with the model's {}", model.name());
+            return Err(Error::invalid("path", path.name(), expected));
+        }
+        let (r, tau) = ((r_start, r_end - r_start), (tau_start, tau_end - tau_start));
+        let mut view = View { scheduler: path, sigma0, r, tau, scale: 1.0 };
+        view.scale = Self { view: Some(view), ..self }.transformation(0.0).1;
+        Ok(Self { view: Some(view), ..self })
+    }
+
+    /// Whether the model is sampled on its own path.
+    pub fn is_own(&self) -> bool {
+        self.view.is_none()
+    }
+
+    /// (t_r, s_r), both in solver time: 0 to 0, 1 to 1, s_0 = 1; the identity on the model's own path.
+    pub fn transformation<D: Number>(&self, r: D) -> (D, D) {
+        let Some(view) = &self.view else { return (r, D::one()) };
+        let r = r * view.r.1 + view.r.0;
+        let (alpha, sigma) = (view.scheduler.alpha(r), view.scheduler.sigma(r) * view.sigma0);
+        let t = self.scheduler.time_at(alpha, sigma) / self.end;
+        let tau = (t - view.tau.0) / view.tau.1;
+        let norm = (alpha * alpha + sigma * sigma).sqrt();
+        (tau, norm / self.scheduler.norm(tau * self.end) / view.scale)
+    }
+
+    /// The model's time in [0, 1] at `r`.
+    pub fn solver_time(&self, r: f64) -> f64 {
+        // Exact at the ends, where rounding could leave [0, 1].
+        if r == 0.0 || r == 1.0 { r } else { self.transformation(r).0.clamp(0.0, 1.0) }
+    }
+
+    /// The model's own alpha and sigma at `r`, a time of the path it is sampled on.
+    pub fn level(&self, r: f64) -> Level {
+        let t = self.solver_time(r) * self.end;
+        Level { t: r, alpha: self.scheduler.alpha(t), sigma: self.scheduler.sigma(t) }
+    }
+
+    /// d alpha / d tau and d sigma / d tau of the model's own path at `r`; sigma's may be infinite
+    /// where sigma is 0.
+    pub fn rates(&self, r: f64) -> (f64, f64) {
+        let t = self.solver_time(r) * self.end;
+        (self.scheduler.alpha_dot(t) * self.end, self.scheduler.sigma_dot(t) * self.end)
+    }
+
+    /// The time r in [0, 1] nearest to where sigma / alpha is `nsr`, >= 0.
+    pub fn time_at_nsr(&self, nsr: f64) -> f64 {
+        let tau = self.scheduler.time_at(1.0, nsr) / self.end;
+        let Some(view) = &self.view else { return tau.clamp(0.0, 1.0) };
+        let t = (tau.clamp(0.0, 1.0) * view.tau.1 + view.tau.0) * self.end;
+        let (alpha, sigma) = (self.scheduler.alpha(t), self.scheduler.sigma(t) / view.sigma0);
+        ((view.scheduler.time_at(alpha, sigma) - view.r.0) / view.r.1).clamp(0.0, 1.0)
+    }
+
+    /// Knots of (t_r, s_r) and their exact derivatives: with K = `intervals`, RK1-Bespoke (K = n)
+    /// is Euler on this path, RK2-Bespoke (K = 2n) midpoint.
+    pub fn knots(&self, intervals: usize) -> Knots<f64> {
+        let mut knots = Knots::identity(intervals);
+        for i in 0..intervals {
+            let (t, s) = self.transformation(Dual64::new(i as f64 / intervals as f64, 1.0));
+            (knots.t[i], knots.t_dot[i]) = (t.re, t.eps);
+            (knots.s[i], knots.s_dot[i]) = (s.re, s.eps);
+        }
+        (knots.t[0], knots.s[0]) = (0.0, 1.0);
+        knots.s[intervals] = self.transformation(1.0).1;
+        knots
+    }
+
+    /// A solver of this path's field as a solver of the model's own: `tableau`'s times are r, and
+    /// its states xbar.
+    pub fn transform(&self, tableau: &Tableau<f64>) -> Tableau<f64> {
+        if self.is_own() {
+            return tableau.clone();
+        }
+        // A step that reads earlier steps' velocities needs their states: then all from x_0.
+        let local = tableau.is_one_step();
+        let at = |k: usize| self.transformation(Dual64::new(tableau.stages.get(k).map_or(1.0, |s| s.t), 1.0));
+        let mut stages = Vec::with_capacity(tableau.nfe());
+        // The fields ubar_j, xbar of the base, and x of the current point, in terms of the new table's
+        // base and the velocities u.
+        let mut fields: Vec<Row<f64>> = Vec::with_capacity(tableau.nfe());
+        let (mut base, mut point) = (Row::base(), Row::base());
+        let combine = |row: &Row<f64>, base: &Row<f64>, fields: &[Row<f64>]| {
+            let velocities = row.u.iter().map(|(j, c)| (*c, &fields[*j]));
+            Row::sum(&std::iter::once((row.x, base)).chain(velocities).collect::<Vec<_>>())
+        };
+        for (k, stage) in tableau.stages.iter().enumerate() {
+            let ((t, s), scale) = (at(k), at(k + 1).1.re);
+            fields.push(Row::sum(&[(s.eps, &point), (t.eps * s.re, &Row::velocity(k))]));
+            let next = combine(&stage.next, &base, &fields);
+            point = Row::sum(&[(1.0 / scale, &next)]);
+            let mut new = Stage {
+                t: self.solver_time(stage.t),
+                next: point.clone(),
+                base: Base::Keep,
+                ends_step: stage.ends_step,
+            };
+            match &stage.base {
+                Base::Keep => {}
+                Base::Next if local => {
+                    new.base = Base::Next;
+                    (base, point) = (Row::sum(&[(scale, &Row::base())]), Row::base());
+                }
+                Base::Next => base = next,
+                Base::Row(row) => base = combine(row, &base, &fields),
+            }
+            stages.push(new);
+        }
+        Tableau { stages }
+    }
+}

@@ -1,0 +1,53 @@
+//! Integrals of Lagrange polynomials: the weights of Adams-Bashforth methods, on any grid.
+
+use std::f64::consts::PI;
+
+/// Points of the quadrature. With these, polynomials up to degree 39 are exact.
+const POINTS: usize = 20;
+
+/// For each of `nodes` t_j the weight integral_a^b l_j(t) d rho(t), with the Lagrange polynomials
+/// l_j of the nodes: sum_j weight_j f(t_j) is the integral of the polynomial through f.
+///
+/// `rho` must be smooth on [a, b]. Classical methods have rho(t) = t.
+pub(super) fn weights(nodes: &[f64], a: f64, b: f64, rho: impl Fn(f64) -> f64) -> Vec<f64> {
+    let points = gauss_legendre(a, b);
+    let one = |j: usize| {
+        // By parts, so that rho needs no derivative: [l rho] - integral l' rho dt.
+        let ends = basis(nodes, j, b).0 * rho(b) - basis(nodes, j, a).0 * rho(a);
+        ends - points.iter().map(|(t, w)| w * basis(nodes, j, *t).1 * rho(*t)).sum::<f64>()
+    };
+    (0..nodes.len()).map(one).collect()
+}
+
+/// l_j(t) and its derivative.
+fn basis(nodes: &[f64], j: usize, t: f64) -> (f64, f64) {
+    let (mut value, mut slope) = (1.0, 0.0);
+    for (_, node) in nodes.iter().enumerate().filter(|(k, _)| *k != j) {
+        let width = nodes[j] - node;
+        slope = slope * (t - node) / width + value / width;
+        value *= (t - node) / width;
+    }
+    (value, slope)
+}
+
+/// Gauss-Legendre points and weights on [a, b], by Newton's method on the Legendre polynomial.
+fn gauss_legendre(a: f64, b: f64) -> Vec<(f64, f64)> {
+    let n = POINTS as f64;
+    let point = |i: usize| {
+        let mut x = (PI * (i as f64 + 0.75) / (n + 0.5)).cos();
+        let mut slope = 1.0;
+        // From this start, convergence is quadratic: far fewer iterations are needed.
+        for _ in 0..20 {
+            let (mut p, mut before) = (1.0, 0.0);
+            for k in 0..POINTS {
+                let k = k as f64;
+                (p, before) = (((2.0 * k + 1.0) * x * p - k * before) / (k + 1.0), p);
+            }
+            slope = n * (x * p - before) / (x * x - 1.0);
+            x -= p / slope;
+        }
+        let weight = 2.0 / ((1.0 - x * x) * slope * slope);
+        ((a + b) / 2.0 + (b - a) / 2.0 * x, weight * (b - a) / 2.0)
+    };
+    (0..POINTS).map(point).collect()
+}

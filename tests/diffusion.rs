@@ -1,0 +1,152 @@
+//! The diffusion solvers against independent code: every state of `golden/diffusion.json`.
+
+use bespoke::error::Result;
+use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::path::Level;
+use bespoke::sampler::{Plan, Sampler};
+use bespoke::scheduler::Scheduler;
+use bespoke::solvers::diffusion::{Bh, Knot, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, unipc};
+use bespoke::tableau::Tableau;
+use bespoke::tensor::{Element, Host, Tensor};
+use serde::Deserialize;
+use std::sync::Arc;
+
+#[derive(Deserialize)]
+struct Golden {
+    mixture: MixtureDocument,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    /// (alpha, sigma) of each evaluation, then of the end.
+    levels: Vec<(f64, f64)>,
+    start: Vec<Vec<f64>>,
+    /// After each evaluation.
+    states: Vec<Vec<Vec<f64>>>,
+    times: Option<Vec<f64>>,
+    orders: Option<Vec<usize>>,
+}
+
+fn golden() -> Golden {
+    serde_json::from_str(include_str!("golden/diffusion.json")).expect("the golden file")
+}
+
+/// The velocity's conventions are the caller's as long as they agree: here alpha' = 1, sigma' = -1.
+const RATES: (f64, f64) = (1.0, -1.0);
+
+/// u at x = alpha x1 + sigma x0, by the mixture's FM-OT field at the same snr.
+fn velocity(mixture: &Mixture, (alpha, sigma): (f64, f64), x: &[f64]) -> Vec<f64> {
+    let (scale, t) = (alpha + sigma, alpha / (alpha + sigma));
+    let y: Vec<f64> = x.iter().map(|x| x / scale).collect();
+    let u = mixture.velocity(&Scheduler::FmOt, t, &y, None);
+    // x1hat = y + (1 - t) u, x0hat = y - t u, and u = x1hat - x0hat whatever the scale.
+    let predictions = y.iter().zip(&u).map(|(y, u)| (y + (1.0 - t) * u, y - t * u));
+    predictions.map(|(x1, x0)| RATES.0 * x1 + RATES.1 * x0).collect()
+}
+
+/// Knots at t = i / n whose levels are `levels` but the last; level times are `times`, or the same.
+fn schedule(levels: &[(f64, f64)], times: Option<&[f64]>) -> Schedule {
+    let n = levels.len() - 1;
+    let index = |i: usize| i as f64 / n as f64;
+    let level = |i: usize| {
+        let (alpha, sigma) = levels[i];
+        Level { t: times.map_or(index(i), |times| times[i]), alpha, sigma }
+    };
+    Schedule { knots: (0..n).map(|i| Knot::new(index(i), level(i), RATES)).collect(), end: level(n) }
+}
+
+/// States after every evaluation, of the sampler with host memory of dtype E.
+fn run<E: Element>(
+    mixture: &Mixture,
+    tableau: Tableau<f64>,
+    case: &Case,
+    levels: &[(f64, f64)],
+) -> Result<Vec<Vec<f64>>> {
+    let elements = case.start[0].len();
+    let x0 = Host::<E>::new(case.start.concat().into_iter().map(E::from_f64).collect(), elements)?;
+    let plan = Arc::new(Plan::new(tableau));
+    let mut sampler = Sampler::new(&x0)?;
+    sampler.start(&plan, &x0)?;
+    let mut states = Vec::new();
+    let n = levels.len() - 1;
+    while let Some((times, x)) = sampler.query()? {
+        let level = levels[(times[0] * n as f64).round() as usize];
+        let rows = (0..x.batch()).flat_map(|row| {
+            let x: Vec<f64> = x.row(row).iter().map(|v| v.to_f64()).collect();
+            velocity(mixture, level, &x)
+        });
+        let u = Host::<E>::new(rows.map(E::from_f64).collect(), elements)?;
+        sampler.update(u.view())?;
+        let state = sampler.state()?;
+        states.push((0..state.batch()).flat_map(|row| state.row(row).iter().map(|v| v.to_f64())).collect());
+    }
+    Ok(states)
+}
+
+fn tableau(case: &Case, levels: &[(f64, f64)]) -> Result<Tableau<f64>> {
+    let plain = schedule(levels, None);
+    Ok(match case.name.as_str() {
+        "ddim" => ddim(&plain),
+        "dpm-solver-2" | "dpm-solver-3" => dpm_solver(&plain, case.orders.as_ref().expect("orders"))?,
+        "dpm++2m" => dpm_solver_pp(&plain, 2),
+        "dpm++3m" => dpm_solver_pp(&plain, 3),
+        "unipc" => unipc(&plain, 2, Bh::Bh2)?,
+        "unipc-bh1" => unipc(&plain, 2, Bh::Bh1)?,
+        "unipc3" => unipc(&plain, 3, Bh::Bh2)?,
+        "unipc3-bh1" => unipc(&plain, 3, Bh::Bh1)?,
+        "logrho1" | "logrho2" => {
+            // diffusers interpolates in log rho: the same method with that as the time.
+            let times: Vec<f64> = levels.iter().map(|(alpha, sigma)| (sigma / alpha).ln()).collect();
+            deis(&schedule(levels, Some(&times)), degree(&case.name), f64::exp)
+        }
+        "deis1" | "deis2" | "deis3" => {
+            let schedule = schedule(levels, case.times.as_deref());
+            deis(&schedule, degree(&case.name), |t| Scheduler::VP.sigma(t) / Scheduler::VP.alpha(t))
+        }
+        "ipndm" => ipndm(&plain),
+        "edm" => edm(&plain),
+        other => panic!("no solver for the golden case {other}"),
+    })
+}
+
+fn degree(name: &str) -> usize {
+    name[name.len() - 1..].parse().expect("a digit")
+}
+
+/// Greatest difference of any state, relative to the greatest number in it.
+fn deviation(states: &[Vec<f64>], expected: &[Vec<Vec<f64>>]) -> f64 {
+    assert_eq!(states.len(), expected.len());
+    let one = |(state, expected): (&Vec<f64>, &Vec<Vec<f64>>)| {
+        let expected = expected.concat();
+        let size = expected.iter().fold(0.0f64, |size, v| size.max(v.abs()));
+        let difference = state.iter().zip(&expected).fold(0.0f64, |d, (a, b)| d.max((a - b).abs()));
+        assert!(difference.is_finite());
+        difference / size
+    };
+    states.iter().zip(expected).map(one).fold(0.0, f64::max)
+}
+
+#[test]
+fn every_state_agrees_with_independent_code() {
+    let Golden { mixture, cases } = golden();
+    let mixture = Mixture::new(mixture).expect("the golden mixture");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let mut levels = case.levels.clone();
+        if case.name == "edm" {
+            // Heun evaluates twice at every level between.
+            levels.dedup();
+        }
+        let table = tableau(case, &levels).expect(&case.name);
+        assert!(table.scalars().iter().all(|c| c.is_finite()), "{}: a number of the table is not finite", case.name);
+        let wide = deviation(&run::<f64>(&mixture, table.clone(), case, &levels).expect(&case.name), &case.states);
+        let single = deviation(&run::<f32>(&mixture, table, case, &levels).expect(&case.name), &case.states);
+        println!("{:14} {:2} evaluations: f64 {wide:.1e}, f32 {single:.1e}", case.name, case.states.len());
+        if wide.max(single) > 1e-4 {
+            failures.push(format!("{}: {wide:e} in f64, {single:e} in f32", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}

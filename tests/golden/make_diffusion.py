@@ -1,0 +1,224 @@
+"""States of diffusers' schedulers on an analytic field, after every evaluation: diffusion.json.
+
+    python -m venv venv && venv/bin/pip install torch==2.11.0 diffusers==0.42.1 numpy scipy
+    venv/bin/python tests/golden/make_diffusion.py
+
+The field is the exact denoiser of a Gaussian mixture, in float64; each scheduler is driven as a
+pipeline drives it, but asks the field at its own sigma rather than at its rounded timestep. What
+diffusers lacks is written here from the published formulas:
+
+- tAB-DEIS (`deis`: diffusers interpolates in log rho, kept as `logrho`): Zhang and Chen 2023,
+  Eq. 15, with the weights by adaptive quadrature.
+- iPNDM's first level has alpha = 0, where diffusers divides by 1e-8: the case begins at the second.
+- DPM-Solver-3's second inner state: diffusers uses its order-2 `midpoint` formula there, and
+  Algorithm 2 of Lu et al. 2022 has the coefficient of its `heun` formula; `PaperSingleStep` says so.
+"""
+
+import json
+import math
+import pathlib
+
+import diffusers
+import numpy as np
+import scipy
+import scipy.integrate
+import torch
+
+ELEMENTS, BATCH = 4, 3
+generator = np.random.default_rng(7)
+MIXTURE = {
+    "std": 0.3,
+    "means": np.round(generator.uniform(-1, 1, (5, ELEMENTS)), 3).tolist(),
+    "weights": [1.0, 2.0, 1.5, 0.5, 1.0],
+}
+NOISE = np.round(generator.standard_normal((BATCH, ELEMENTS)), 4)
+
+
+def denoiser(x, alpha, sigma):
+    """E[x1 | x] for x = alpha x1 + sigma x0."""
+    mu = torch.tensor(MIXTURE["means"], dtype=torch.float64)
+    tau2 = MIXTURE["std"] ** 2
+    v = alpha**2 * tau2 + sigma**2
+    offset = x[:, None, :] - alpha * mu
+    logits = torch.log(torch.tensor(MIXTURE["weights"], dtype=torch.float64)) - (offset**2).sum(-1) / (2 * v)
+    per_mode = mu + alpha * tau2 / v * offset
+    return (torch.softmax(logits, 1)[..., None] * per_mode).sum(1)
+
+
+def noise_of(x, alpha, sigma):
+    return (x - alpha * denoiser(x, alpha, sigma)) / sigma
+
+
+def case(name, levels, states, times=None, **more):
+    """`levels`: (alpha, sigma) of each evaluation and of the end; `states`: x after each."""
+    assert len(levels) == len(states), name
+    start, rest = states[0], states[1:]
+    result = {"name": name, "levels": [list(map(float, level)) for level in levels]}
+    result["start"] = start.tolist()
+    result["states"] = [state.tolist() for state in rest]
+    if times is not None:
+        result["times"] = list(map(float, times))
+    return result | more
+
+
+def sigma_driven(name, scheduler, steps, flow=False, **more):
+    """A scheduler that keeps `sigmas` and has `_sigma_to_alpha_sigma_t`."""
+    scheduler.set_timesteps(steps)
+    levels = [tuple(map(float, scheduler._sigma_to_alpha_sigma_t(s.double()))) for s in scheduler.sigmas]
+    x = torch.from_numpy(NOISE)
+    states = [x]
+    for timestep, (alpha, sigma) in zip(scheduler.timesteps, levels):
+        eps = noise_of(x, alpha, sigma)
+        output = eps - (x - sigma * eps) / alpha if flow else eps
+        x = scheduler.step(output, timestep, x).prev_sample.double()
+        states.append(x)
+    return case(name, levels, states, **more)
+
+
+def ddim(steps):
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading")
+    scheduler.set_timesteps(steps)
+    squares = [float(scheduler.alphas_cumprod[t]) for t in scheduler.timesteps] + [1.0]
+    levels = [(math.sqrt(a), math.sqrt(1 - a)) for a in squares]
+    x = torch.from_numpy(NOISE)
+    states = [x]
+    for timestep, level in zip(scheduler.timesteps, levels):
+        x = scheduler.step(noise_of(x, *level), timestep, x).prev_sample
+        states.append(x)
+    return case("ddim", levels, states)
+
+
+class PaperSingleStep(diffusers.DPMSolverSinglestepScheduler):
+    """diffusers' singlestep solver with Algorithm 2's second inner state."""
+
+    def singlestep_dpm_solver_second_order_update(self, *args, **kwargs):
+        kind = self.config.solver_type
+        if self.config.solver_order == 3:
+            self.register_to_config(solver_type="heun")
+        try:
+            return super().singlestep_dpm_solver_second_order_update(*args, **kwargs)
+        finally:
+            self.register_to_config(solver_type=kind)
+
+
+def singlestep(order, steps):
+    scheduler = PaperSingleStep(
+        algorithm_type="dpmsolver", solver_order=order, final_sigmas_type="sigma_min", lower_order_final=False
+    )
+    orders = [order] * (steps // order)
+    return sigma_driven(f"dpm-solver-{order}", scheduler, steps, orders=orders)
+
+
+def ipndm(steps):
+    scheduler = diffusers.IPNDMScheduler()
+    scheduler.set_timesteps(steps)
+    levels = list(zip(scheduler.alphas.double().tolist(), scheduler.betas.double().tolist()))
+    # Its first level has alpha = 0 and an infinite lambda, where pred = (x - eps) / 1e-8 is noise:
+    # begin at the second, as with a strength below 1.
+    scheduler.set_begin_index(1)
+    levels = levels[1:]
+    x = torch.from_numpy(NOISE)
+    states = [x]
+    for timestep, (alpha, sigma) in zip(scheduler.timesteps[1:], levels):
+        eps = noise_of(x, alpha, sigma)
+        v = (eps - sigma * x) / alpha
+        x = scheduler.step(v, timestep, x).prev_sample
+        states.append(x)
+    return case("ipndm", levels, states)
+
+
+def edm(levels_count):
+    scheduler = diffusers.HeunDiscreteScheduler(use_karras_sigmas=True)
+    scheduler.set_timesteps(levels_count)
+    # Its sigmas repeat, one for each call; its samples are x / alpha.
+    sigmas = scheduler.sigmas.double().tolist()
+    scale = lambda nsr: 1 / math.sqrt(1 + nsr**2)
+    y = torch.from_numpy(NOISE) / scale(sigmas[0])
+    states = [torch.from_numpy(NOISE)]
+    evaluations = [sigmas[0]]
+    for call, timestep in enumerate(scheduler.timesteps):
+        # The corrector's call is made at the next level.
+        nsr = sigmas[0] if call == 0 else evaluations[-1]
+        eps = noise_of(y * scale(nsr), scale(nsr), scale(nsr) * nsr)
+        y = scheduler.step(eps, timestep, y).prev_sample.double()
+        after = sigmas[call + 1] if call % 2 == 0 else evaluations[-1]
+        evaluations.append(after)
+        states.append(y * scale(after))
+    levels = [(scale(s), scale(s) * s) for s in evaluations]
+    return case("edm", levels, states)
+
+
+def tab_deis(degree, steps):
+    """On the continuous VP path, quadratic in time, from t = 1 to 1e-3 of the noise's time."""
+    beta_min, beta_max, last = 0.1, 20.0, 1e-3
+    exponent = lambda s: s * s * (beta_max - beta_min) / 2 + s * beta_min
+    level = lambda s: (math.exp(-exponent(s) / 2), math.sqrt(-math.expm1(-exponent(s))))
+    times = [(1 + (math.sqrt(last) - 1) * i / steps) ** 2 for i in range(steps + 1)]
+    rho = lambda s: level(s)[1] / level(s)[0]
+    # rho = sqrt(e^T - 1): d rho / d s = e^T T' / (2 rho)
+    rho_dot = lambda s: math.exp(exponent(s)) * (s * (beta_max - beta_min) + beta_min) / (2 * rho(s))
+    x = torch.from_numpy(NOISE)
+    states, history = [x], []
+    for i in range(steps):
+        a, b = times[i], times[i + 1]
+        history.append(noise_of(x, *level(a)))
+        nodes = times[max(0, i - degree) : i + 1]
+        y = x / level(a)[0]
+        for j, eps in zip(range(len(nodes)), history[-len(nodes) :]):
+            others = [n for k, n in enumerate(nodes) if k != j]
+            basis = lambda s: math.prod((s - n) / (nodes[j] - n) for n in others)
+            weight, _ = scipy.integrate.quad(lambda s: basis(s) * rho_dot(s), a, b, epsabs=1e-13, epsrel=1e-12)
+            y = y + weight * eps
+        x = y * level(b)[0]
+        states.append(x)
+    return case(f"deis{degree}", [level(s) for s in times], states, times=[1 - s for s in times])
+
+
+def main():
+    multistep = diffusers.DPMSolverMultistepScheduler
+    unipc, deis = diffusers.UniPCMultistepScheduler, diffusers.DEISMultistepScheduler
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    cases = [ddim(10), singlestep(2, 10), singlestep(3, 12)]
+    for order in (2, 3):
+        for steps in (10, 18):
+            cases.append(sigma_driven(f"dpm++{order}m", multistep(solver_order=order), steps))
+        cases.append(sigma_driven(f"dpm++{order}m", multistep(solver_order=order, **flow), 10, flow=True))
+    for order, suffix in ((2, ""), (3, "3")):
+        for bh in ("bh2", "bh1"):
+            name = "unipc" + suffix + ("-bh1" if bh == "bh1" else "")
+            # diffusers' bh1 multiplies an infinite B(h) by 0 in a step to sigma = 0: stop before it.
+            last = "sigma_min" if bh == "bh1" else "zero"
+            scheduler = unipc(solver_order=order, solver_type=bh, final_sigmas_type=last)
+            cases.append(sigma_driven(name, scheduler, 10))
+        options = flow | {"flow_shift": 3.0}
+        cases.append(sigma_driven("unipc" + suffix, unipc(solver_order=order, **options), 10, flow=True))
+    # diffusers' orders 2 and 3 are polynomials of degree 1 and 2; 16 steps keep the order to the end.
+    for order in (2, 3):
+        cases.append(sigma_driven(f"logrho{order - 1}", deis(solver_order=order), 16))
+    cases += [tab_deis(degree, 10) for degree in (1, 2, 3)]
+    cases += [ipndm(12), edm(9)]
+    document = {
+        "made_by": "tests/golden/make_diffusion.py",
+        "versions": {
+            "diffusers": diffusers.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        "mixture": MIXTURE,
+        "cases": cases,
+    }
+    path = pathlib.Path(__file__).with_name("diffusion.json")
+    round_floats = lambda v: (
+        float(f"{v:.12g}") if isinstance(v, float)
+        else [round_floats(w) for w in v] if isinstance(v, list)
+        else {k: round_floats(w) for k, w in v.items()} if isinstance(v, dict)
+        else v
+    )
+    path.write_text(json.dumps(round_floats(document)) + "\n")
+    for made in cases:
+        print(made["name"], len(made["states"]), "finite" if np.isfinite(made["states"]).all() else "NOT FINITE")
+
+
+if __name__ == "__main__":
+    main()
