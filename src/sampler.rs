@@ -475,7 +475,7 @@ mod tests {
         let mut mixed = Sampler::new(&x0).unwrap();
         mixed.start(&plans[2], &x0).unwrap();
         for (cursor, plan) in mixed.cursors.iter_mut().zip(of_row) {
-            *cursor = Cursor { plan: plans[plan].clone(), stage: 0 };
+            *cursor = Cursor::new(&plans[plan], 0);
         }
         // Sample 1 begins anew later, when its neighbours are on their way.
         for _ in 0..3 {
