@@ -51,12 +51,14 @@ pub enum Error {
         t: f64,
     },
     /// A callback of the host asked to stop with a non-zero answer.
-    #[error("the {callback} callback answered {code}")]
+    #[error("the {callback} callback answered {code}{detail}")]
     Callback {
         /// Which callback.
         callback: &'static str,
         /// Its answer.
         code: i32,
+        /// What failed inside it, where that is known: `: ...`, or nothing.
+        detail: String,
     },
     /// A call came in an order the object does not allow.
     #[error("{0}")]
@@ -64,6 +66,12 @@ pub enum Error {
     /// The numerics failed: a step size underflowed, a matrix had no factor.
     #[error("{0}")]
     Numeric(String),
+    /// Memory could not be had.
+    #[error("cannot allocate {bytes} bytes")]
+    Memory {
+        /// How much was asked for.
+        bytes: usize,
+    },
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -28,6 +28,7 @@
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
 
+pub mod capi;
 pub mod document;
 pub mod dopri5;
 pub mod error;

@@ -4,8 +4,8 @@
 //! own cursor, and neighbours at the same stage are advanced together.
 
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Tableau};
-use crate::tensor::{Operand, PerRow, Tensor, Update};
+use crate::tableau::{self, Base, Tableau};
+use crate::tensor::{Element, Host, Operand, PerRow, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ struct PlannedStage {
     updates: Vec<Update>,
     /// Where the next point is.
     point: usize,
+    /// Whether it needs nothing but the state it starts from: no velocity, no base from before.
+    self_contained: bool,
 }
 
 impl Plan {
@@ -59,7 +61,10 @@ impl Plan {
                 slot_of[k] = Some(FIRST_SLOT + slot);
                 updates.push(Update { out: FIRST_SLOT + slot, terms: vec![(Operand::Velocity, 1.0)] });
             }
-            stages.push(PlannedStage { t: stage.t, updates, point });
+            let before = k.checked_sub(1).map(|before| &tableau.stages[before].base);
+            let self_contained =
+                matches!(before, None | Some(Base::Next)) && last_use[..k].iter().all(|last| *last < k);
+            stages.push(PlannedStage { t: stage.t, updates, point, self_contained });
         }
         Plan { stages, slots: owners.len(), tableau }
     }
@@ -78,6 +83,11 @@ impl Plan {
     pub fn kept_velocities(&self) -> usize {
         self.slots
     }
+
+    /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
+    pub fn self_contained(&self, stage: usize) -> bool {
+        self.stages.get(stage).is_some_and(|stage| stage.self_contained)
+    }
 }
 
 /// For each velocity, the last stage that reads it.
@@ -92,7 +102,7 @@ fn last_uses(tableau: &Tableau<f64>) -> Vec<usize> {
     last
 }
 
-fn terms(row: &Row<f64>, k: usize, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
+fn terms(row: &tableau::Row<f64>, k: usize, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
     let mut terms = vec![(Operand::Buffer(BASE), row.x)];
     for (j, c) in row.u.iter().filter(|(_, c)| *c != 0.0) {
         let operand = if *j == k { Some(Operand::Velocity) } else { slot_of[*j].map(Operand::Buffer) };
@@ -110,9 +120,15 @@ fn terms(row: &Row<f64>, k: usize, slot_of: &[Option<usize>]) -> Vec<(Operand, f
 struct Cursor {
     plan: Arc<Plan>,
     stage: usize,
+    /// Whether the velocity at `stage` was not finite: the sample goes no further.
+    failed: bool,
 }
 
 impl Cursor {
+    fn new(plan: &Arc<Plan>, stage: usize) -> Self {
+        Self { plan: plan.clone(), stage, failed: false }
+    }
+
     fn point(&self) -> usize {
         if self.stage == 0 { BASE } else { self.plan.stages[self.stage - 1].point }
     }
@@ -121,8 +137,8 @@ impl Cursor {
         self.stage == self.plan.nfe()
     }
 
-    fn same(&self, other: &Cursor) -> bool {
-        self.stage == other.stage && Arc::ptr_eq(&self.plan, &other.plan)
+    fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
+        self.stage == stage && !self.failed && Arc::ptr_eq(&self.plan, plan)
     }
 }
 
@@ -134,7 +150,21 @@ pub struct Sampler<T> {
     buffers: Vec<T>,
     cursors: Vec<Cursor>,
     times: Vec<f64>,
+    /// Whether the samples are those of the last query, so that its velocity may come in.
+    asked: bool,
+    /// Whether the last start failed, so that there is no solve.
     failed: bool,
+}
+
+/// Where one sample stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Evaluations done.
+    pub stage: usize,
+    /// Evaluations of its solver.
+    pub nfe: usize,
+    /// Whether its last velocity was not finite.
+    pub failed: bool,
 }
 
 impl<T: Tensor> Sampler<T> {
@@ -143,7 +173,13 @@ impl<T: Tensor> Sampler<T> {
     /// # Errors
     /// The tensor's own, where memory cannot be had.
     pub fn new(prototype: &T) -> Result<Self> {
-        Ok(Self { buffers: vec![prototype.zeros_like(0)?], cursors: Vec::new(), times: Vec::new(), failed: false })
+        Ok(Self {
+            buffers: vec![prototype.zeros_like(0)?],
+            cursors: Vec::new(),
+            times: Vec::new(),
+            asked: false,
+            failed: false,
+        })
     }
 
     /// Begins a solve of the whole batch `x0`, `[batch, elements]`.
@@ -156,8 +192,9 @@ impl<T: Tensor> Sampler<T> {
         self.failed = true;
         self.reserve(plan, x0, batch)?;
         self.cursors.clear();
-        self.cursors.resize(batch, Cursor { plan: plan.clone(), stage: 0 });
+        self.cursors.resize(batch, Cursor::new(plan, 0));
         self.times.resize(batch, 0.0);
+        self.asked = false;
         self.buffers[BASE].copy_rows(x0.view(), 0..batch)?;
         self.failed = false;
         Ok(())
@@ -198,35 +235,39 @@ impl<T: Tensor> Sampler<T> {
             *time = cursor.plan.stages.get(cursor.stage).map_or(1.0, |stage| stage.t);
         }
         let buffer = self.gather()?;
+        self.asked = true;
         Ok(Some((&self.times, &self.buffers[buffer])))
     }
 
     /// Takes in the velocity at the last query's times and states, `[batch, elements]`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming the evaluation; the solve is then over. [`Error::State`] where
-    /// nothing was asked for.
+    /// [`Error::NonFinite`] naming the evaluation: the samples concerned go no further, and the others
+    /// have advanced. [`Error::State`] where nothing was asked for.
     pub fn update(&mut self, velocity: T::View<'_>) -> Result<()> {
         self.check()?;
-        if self.done() {
-            return Err(Error::State("update after the last evaluation: start a new solve".into()));
+        if !std::mem::take(&mut self.asked) {
+            return Err(Error::State("an update without a query before it".into()));
         }
+        let mut outcome = Ok(());
         let mut row = 0;
         while row < self.cursors.len() {
             let group = self.group(row);
             row = group.end;
             let cursor = &self.cursors[group.start];
             let Some(stage) = cursor.plan.stages.get(cursor.stage) else { continue };
-            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates);
-            if !finite.inspect_err(|_| self.failed = true)? {
-                self.failed = true;
-                return Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
+            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates)?;
+            if !finite {
+                outcome = Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
             }
-            for cursor in &mut self.cursors[group] {
-                cursor.stage += 1;
+            for row in group {
+                let finite = finite || T::finite_row(velocity, row)?;
+                let cursor = &mut self.cursors[row];
+                cursor.failed = !finite;
+                cursor.stage += usize::from(finite);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// The states where the samples are now, `[batch, elements]`: x(1) once [`Sampler::done`].
@@ -242,7 +283,7 @@ impl<T: Tensor> Sampler<T> {
     /// The rows from `start` on that stand where `start` stands.
     fn group(&self, start: usize) -> Range<usize> {
         let first = &self.cursors[start];
-        let length = self.cursors[start..].iter().take_while(|cursor| cursor.same(first)).count();
+        let length = self.cursors[start..].iter().take_while(|c| c.stands_at(&first.plan, first.stage)).count();
         start..start + length
     }
 
@@ -262,10 +303,119 @@ impl<T: Tensor> Sampler<T> {
 
     fn check(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::State("the solve failed earlier: start a new one".into()));
+            return Err(Error::State("the solve failed at its start: start a new one".into()));
         }
+        match self.cursors.iter().position(|cursor| cursor.failed) {
+            None => Ok(()),
+            Some(row) => Err(Error::State(format!(
+                "sample {row} failed at evaluation {}: start a new solve, or go on without it",
+                self.cursors[row].stage
+            ))),
+        }
+    }
+
+    /// Where sample `row` stands.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sample.
+    pub fn row(&self, row: usize) -> Result<Row> {
+        let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.cursors.len()))?;
+        Ok(Row { stage: cursor.stage, nfe: cursor.plan.nfe(), failed: cursor.failed })
+    }
+}
+
+impl<E: Element> Sampler<Host<E>> {
+    /// Begins a solve of `batch` samples at `stage`, and gives the memory of their states, `[batch, elements]`,
+    /// to be written.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; [`Error::State`] where `stage` needs what an earlier one computed.
+    pub fn begin(&mut self, plan: &Arc<Plan>, stage: usize, batch: usize, elements: usize) -> Result<&mut [E]> {
+        if !plan.self_contained(stage) {
+            return Err(Error::State(format!("evaluation {stage} builds on earlier ones: begin with evaluation 0")));
+        }
+        // Until the new solve stands, there is none.
+        self.failed = true;
+        self.cursors.clear();
+        if self.buffers.first().is_some_and(|buffer| buffer.elements() != elements) {
+            self.buffers.clear();
+        }
+        self.hold(plan, batch, elements)?;
+        self.cursors.resize(batch, Cursor::new(plan, stage));
+        self.times.resize(batch, 0.0);
+        self.asked = false;
+        self.failed = false;
+        Ok(self.buffers[BASE].data_mut())
+    }
+
+    /// Appends `count` samples at the start of `plan`, and gives the memory of their states,
+    /// `[count, elements]`, to be written.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; the batch is then as before.
+    pub fn join(&mut self, plan: &Arc<Plan>, count: usize) -> Result<&mut [E]> {
+        let (before, elements, buffers) = (self.batch(), self.buffers[BASE].elements(), self.buffers.len());
+        if let Err(error) = self.hold(plan, before + count, elements) {
+            self.buffers.truncate(buffers);
+            self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
+            return Err(error);
+        }
+        self.cursors.resize(before + count, Cursor::new(plan, 0));
+        self.times.resize(before + count, 0.0);
+        self.asked = false;
+        Ok(&mut self.buffers[BASE].data_mut()[before * elements..])
+    }
+
+    /// Takes sample `row` out; the last sample takes its place.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sample.
+    pub fn leave(&mut self, row: usize) -> Result<()> {
+        let last = self.batch().checked_sub(1).filter(|last| row <= *last).ok_or_else(|| no_row(row, self.batch()))?;
+        for buffer in &mut self.buffers {
+            let elements = buffer.elements();
+            buffer.data_mut().copy_within(last * elements..(last + 1) * elements, row * elements);
+            buffer.resize(last)?;
+        }
+        self.cursors.swap_remove(row);
+        self.times.truncate(last);
+        self.asked = false;
         Ok(())
     }
+
+    /// The state where sample `row` is now, `[elements]`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sample.
+    pub fn row_state(&self, row: usize) -> Result<&[E]> {
+        let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.batch()))?;
+        Ok(self.buffers[cursor.point()].row(row))
+    }
+
+    /// The addresses of all its samples' memory, buffer by buffer.
+    pub fn memory(&self) -> impl Iterator<Item = Range<usize>> {
+        self.buffers.iter().map(|buffer| {
+            let range = buffer.data().as_ptr_range();
+            range.start as usize..range.end as usize
+        })
+    }
+
+    /// Whether all samples wait for the evaluation `stage` of `plan`.
+    pub fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
+        self.cursors.iter().all(|cursor| cursor.stands_at(plan, stage))
+    }
+
+    /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
+    fn hold(&mut self, plan: &Plan, batch: usize, elements: usize) -> Result<()> {
+        while self.buffers.len() < FIRST_SLOT + plan.slots {
+            self.buffers.push(Host::zeros(0, elements)?);
+        }
+        self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
+    }
+}
+
+fn no_row(row: usize, batch: usize) -> Error {
+    Error::invalid("row", row, format!("less than {batch}, the number of samples"))
 }
 
 /// Solves from x(0) = `x0`, `[batch, elements]`, to x(1) with one evaluation of `field` per stage.
@@ -325,7 +475,7 @@ mod tests {
         let mut mixed = Sampler::new(&x0).unwrap();
         mixed.start(&plans[2], &x0).unwrap();
         for (cursor, plan) in mixed.cursors.iter_mut().zip(of_row) {
-            *cursor = Cursor { plan: plans[plan].clone(), stage: 0 };
+            *cursor = Cursor::new(&plans[plan], 0);
         }
         // Sample 1 begins anew later, when its neighbours are on their way.
         for _ in 0..3 {

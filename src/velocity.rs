@@ -57,6 +57,11 @@ pub trait VelocityField {
     /// u_t(x), `[batch, elements]`.
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor>;
 
+    /// Relative accuracy of a velocity, from which differences of it choose their steps.
+    fn accuracy(&self) -> f64 {
+        f64::from(f32::EPSILON)
+    }
+
     /// Whether [`VelocityField::vjp`] works.
     fn differentiable(&self) -> bool {
         false
@@ -136,6 +141,10 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor> {
         self.forward.fetch_add(x.batch() as u64, Ordering::Relaxed);
         self.field.eval(t, x, condition)
+    }
+
+    fn accuracy(&self) -> f64 {
+        self.field.accuracy()
     }
 
     fn differentiable(&self) -> bool {

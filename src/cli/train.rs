@@ -99,6 +99,7 @@ impl TrainArgs {
         };
         let config = TrainConfig {
             model: self.model.or(base.model),
+            field: base.field,
             family: self.family.or(base.family),
             steps: self.steps.or(base.steps),
             out: self.out.or(base.out),

@@ -177,6 +177,29 @@ impl<E: Element> Host<E> {
         Ok(Self { data, elements })
     }
 
+    /// `batch` samples of `elements` zeros.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn zeros(batch: usize, elements: usize) -> Result<Self> {
+        let mut zeros = Self { data: Vec::new(), elements };
+        zeros.resize(batch)?;
+        Ok(zeros)
+    }
+
+    /// Keeps the first `batch` samples, or appends zeros. Memory once had is kept.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; the samples are then as before.
+    pub fn resize(&mut self, batch: usize) -> Result<()> {
+        let length = batch.saturating_mul(self.elements);
+        self.data
+            .try_reserve(length.saturating_sub(self.data.len()))
+            .map_err(|_| Error::Memory { bytes: length.saturating_mul(size_of::<E>()) })?;
+        self.data.resize(length, E::default());
+        Ok(())
+    }
+
     /// Rounds f32 values into this dtype.
     ///
     /// # Errors
@@ -277,7 +300,7 @@ impl<E: Element> Tensor for Host<E> {
     }
 
     fn zeros_like(&self, batch: usize) -> Result<Self> {
-        Self::new(vec![E::default(); batch * self.elements], self.elements)
+        Self::zeros(batch, self.elements)
     }
 
     fn advance(
@@ -336,6 +359,11 @@ impl<E: Element> Tensor for Host<E> {
                 run(start, (start + share).min(range.end))
             })
             .reduce(|| true, |a, b| a & b))
+    }
+
+    fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
+        let numbers = batch.data.get(row * batch.elements..(row + 1) * batch.elements);
+        numbers.map(E::finite).ok_or_else(|| Error::State(format!("row {row} is out of bounds")))
     }
 
     fn copy_rows(&mut self, source: HostView<'_, E>, rows: Range<usize>) -> Result<()> {

@@ -124,6 +124,9 @@ pub trait Tensor: Sized + Send {
     /// answer may return `true` and leave the check to [`Tensor::is_finite`] at the end.
     fn advance(buffers: &mut [Self], velocity: Self::View<'_>, rows: Range<usize>, updates: &[Update]) -> Result<bool>;
 
+    /// Whether every number of sample `row` is finite.
+    fn finite_row(batch: Self::View<'_>, row: usize) -> Result<bool>;
+
     /// Overwrites the samples `rows` with those of `source`.
     fn copy_rows(&mut self, source: Self::View<'_>, rows: Range<usize>) -> Result<()>;
 

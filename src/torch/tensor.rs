@@ -125,6 +125,10 @@ impl Tensor for TorchTensor {
         Ok(u.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
     }
 
+    fn finite_row(batch: &Self, row: usize) -> Result<bool> {
+        batch.narrow(row..row + 1)?.is_finite()
+    }
+
     fn copy_rows(&mut self, source: &Self, rows: Range<usize>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         self.rows(&rows)?.f_copy_(&source.rows(&rows)?)?;

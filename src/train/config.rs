@@ -54,6 +54,77 @@ pub enum Optimizer {
     GaussNewton,
 }
 
+/// A velocity field of the host, in place of a model card: what its functions do not say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldConfig {
+    /// Shape of one sample.
+    pub shape: Vec<usize>,
+    /// What it is called in the theta's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number of classes; 0 for none.
+    #[serde(default)]
+    pub classes: i64,
+    /// Least and greatest value of the data, for PSNR.
+    #[serde(default = "unit_range")]
+    pub data_range: [f64; 2],
+    /// What its velocities are computed in, where it gives no vector-Jacobian product: differences
+    /// of them choose their steps by it.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+fn unit_range() -> [f64; 2] {
+    [-1.0, 1.0]
+}
+
+/// What a velocity is computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits.
+    #[default]
+    Float32,
+    /// 11 bits.
+    Float16,
+    /// 8 bits.
+    Bfloat16,
+}
+
+impl Precision {
+    /// Relative accuracy.
+    pub fn accuracy(self) -> f64 {
+        match self {
+            Precision::Float32 => f64::from(f32::EPSILON),
+            Precision::Float16 => half::f16::EPSILON.to_f64(),
+            Precision::Bfloat16 => half::bf16::EPSILON.to_f64(),
+        }
+    }
+}
+
+impl FieldConfig {
+    /// Numbers per sample.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key at fault.
+    pub fn validate(&self) -> Result<usize> {
+        let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
+        let elements = elements.filter(|n| !self.shape.is_empty() && (1..1 << 31).contains(n)).ok_or_else(|| {
+            let expected = "positive sizes whose product is below 2^31";
+            Error::invalid("field.shape", format!("{:?}", self.shape), expected)
+        })?;
+        if !(0..=1 << 31).contains(&self.classes) {
+            return Err(Error::invalid("field.classes", self.classes, "0 for none, or the number of classes"));
+        }
+        let [low, high] = self.data_range;
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return Err(Error::invalid("field.data_range", format!("[{low}, {high}]"), "two finite numbers in order"));
+        }
+        Ok(elements)
+    }
+}
+
 /// A training run as a document. Absent keys take their defaults; unknown ones are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +132,9 @@ pub struct TrainConfig {
     /// Path of the model card.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// The host's own velocity field in its place, where the caller gives one (`bespoke_train`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<FieldConfig>,
     /// `rk1`, `rk2` or `ns`. Default `rk2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<TrainedFamily>,

@@ -9,8 +9,8 @@ mod paths;
 mod run;
 mod validate;
 
-pub use config::{Loss, Optimizer, Settings, TrainConfig, TrainedFamily};
+pub use config::{FieldConfig, Loss, Optimizer, Precision, Settings, TrainConfig, TrainedFamily};
 pub use parameters::{Linearised, Parameters, Shape};
 pub use paths::{Conditioning, Pool, PoolOptions};
-pub use run::{Observer, Outcome, Progress, conditioning, train, train_config};
+pub use run::{Observer, Outcome, Progress, conditioning, train, train_config, train_field};
 pub use validate::{Errors, Quality, errors};

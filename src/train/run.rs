@@ -67,6 +67,9 @@ pub struct Outcome {
 /// # Errors
 /// [`Error::Invalid`] naming the key at fault; the model's, the field's and the file's own.
 pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result<Outcome> {
+    if config.field.is_some() {
+        return Err(Error::invalid("field", "there", "absent: only a host that gives its functions can train on them"));
+    }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
     let model = model::open(path, device)?;
@@ -75,6 +78,51 @@ pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
     let mut outcome = with_field!(&model, field => train(field, &conditioning, &settings, observer))?;
     outcome.theta.model = model_notes(&model, &conditioning)?;
+    if let Some(out) = &config.out {
+        outcome.theta.save(out)?;
+    }
+    Ok(outcome)
+}
+
+/// Trains as `config` says, on a `field` of the caller that `config.field` describes.
+///
+/// A field without a vector-Jacobian product is trained by differences, with the `rmse-bound` loss.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the key at fault; the field's and the file's own.
+pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: &mut Observer<'_>) -> Result<Outcome> {
+    let description = config.field.as_ref().ok_or_else(|| Error::invalid("field", "absent", "the caller's field"))?;
+    description.validate()?;
+    for (key, given) in [
+        ("model", config.model.is_some()),
+        ("device", config.device.is_some()),
+        ("guidance_scale", config.guidance_scale.is_some()),
+    ] {
+        if given {
+            return Err(Error::invalid(key, "there", "absent beside field: the caller's functions see to it"));
+        }
+    }
+    if let Some(class) = config.class.filter(|class| !(0..description.classes).contains(class)) {
+        let expected = format!("0 to {}", description.classes - 1);
+        return Err(Error::invalid("class", class, if description.classes > 0 { &expected } else { "absent" }));
+    }
+    let [low, high] = description.data_range;
+    let mut config = config.clone();
+    if !field.differentiable() {
+        config.loss = config.loss.or(Some(super::config::Loss::RmseBound));
+    }
+    let settings = config.settings(high - low)?;
+    if !field.differentiable() && settings.loss.direct().is_some() {
+        let expected = "rmse-bound: the field has no vector-Jacobian product";
+        return Err(Error::invalid("loss", json!(settings.loss), expected));
+    }
+    let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
+    let mut outcome = train(field, &conditioning, &settings, observer)?;
+    let mut notes = serde_json::Map::new();
+    notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
+    notes.insert("shape".into(), json!(description.shape));
+    notes.extend(config.class.map(|class| ("class".into(), json!(class))));
+    outcome.theta.model = Notes(notes);
     if let Some(out) = &config.out {
         outcome.theta.save(out)?;
     }

@@ -5,6 +5,7 @@
 
 use super::LossGradient;
 use super::adjoint::{forward, reverse};
+use super::differences::Step;
 use crate::error::{Error, Result};
 use crate::tableau::{Base, Row, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
@@ -85,18 +86,26 @@ pub fn bound_loss<F: VelocityField>(
         let u_b = trace.velocities[0].narrow((i + 1) * batch..(i + 2) * batch)?;
         columns.push(g.dot(&u_b)?);
     }
-    let state = |k: usize| {
-        let (point, base): &(F::Tensor, F::Tensor) = &states[k];
-        Ok((point.duplicate()?, base.duplicate()?))
+    // The first column is the part of the first time by which the start moves along the path.
+    let (by_motion, scalars) = if field.differentiable() {
+        let state = |k: usize| {
+            let (point, base): &(F::Tensor, F::Tensor) = &states[k];
+            Ok((point.duplicate()?, base.duplicate()?))
+        };
+        let of_step =
+            reverse(&step, field, &condition, &trace.velocities, state, vec![cotangent], true)?.swap_remove(0);
+        let by_start = of_step.start.ok_or_else(|| Error::State("the reverse pass lost the start".into()))?;
+        (by_start.dot(&trace.velocities[0])?, of_step.scalars)
+    } else {
+        let velocities = &trace.velocities;
+        let step = Step { tableau: &step, field, condition: &condition, states: &states, velocities };
+        let scalars = step.pull_back(&cotangent)?;
+        // The tangent along the path has it already.
+        (scalars[0].zeros_like(scalars[0].batch())?, scalars)
     };
-    let mut gradients = reverse(&step, field, &condition, &trace.velocities, state, vec![cotangent], true)?;
-    let of_step = gradients.swap_remove(0);
-    // The start moves along the path with its time.
-    if let Some(by_start) = &of_step.start {
-        columns.push(by_start.dot(&trace.velocities[0])?);
-    }
+    columns.push(by_motion);
     let targets = columns.len() - 1;
-    columns.extend(of_step.scalars);
+    columns.extend(scalars);
     let fetched = F::Tensor::fetch(&columns.iter().collect::<Vec<_>>())?;
 
     let block = |column: &[f64], i: usize| column[i * batch..(i + 1) * batch].iter().sum::<f64>();

@@ -2,6 +2,7 @@
 
 mod adjoint;
 mod bound;
+mod differences;
 mod direct;
 
 pub use adjoint::{Gradients, Trace};

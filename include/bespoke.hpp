@@ -1,0 +1,457 @@
+// libbespoke for C++17: owners, exceptions and callables over bespoke.h. Header only.
+//
+// Every failure is a bespoke::error with its status and message. A callback is any callable; what it
+// throws passes through the C library and comes out of the call that it was given to.
+
+#ifndef BESPOKE_HPP
+#define BESPOKE_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "bespoke.h"
+
+namespace bespoke {
+
+/// A call that failed.
+class error : public std::runtime_error {
+public:
+    error(bespoke_status status, const std::string &message) : std::runtime_error(message), status_(status) {}
+
+    /// BESPOKE_ERROR_...
+    bespoke_status status() const noexcept { return status_; }
+
+    /// "BESPOKE_ERROR_..."
+    const char *status_name() const noexcept { return bespoke_status_name(status_); }
+
+private:
+    bespoke_status status_;
+};
+
+/// Throws what `status` says, if it is a failure.
+inline void check(bespoke_status status) {
+    if (status != BESPOKE_OK) throw error(status, bespoke_last_error_message());
+}
+
+/// The DLPack dtype of a C++ type. Specialise it for a 16-bit type of your own:
+/// `template <> struct bespoke::dtype_of<half> { static constexpr DLDataType value{kDLFloat, 16, 1}; };`
+template <class T>
+struct dtype_of;
+template <>
+struct dtype_of<float> {
+    static constexpr DLDataType value{kDLFloat, 32, 1};
+};
+template <>
+struct dtype_of<double> {
+    static constexpr DLDataType value{kDLFloat, 64, 1};
+};
+
+/// A batch of samples in host memory, borrowed: like std::span, with a shape. `T` is const for what
+/// is only read, and such a view is not taken where the library writes.
+template <class T>
+class tensor_view {
+public:
+    using value_type = std::remove_const_t<T>;
+    static constexpr std::size_t max_rank = 8;
+
+    /// Contiguous memory of `shape`, the batch first.
+    tensor_view(T *data, std::initializer_list<std::int64_t> shape) : tensor_view(data, shape.begin(), shape.size()) {}
+
+    /// Memory of `shape` at `strides`, in numbers.
+    tensor_view(T *data, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides)
+        : tensor_view(data, shape.begin(), shape.size()) {
+        if (strides.size() != rank_) throw std::invalid_argument("bespoke::tensor_view: strides and shape differ in length");
+        std::size_t i = 0;
+        for (std::int64_t stride : strides) strides_[i++] = stride;
+        strided_ = true;
+    }
+
+    /// Contiguous memory of `rank` sizes.
+    tensor_view(T *data, const std::int64_t *shape, std::size_t rank) : data_(data), rank_(rank) {
+        if (rank > max_rank) throw std::invalid_argument("bespoke::tensor_view: more than 8 dimensions");
+        for (std::size_t i = 0; i < rank; i++) shape_[i] = shape[i];
+    }
+
+    /// What the library lends, which is contiguous.
+    explicit tensor_view(const DLTensor &tensor)
+        : tensor_view(reinterpret_cast<T *>(static_cast<char *>(tensor.data) + tensor.byte_offset), tensor.shape,
+                      static_cast<std::size_t>(tensor.ndim)) {
+        constexpr DLDataType own = dtype_of<value_type>::value;
+        if (tensor.dtype.code != own.code || tensor.dtype.bits != own.bits || tensor.dtype.lanes != own.lanes)
+            throw std::invalid_argument("bespoke::tensor_view: the tensor has another dtype");
+    }
+
+    /// A view that writes is also one that reads.
+    operator tensor_view<const value_type>() const {
+        tensor_view<const value_type> view(data_, shape_.data(), rank_);
+        if (strided_) view.set_strides(strides_.data());
+        return view;
+    }
+
+    T *data() const noexcept { return data_; }
+    std::size_t rank() const noexcept { return rank_; }
+    /// Size of a dimension; the batch is dimension 0.
+    std::int64_t extent(std::size_t dimension) const { return shape_.at(dimension); }
+    std::size_t batch() const { return static_cast<std::size_t>(extent(0)); }
+    /// Numbers in all.
+    std::size_t size() const noexcept {
+        std::int64_t size = 1;
+        for (std::size_t i = 0; i < rank_; i++) size *= shape_[i];
+        return static_cast<std::size_t>(size);
+    }
+    /// Number i of contiguous memory.
+    T &operator[](std::size_t i) const noexcept { return data_[i]; }
+    T *begin() const noexcept { return data_; }
+    T *end() const noexcept { return data_ + size(); }
+
+    /// As the C library takes it; valid while this view is.
+    DLTensor dl() const noexcept {
+        DLTensor tensor{};
+        tensor.data = const_cast<value_type *>(data_);
+        tensor.device.device_type = kDLCPU;
+        tensor.ndim = static_cast<std::int32_t>(rank_);
+        tensor.dtype = dtype_of<value_type>::value;
+        tensor.shape = const_cast<std::int64_t *>(shape_.data());
+        tensor.strides = strided_ ? const_cast<std::int64_t *>(strides_.data()) : nullptr;
+        return tensor;
+    }
+
+    void set_strides(const std::int64_t *strides) {
+        for (std::size_t i = 0; i < rank_; i++) strides_[i] = strides[i];
+        strided_ = true;
+    }
+
+private:
+    T *data_;
+    std::size_t rank_;
+    std::array<std::int64_t, max_rank> shape_{};
+    std::array<std::int64_t, max_rank> strides_{};
+    bool strided_ = false;
+};
+
+namespace detail {
+
+template <class T, void (*Free)(T *)>
+struct deleter {
+    void operator()(T *object) const noexcept { Free(object); }
+};
+template <class T, void (*Free)(T *)>
+using handle = std::unique_ptr<T, deleter<T, Free>>;
+
+/// Keeps what a callback throws until the C call has returned.
+class carrier {
+public:
+    template <class Body>
+    std::int32_t run(Body &&body) noexcept {
+        try {
+            body();
+            return 0;
+        } catch (...) {
+            thrown_ = std::current_exception();
+            return 1;
+        }
+    }
+
+    void finish(bespoke_status status) {
+        if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+        check(status);
+    }
+
+private:
+    std::exception_ptr thrown_;
+};
+
+/// A callable as a bespoke_velocity_fn.
+template <class T, class Velocity>
+struct velocity_call {
+    Velocity &velocity;
+    carrier carried{};
+
+    static std::int32_t call(void *self, const DLTensor *t, const DLTensor *x, DLTensor *u) {
+        auto &own = *static_cast<velocity_call *>(self);
+        return own.carried.run([&] {
+            own.velocity(tensor_view<const float>(*t), tensor_view<const T>(*x), tensor_view<T>(*u));
+        });
+    }
+};
+
+}  // namespace detail
+
+/// A solver. Immutable; any thread.
+class theta {
+public:
+    /// Reads a theta file.
+    static theta load(const std::string &path) {
+        bespoke_theta *out = nullptr;
+        check(bespoke_load_theta(path.c_str(), &out));
+        return theta(out);
+    }
+
+    /// Takes over what the C library made.
+    explicit theta(bespoke_theta *owned) noexcept : handle_(owned) {}
+
+    /// Writes a theta file, atomically.
+    void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
+
+    bespoke_theta_properties info() const {
+        bespoke_theta_properties properties{};
+        properties.struct_size = sizeof properties;
+        check(bespoke_theta_info(get(), &properties));
+        return properties;
+    }
+
+    std::uint32_t steps() const { return info().steps; }
+    std::uint32_t nfe() const { return info().nfe; }
+
+    /// The scalars of evaluation k; its arrays live as long as this theta.
+    bespoke_stage stage(std::uint32_t k) const {
+        bespoke_stage stage{};
+        stage.struct_size = sizeof stage;
+        check(bespoke_theta_stage(get(), k, &stage));
+        return stage;
+    }
+
+    const bespoke_theta *get() const noexcept { return handle_.get(); }
+
+private:
+    detail::handle<bespoke_theta, bespoke_theta_free> handle_;
+};
+
+/// What a sampler asks the host for.
+template <class T>
+struct evaluation {
+    /// One time in [0, 1] for each sample.
+    tensor_view<const float> t;
+    /// The states.
+    tensor_view<const T> x;
+};
+
+/// Scratch of one batch; one thread at a time.
+class sampler {
+public:
+    explicit sampler(const theta &theta, bespoke_sampler_options options = {}) {
+        options.struct_size = sizeof options;
+        bespoke_sampler *out = nullptr;
+        check(bespoke_sampler_new(theta.get(), &options, &out));
+        handle_.reset(out);
+    }
+
+    /// One step from and to `x`. `velocity` is called with (tensor_view<const float> t,
+    /// tensor_view<const T> x, tensor_view<T> u) and writes u.
+    template <class T, class Velocity>
+    void step(const theta &theta, std::uint32_t step, tensor_view<T> x, Velocity &&velocity) {
+        static_assert(!std::is_const_v<T>, "x is written");
+        detail::velocity_call<T, std::remove_reference_t<Velocity>> call{velocity};
+        DLTensor tensor = x.dl();
+        call.carried.finish(bespoke_step(theta.get(), get(), step, &tensor, call.call, &call));
+    }
+
+    /// The whole solve, in place.
+    template <class T, class Velocity>
+    void sample(const theta &theta, tensor_view<T> x, Velocity &&velocity) {
+        sample(theta, tensor_view<const T>(x), x, velocity);
+    }
+
+    /// The whole solve from `x0` to `x1`.
+    template <class T, class Velocity>
+    void sample(const theta &theta, tensor_view<const T> x0, tensor_view<T> x1, Velocity &&velocity) {
+        detail::velocity_call<T, std::remove_reference_t<Velocity>> call{velocity};
+        DLTensor from = x0.dl(), to = x1.dl();
+        call.carried.finish(bespoke_sample(theta.get(), get(), &from, &to, call.call, &call));
+    }
+
+    /// Begins a batch with the sampler's own theta.
+    template <class T>
+    void start(tensor_view<T> x0) {
+        DLTensor tensor = x0.dl();
+        check(bespoke_sampler_start(get(), &tensor));
+    }
+
+    /// Adds samples at the start of `theta`.
+    template <class T>
+    void join(const theta &theta, tensor_view<T> x0) {
+        DLTensor tensor = x0.dl();
+        check(bespoke_sampler_join(get(), theta.get(), &tensor));
+    }
+
+    /// What to evaluate next; nothing when all samples are done. Valid until the next call.
+    template <class T>
+    std::optional<evaluation<T>> query() {
+        const DLTensor *t = nullptr, *x = nullptr;
+        check(bespoke_sampler_query(get(), &t, &x));
+        if (t == nullptr) return std::nullopt;
+        return evaluation<T>{tensor_view<const float>(*t), tensor_view<const T>(*x)};
+    }
+
+    /// Takes in the velocity of the last query.
+    template <class T>
+    void update(tensor_view<T> u) {
+        DLTensor tensor = u.dl();
+        check(bespoke_sampler_update(get(), &tensor));
+    }
+
+    /// Writes x(1) of the whole batch.
+    template <class T>
+    void finish(tensor_view<T> x) {
+        static_assert(!std::is_const_v<T>, "x is written");
+        DLTensor tensor = x.dl();
+        check(bespoke_sampler_finish(get(), &tensor));
+    }
+
+    /// Takes a sample out and writes its state, [1, ...]; the last sample moves into its place.
+    template <class T>
+    void leave(std::uint32_t row, tensor_view<T> x) {
+        static_assert(!std::is_const_v<T>, "x is written");
+        DLTensor tensor = x.dl();
+        check(bespoke_sampler_leave(get(), row, &tensor));
+    }
+
+    /// Takes a sample out and drops it.
+    void leave(std::uint32_t row) { check(bespoke_sampler_leave(get(), row, nullptr)); }
+
+    bespoke_row row(std::uint32_t row) const {
+        bespoke_row progress{};
+        progress.struct_size = sizeof progress;
+        check(bespoke_sampler_row(get(), row, &progress));
+        return progress;
+    }
+
+    std::uint32_t batch() const {
+        std::uint32_t batch = 0;
+        check(bespoke_sampler_batch(get(), &batch));
+        return batch;
+    }
+
+    bespoke_sampler *get() const noexcept { return handle_.get(); }
+
+private:
+    detail::handle<bespoke_sampler, bespoke_sampler_free> handle_;
+};
+
+/// A model that the library runs. Immutable; any thread.
+class model {
+public:
+    /// Opens a card on `device`: cpu, cuda or cuda:INDEX.
+    static model open(const std::string &path, const std::string &device = "cpu") {
+        bespoke_model *out = nullptr;
+        check(bespoke_model_open(path.c_str(), device.c_str(), &out));
+        return model(out);
+    }
+
+    explicit model(bespoke_model *owned) noexcept : handle_(owned) {}
+
+    bespoke_model_properties info() const {
+        bespoke_model_properties properties{};
+        properties.struct_size = sizeof properties;
+        check(bespoke_model_info(get(), &properties));
+        return properties;
+    }
+
+    /// u = u_t(x). `classes` and `guidance_scale` hold one number a sample, or none.
+    template <class X, class U>
+    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
+                  const std::vector<std::int64_t> &classes = {}, const std::vector<double> &guidance_scale = {}) const {
+        static_assert(!std::is_const_v<U>, "u is written");
+        for (std::size_t length : {classes.size(), guidance_scale.size()})
+            if (length != 0 && length != x.batch()) throw std::invalid_argument("bespoke::model: one number a sample");
+        bespoke_condition condition{};
+        condition.struct_size = sizeof condition;
+        condition.batch = static_cast<std::uint32_t>(x.batch());
+        condition.classes = classes.empty() ? nullptr : classes.data();
+        condition.guidance_scale = guidance_scale.empty() ? nullptr : guidance_scale.data();
+        DLTensor times = t.dl(), states = x.dl(), velocities = u.dl();
+        check(bespoke_model_velocity(get(), &condition, &times, &states, &velocities));
+    }
+
+    const bespoke_model *get() const noexcept { return handle_.get(); }
+
+private:
+    detail::handle<bespoke_model, bespoke_model_free> handle_;
+};
+
+/// What training calls back; any of them may be empty.
+struct train_callbacks {
+    /// Told of every iteration; true goes on, false stops with the best theta so far.
+    std::function<bool(const bespoke_train_progress &)> progress;
+    /// The host's own field, where the config has `field` in place of `model`: (t, x, classes or
+    /// nullptr, u), and writes u.
+    std::function<void(tensor_view<const float>, tensor_view<const float>, const std::int64_t *, tensor_view<float>)>
+        velocity;
+    /// Its vector-Jacobian product: (t, x, classes or nullptr, w, by_x, by_t), and writes the last two.
+    std::function<void(tensor_view<const float>, tensor_view<const float>, const std::int64_t *,
+                       tensor_view<const float>, tensor_view<float>, tensor_view<float>)>
+        vjp;
+};
+
+namespace detail {
+
+/// std::functions as C callbacks.
+struct train_call {
+    const train_callbacks &callbacks;
+    carrier carried{};
+
+    static const std::int64_t *numbers(const DLTensor *classes) {
+        return classes == nullptr ? nullptr : static_cast<const std::int64_t *>(classes->data);
+    }
+
+    static std::int32_t progress(void *self, const bespoke_train_progress *progress) {
+        auto &own = *static_cast<train_call *>(self);
+        bool on = false;
+        std::int32_t failed = own.carried.run([&] { on = own.callbacks.progress(*progress); });
+        return failed != 0 || !on ? 1 : 0;
+    }
+
+    static std::int32_t velocity(void *self, const DLTensor *t, const DLTensor *x, const DLTensor *classes,
+                                 DLTensor *u) {
+        auto &own = *static_cast<train_call *>(self);
+        return own.carried.run([&] {
+            own.callbacks.velocity(tensor_view<const float>(*t), tensor_view<const float>(*x), numbers(classes),
+                                   tensor_view<float>(*u));
+        });
+    }
+
+    static std::int32_t vjp(void *self, const DLTensor *t, const DLTensor *x, const DLTensor *classes,
+                            const DLTensor *w, DLTensor *by_x, DLTensor *by_t) {
+        auto &own = *static_cast<train_call *>(self);
+        return own.carried.run([&] {
+            own.callbacks.vjp(tensor_view<const float>(*t), tensor_view<const float>(*x), numbers(classes),
+                              tensor_view<const float>(*w), tensor_view<float>(*by_x), tensor_view<float>(*by_t));
+        });
+    }
+};
+
+}  // namespace detail
+
+/// Learns a theta. `config_json` is the document that the program takes as `--config`.
+inline theta train(const std::string &config_json, const train_callbacks &callbacks = {}) {
+    detail::train_call call{callbacks};
+    bespoke_train_callbacks c{};
+    c.struct_size = sizeof c;
+    c.user_data = &call;
+    if (callbacks.progress) c.progress = detail::train_call::progress;
+    if (callbacks.velocity) c.velocity = detail::train_call::velocity;
+    if (callbacks.vjp) c.vjp = detail::train_call::vjp;
+    bespoke_theta *out = nullptr;
+    bespoke_status status = bespoke_train(config_json.c_str(), &c, &out);
+    theta trained(out);
+    call.carried.finish(status);
+    return trained;
+}
+
+/// The library's version.
+inline std::string version() { return bespoke_version(); }
+
+}  // namespace bespoke
+
+#endif

@@ -1,0 +1,395 @@
+//! A host's `DLTensor`, checked, and copied to and from contiguous memory.
+
+use super::dlpack::{
+    DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLDevice, DLTensor, device_name, dtype_name,
+};
+use crate::error::{Error, Result};
+use crate::tensor::Element;
+use half::{bf16, f16};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Dimensions at most; frameworks stop at 64 or below, models at 5.
+const MAX_RANK: usize = 32;
+
+/// The dtypes that are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dtype {
+    F32,
+    F64,
+    F16,
+    BF16,
+}
+
+impl Dtype {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "float32",
+            Dtype::F64 => "float64",
+            Dtype::F16 => "float16",
+            Dtype::BF16 => "bfloat16",
+        }
+    }
+
+    /// As DLPack writes it.
+    pub(super) fn dlpack(self) -> DLDataType {
+        let code = if self == Dtype::BF16 { DL_BFLOAT } else { DL_FLOAT };
+        DLDataType { code, bits: 8 * self.bytes() as u8, lanes: 1 }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Dtype::F64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+        }
+    }
+}
+
+/// A contiguous tensor of this library's own memory.
+pub(super) fn describe<T>(data: *mut T, dtype: Dtype, shape: *mut i64, rank: usize) -> DLTensor {
+    DLTensor {
+        data: data.cast(),
+        device: DLDevice { device_type: DL_CPU, device_id: 0 },
+        ndim: rank as i32,
+        dtype: dtype.dlpack(),
+        shape,
+        strides: std::ptr::null_mut(),
+        byte_offset: 0,
+    }
+}
+
+/// A size and a stride, both in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Dimension {
+    size: usize,
+    stride: isize,
+}
+
+/// A tensor in host memory whose descriptor has been checked.
+#[derive(Clone, Debug)]
+pub(super) struct HostTensor<'a> {
+    name: &'static str,
+    dtype: Dtype,
+    /// The first number.
+    first: *mut u8,
+    shape: &'a [i64],
+    /// As few dimensions as describe the memory, none of size 1; empty for a single number.
+    dimensions: [Dimension; MAX_RANK],
+    rank: usize,
+    /// The bytes between the lowest and the highest number, as addresses.
+    bytes: Range<usize>,
+    borrow: PhantomData<&'a DLTensor>,
+}
+
+impl<'a> HostTensor<'a> {
+    /// Checks the descriptor `tensor` that the caller passed as `name`.
+    ///
+    /// # Safety
+    /// `tensor` is NULL or a `DLTensor` that tells the truth and lives for `'a`.
+    pub(super) unsafe fn new(name: &'static str, tensor: *const DLTensor) -> Result<Self> {
+        // SAFETY: by this function's contract, here and for the two slices.
+        let tensor = unsafe { super::guard::required(name, tensor) }?;
+        let dtype = dtype_of(name, tensor)?;
+        let device = tensor.device.device_type;
+        if ![DL_CPU, DL_CUDA_HOST, DL_ROCM_HOST].contains(&device) {
+            return Err(Error::invalid(
+                format!("{name}.device"),
+                device_name(device),
+                "host memory (kDLCPU, kDLCUDAHost or kDLROCMHost)",
+            ));
+        }
+        let rank = usize::try_from(tensor.ndim).ok().filter(|rank| (1..=MAX_RANK).contains(rank)).ok_or_else(|| {
+            Error::invalid(format!("{name}.ndim"), tensor.ndim, format!("1 to {MAX_RANK}, the batch first"))
+        })?;
+        if tensor.shape.is_null() {
+            return Err(Error::invalid(format!("{name}.shape"), "NULL", "a pointer"));
+        }
+        let shape = unsafe { std::slice::from_raw_parts(tensor.shape, rank) };
+        let strides = (!tensor.strides.is_null()).then(|| unsafe { std::slice::from_raw_parts(tensor.strides, rank) });
+        let bytes_of = dtype.bytes();
+        check_sizes(name, shape, bytes_of)?;
+        if tensor.data.is_null() {
+            return Err(Error::invalid(format!("{name}.data"), "NULL", "a pointer"));
+        }
+        let (dimensions, rank) = merged(shape, strides);
+        let address = usize::try_from(tensor.byte_offset).ok().and_then(|o| (tensor.data as usize).checked_add(o));
+        let extent = extent(&dimensions[..rank], bytes_of);
+        let bytes = address.zip(extent).and_then(|(at, extent)| range(at, extent));
+        let (Some(address), Some(bytes)) = (address, bytes) else {
+            return Err(Error::invalid(
+                format!("{name}.strides and byte_offset"),
+                "beyond the address space",
+                "numbers that lie in memory",
+            ));
+        };
+        if !address.is_multiple_of(bytes_of) {
+            let value = format!("{address:#x}");
+            return Err(Error::invalid(
+                format!("{name}.data + byte_offset"),
+                value,
+                format!("a multiple of {bytes_of}"),
+            ));
+        }
+        let first = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
+        Ok(Self { name, dtype, first, shape, dimensions, rank, bytes, borrow: PhantomData })
+    }
+
+    /// Whether `other` is the very same numbers in the same order.
+    pub(super) fn same_memory(&self, other: &HostTensor<'_>) -> bool {
+        let layout = |tensor: &HostTensor<'_>| (tensor.first, tensor.dimensions, tensor.rank);
+        layout(self) == layout(other)
+    }
+
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(super) fn shape(&self) -> &'a [i64] {
+        self.shape
+    }
+
+    /// Number of samples, at least 1.
+    pub(super) fn batch(&self) -> usize {
+        self.shape[0] as usize
+    }
+
+    /// Numbers per sample, at least 1.
+    pub(super) fn elements(&self) -> usize {
+        self.shape[1..].iter().product::<i64>() as usize
+    }
+
+    /// Errors where its shape is not `shape`.
+    pub(super) fn check_shape(&self, shape: &[i64]) -> Result<()> {
+        if self.shape == shape {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{}.shape", self.name), format!("{:?}", self.shape), format!("{shape:?}")))
+    }
+
+    /// Errors where its dtype is not `dtype`.
+    pub(super) fn check_dtype(&self, dtype: Dtype) -> Result<()> {
+        if self.dtype == dtype {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{}.dtype", self.name), self.dtype.name(), dtype.name()))
+    }
+
+    /// Errors where a number might share memory with another one, so that it cannot be written.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        let mut dimensions = self.dimensions;
+        let dimensions = &mut dimensions[..self.rank];
+        dimensions.sort_unstable_by_key(|d| d.stride.unsigned_abs());
+        // Each dimension must step over all that the smaller ones span.
+        let mut span = 1usize;
+        for d in dimensions {
+            let step = d.stride.unsigned_abs();
+            if step < span {
+                let value = "such that numbers may overlap";
+                return Err(Error::invalid(format!("{}.strides", self.name), value, "one place for each number"));
+            }
+            // Within the address space, see `extent`.
+            span += step * (d.size - 1);
+        }
+        Ok(())
+    }
+
+    /// Errors where its memory overlaps `bytes`, addresses of `what`.
+    pub(super) fn check_apart(&self, bytes: &Range<usize>, what: &str) -> Result<()> {
+        if self.bytes.start < bytes.end && bytes.start < self.bytes.end {
+            return Err(Error::invalid(
+                format!("{}.data", self.name),
+                format!("overlapping {what}"),
+                "memory of its own",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The addresses it covers.
+    pub(super) fn bytes(&self) -> &Range<usize> {
+        &self.bytes
+    }
+
+    /// Whether its numbers lie one after the other.
+    fn contiguous(&self) -> bool {
+        self.rank == 0 || (self.rank == 1 && self.dimensions[0].stride == 1)
+    }
+
+    /// Its numbers in place, where they lie one after the other and are `E`, which is `dtype`.
+    pub(super) fn as_slice<E: Element>(&self, dtype: Dtype) -> Option<&'a [E]> {
+        let length = self.batch() * self.elements();
+        let in_place = self.contiguous() && self.dtype == dtype;
+        // SAFETY: checked in `new`: aligned, in memory that lives for 'a.
+        in_place.then(|| unsafe { std::slice::from_raw_parts(self.first.cast(), length) })
+    }
+
+    /// Copies its numbers into `out`, of the same length, rounded where the dtypes differ.
+    pub(super) fn gather<E: Element>(&self, out: &mut [E], dtype: Dtype) {
+        match self.dtype {
+            own if own == dtype => self.gather_same(out),
+            Dtype::F32 => self.gather_converted::<f32, E>(out),
+            Dtype::F64 => self.gather_converted::<f64, E>(out),
+            Dtype::F16 => self.gather_converted::<f16, E>(out),
+            Dtype::BF16 => self.gather_converted::<bf16, E>(out),
+        }
+    }
+
+    fn gather_converted<S: Element, E: Element>(&self, out: &mut [E]) {
+        let first: *const S = self.first.cast();
+        self.runs(|from, run, at| {
+            for (i, to) in out[at..at + run.size].iter_mut().enumerate() {
+                // SAFETY: `runs` gives places inside the tensor.
+                *to = E::from_f64(unsafe { *first.offset(from + i as isize * run.stride) }.to_f64());
+            }
+        });
+    }
+
+    fn gather_same<E: Element>(&self, out: &mut [E]) {
+        debug_assert_eq!(size_of::<E>(), self.dtype.bytes());
+        let first: *const E = self.first.cast();
+        self.runs(|from, run, at| {
+            // SAFETY: `runs` gives places inside the tensor and inside `out`, once each.
+            unsafe {
+                let from = first.offset(from);
+                let to = &mut out[at..at + run.size];
+                if run.stride == 1 {
+                    std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), run.size);
+                } else {
+                    to.iter_mut().enumerate().for_each(|(i, to)| *to = *from.offset(i as isize * run.stride));
+                }
+            }
+        });
+    }
+
+    /// Overwrites its numbers with `source`, of the same length, rounded where the dtypes differ.
+    /// [`HostTensor::check_writable`] came first.
+    pub(super) fn scatter<E: Element>(&self, source: &[E], dtype: Dtype) {
+        match self.dtype {
+            own if own == dtype => self.scatter_same(source),
+            Dtype::F32 => self.scatter_converted::<E, f32>(source),
+            Dtype::F64 => self.scatter_converted::<E, f64>(source),
+            Dtype::F16 => self.scatter_converted::<E, f16>(source),
+            Dtype::BF16 => self.scatter_converted::<E, bf16>(source),
+        }
+    }
+
+    fn scatter_converted<E: Element, S: Element>(&self, source: &[E]) {
+        let first: *mut S = self.first.cast();
+        self.runs(|to, run, at| {
+            for (i, from) in source[at..at + run.size].iter().enumerate() {
+                // SAFETY: `runs` gives places inside the tensor, once each.
+                unsafe { *first.offset(to + i as isize * run.stride) = S::from_f64(from.to_f64()) };
+            }
+        });
+    }
+
+    fn scatter_same<E: Element>(&self, source: &[E]) {
+        debug_assert_eq!(size_of::<E>(), self.dtype.bytes());
+        let first: *mut E = self.first.cast();
+        self.runs(|to, run, at| {
+            // SAFETY: as in `gather_same`.
+            unsafe {
+                let to = first.offset(to);
+                let from = &source[at..at + run.size];
+                if run.stride == 1 {
+                    std::ptr::copy_nonoverlapping(from.as_ptr(), to, run.size);
+                } else {
+                    from.iter().enumerate().for_each(|(i, from)| *to.offset(i as isize * run.stride) = *from);
+                }
+            }
+        });
+    }
+
+    /// Calls `visit(offset in the tensor, innermost dimension, index in row-major order)` for every run
+    /// along the innermost dimension.
+    fn runs(&self, mut visit: impl FnMut(isize, Dimension, usize)) {
+        let (outer, run) = match self.dimensions[..self.rank].split_last() {
+            Some((run, outer)) => (outer, *run),
+            None => (&[][..], Dimension { size: 1, stride: 1 }),
+        };
+        let mut index = [0usize; MAX_RANK];
+        let (mut offset, mut at) = (0isize, 0usize);
+        loop {
+            visit(offset, run, at);
+            at += run.size;
+            let mut axis = outer.len();
+            loop {
+                let Some(next) = axis.checked_sub(1) else { return };
+                axis = next;
+                index[axis] += 1;
+                offset += outer[axis].stride;
+                if index[axis] < outer[axis].size {
+                    break;
+                }
+                offset -= outer[axis].stride * outer[axis].size as isize;
+                index[axis] = 0;
+            }
+        }
+    }
+}
+
+fn dtype_of(name: &str, tensor: &DLTensor) -> Result<Dtype> {
+    let dtype = tensor.dtype;
+    match (dtype.code, dtype.bits, dtype.lanes) {
+        (DL_FLOAT, 32, 1) => Ok(Dtype::F32),
+        (DL_FLOAT, 64, 1) => Ok(Dtype::F64),
+        (DL_FLOAT, 16, 1) => Ok(Dtype::F16),
+        (DL_BFLOAT, 16, 1) => Ok(Dtype::BF16),
+        _ => Err(Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16")),
+    }
+}
+
+/// Every size at least 1, and the whole within what memory can hold.
+fn check_sizes(name: &str, shape: &[i64], bytes_of: usize) -> Result<()> {
+    let product = shape.iter().try_fold(1usize, |product, size| {
+        let size = usize::try_from(*size).ok().filter(|size| *size > 0)?;
+        product.checked_mul(size)
+    });
+    match product.and_then(|numbers| numbers.checked_mul(bytes_of)) {
+        Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
+        _ => Err(Error::invalid(
+            format!("{name}.shape"),
+            format!("{shape:?}"),
+            "sizes of at least 1 whose product fits in memory",
+        )),
+    }
+}
+
+/// Drops dimensions of size 1 and joins those that are contiguous with their neighbour.
+fn merged(shape: &[i64], strides: Option<&[i64]>) -> ([Dimension; MAX_RANK], usize) {
+    let mut dimensions = [Dimension::default(); MAX_RANK];
+    let mut rank = 0usize;
+    let mut contiguous = shape.iter().product::<i64>();
+    for (axis, &size) in shape.iter().enumerate() {
+        contiguous /= size;
+        if size == 1 {
+            continue;
+        }
+        let stride = strides.map_or(contiguous, |strides| strides[axis]) as isize;
+        let size = size as usize;
+        // All in i128: the strides have not been checked yet.
+        if rank > 0 && dimensions[rank - 1].stride as i128 == stride as i128 * size as i128 {
+            dimensions[rank - 1] = Dimension { size: dimensions[rank - 1].size * size, stride };
+        } else {
+            dimensions[rank] = Dimension { size, stride };
+            rank += 1;
+        }
+    }
+    (dimensions, rank)
+}
+
+/// Bytes before the first number and up to the end of the last, or `None` where they leave the address space.
+fn extent(dimensions: &[Dimension], bytes_of: usize) -> Option<(usize, usize)> {
+    let (mut below, mut above) = (0usize, bytes_of);
+    for d in dimensions {
+        let reach = d.stride.unsigned_abs().checked_mul(d.size - 1)?.checked_mul(bytes_of)?;
+        let side = if d.stride < 0 { &mut below } else { &mut above };
+        *side = side.checked_add(reach)?;
+    }
+    (below.checked_add(above)? <= isize::MAX as usize).then_some((below, above))
+}
+
+fn range(address: usize, (below, above): (usize, usize)) -> Option<Range<usize>> {
+    Some(address.checked_sub(below)?..address.checked_add(above)?)
+}

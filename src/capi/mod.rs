@@ -1,0 +1,26 @@
+//! The C ABI, declared for C in `include/bespoke.h` (generated from here) and promised in `docs/abi.md`.
+//!
+//! The only `extern "C"` of the library: guard against panics, check what came in, call safe Rust.
+#![allow(non_camel_case_types, clippy::missing_safety_doc)] // C's names; what is safe is said once, in docs/abi.md
+
+mod batch;
+mod callback;
+mod dlpack;
+mod engine;
+mod guard;
+mod layout;
+mod model;
+mod sampler;
+mod status;
+mod structs;
+mod theta;
+mod train;
+
+pub use batch::*;
+pub use callback::{bespoke_train_velocity_fn, bespoke_train_vjp_fn, bespoke_velocity_fn};
+pub use dlpack::{DLDataType, DLDevice, DLTensor};
+pub use model::*;
+pub use sampler::*;
+pub use status::*;
+pub use theta::*;
+pub use train::*;

@@ -1,0 +1,244 @@
+//! Models that the library runs itself, for a host without a runtime of its own.
+
+use super::dlpack::DLTensor;
+use super::guard::{create, destroy, guard, path, required, text};
+use super::layout::{Dtype, HostTensor};
+use super::status::bespoke_status;
+use super::structs::{self, sized_struct};
+use crate::error::{Error, Result};
+use crate::model::{self, Device, Model};
+use crate::tensor::{PerRow, Tensor};
+use crate::velocity::{Condition, VelocityField};
+use crate::with_field;
+use std::ffi::{CString, c_char, c_void};
+
+/// A velocity model opened from a card. Immutable: any number of threads may use one at a time.
+pub struct bespoke_model {
+    model: Model,
+    name: CString,
+    card: CString,
+    shape: Vec<i64>,
+}
+
+/// What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_model_properties {
+    /// sizeof(bespoke_model_properties), set by the caller.
+    pub struct_size: u32,
+    /// Length of `shape`.
+    pub ndim: u32,
+    /// Shape of one sample.
+    pub shape: *const i64,
+    /// Number of classes; 0 for none.
+    pub classes: i64,
+    /// The class that stands for none, which guidance needs; -1 where there is none.
+    pub null_class: i64,
+    /// Least value of the data.
+    pub data_low: f64,
+    /// Greatest value of the data.
+    pub data_high: f64,
+    /// Standard deviation of x(0): standard normal noise times this is a start.
+    pub initial_scale: f64,
+    /// The card's file name without its extension.
+    pub name: *const c_char,
+    /// The card, a JSON object.
+    pub card: *const c_char,
+}
+
+sized_struct!(bespoke_model_properties {
+    ndim,
+    shape,
+    classes,
+    null_class,
+    data_low,
+    data_high,
+    initial_scale,
+    name,
+    card
+});
+
+/// What each sample of a batch is conditioned on. Zeros are no condition.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_condition {
+    /// sizeof(bespoke_condition), set by the caller.
+    pub struct_size: u32,
+    /// Length of the arrays: the batch.
+    pub batch: u32,
+    /// Class of each sample; NULL for a model without classes.
+    pub classes: *const i64,
+    /// Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off.
+    pub guidance_scale: *const f64,
+}
+
+sized_struct!(bespoke_condition { batch, classes, guidance_scale });
+
+/// A model and a condition: the `user_data` of `bespoke_model_field`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_model_binding {
+    /// sizeof(bespoke_model_binding), set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The model.
+    pub model: *const bespoke_model,
+    /// The condition of the batch, or NULL.
+    pub condition: *const bespoke_condition,
+}
+
+sized_struct!(bespoke_model_binding { reserved, model, condition });
+
+/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_open(
+    path: *const c_char,
+    device: *const c_char,
+    out: *mut *mut bespoke_model,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe {
+        create(out, || {
+            let device = if device.is_null() { Device::Cpu } else { text("device", device)?.parse()? };
+            bespoke_model::new(model::open(self::path("path", path)?, device)?)
+        })
+    }
+}
+
+/// Says what `model` is. `properties->struct_size` must be set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_info(
+    model: *const bespoke_model,
+    properties: *mut bespoke_model_properties,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe { structs::write("properties", properties, &required("model", model)?.properties()) })
+}
+
+/// Evaluates the velocity of `model` in solver time: `u` = u_t(x), `x` and `u` `[batch, ...]` of the
+/// model's shape, `t` `[batch]` in [0, 1]; each of any dtype and strides. The network computes in
+/// float32. `condition` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_velocity(
+    model: *const bespoke_model,
+    condition: *const bespoke_condition,
+    t: *const DLTensor,
+    x: *const DLTensor,
+    u: *mut DLTensor,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (model, condition) = (required("model", model)?, read_condition(condition)?);
+        model.velocity(&condition, &HostTensor::new("t", t)?, &HostTensor::new("x", x)?, &HostTensor::new("u", u)?)
+    })
+}
+
+/// `bespoke_model_velocity` as a `bespoke_velocity_fn`: give it to `bespoke_step` or `bespoke_sample`
+/// with a `bespoke_model_binding` as `user_data`. Answers a `bespoke_status`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_field(
+    user_data: *mut c_void,
+    t: *const DLTensor,
+    x: *const DLTensor,
+    u: *mut DLTensor,
+) -> i32 {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let binding: bespoke_model_binding = structs::read("user_data", user_data.cast())?;
+        let (model, condition) = (required("binding.model", binding.model)?, read_condition(binding.condition)?);
+        model.velocity(&condition, &HostTensor::new("t", t)?, &HostTensor::new("x", x)?, &HostTensor::new("u", u)?)
+    })
+}
+
+/// Frees a model; NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_free(model: *mut bespoke_model) {
+    // SAFETY: as the header asks.
+    unsafe { destroy(model) }
+}
+
+/// # Safety
+/// `condition` is NULL or a struct that starts with its size, whose arrays have `batch` numbers.
+unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Condition> {
+    if condition.is_null() {
+        return Ok(Condition::default());
+    }
+    // SAFETY: by this function's contract.
+    unsafe {
+        let condition = structs::read("condition", condition)?;
+        Ok(Condition {
+            class: array(condition.classes, condition.batch),
+            guidance_scale: array(condition.guidance_scale, condition.batch),
+        })
+    }
+}
+
+/// # Safety
+/// `numbers` is NULL or has `count` numbers.
+unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Vec<T> {
+    if numbers.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec()
+}
+
+impl bespoke_model {
+    fn new(model: Model) -> Result<Self> {
+        let card = model.card();
+        let json = serde_json::to_string(card).map_err(|e| Error::format(card.name(), ".", e))?;
+        Ok(Self {
+            // Neither a file name that was opened nor JSON text holds a NUL.
+            name: CString::new(card.name()).unwrap_or_default(),
+            card: CString::new(json).unwrap_or_default(),
+            shape: card.shape.iter().map(|n| *n as i64).collect(),
+            model,
+        })
+    }
+
+    fn properties(&self) -> bespoke_model_properties {
+        let card = self.model.card();
+        bespoke_model_properties {
+            struct_size: 0,
+            ndim: self.shape.len() as u32,
+            shape: self.shape.as_ptr(),
+            classes: card.classes,
+            null_class: card.null_class.unwrap_or(-1),
+            data_low: card.data_range[0],
+            data_high: card.data_range[1],
+            initial_scale: card.scheduler.initial_scale(),
+            name: self.name.as_ptr(),
+            card: self.card.as_ptr(),
+        }
+    }
+
+    fn velocity(
+        &self,
+        condition: &Condition,
+        t: &HostTensor<'_>,
+        x: &HostTensor<'_>,
+        u: &HostTensor<'_>,
+    ) -> Result<()> {
+        let batch = x.batch();
+        if x.shape()[1..] != self.shape {
+            let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
+            return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
+        }
+        t.check_shape(&x.shape()[..1])?;
+        u.check_shape(x.shape())?;
+        u.check_writable()?;
+        let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
+        t.gather(&mut times, Dtype::F64);
+        if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
+            return Err(Error::invalid("t", t, "times in [0, 1]"));
+        }
+        x.gather(&mut values, Dtype::F32);
+        let same = times.iter().all(|t| *t == times[0]);
+        let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
+        let velocity =
+            with_field!(&self.model, field => field.eval(times, &field.upload(&values)?, condition)?.to_f32()?);
+        u.scatter(&velocity, Dtype::F32);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! The sampler: scratch of one batch on its way through a solver.
+
+use super::callback::{Velocity, bespoke_velocity_fn};
+use super::dlpack::DLTensor;
+use super::engine::{self, Engine};
+use super::guard::{create, destroy, guard, required};
+use super::layout::{Dtype, HostTensor};
+use super::status::bespoke_status;
+use super::structs::{self, sized_struct};
+use super::theta::bespoke_theta;
+use crate::error::{Error, Result};
+use crate::sampler::Plan;
+use parking_lot::{Mutex, MutexGuard};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
+/// a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+pub struct bespoke_sampler {
+    inner: Mutex<Inner>,
+}
+
+pub(super) struct Inner {
+    /// The solver of samples that name no other.
+    pub(super) plan: Arc<Plan>,
+    /// For the dtype of the last batch.
+    engine: Option<(Dtype, Box<dyn Engine>)>,
+}
+
+/// How a sampler works. NULL or zeros are the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_sampler_options {
+    /// sizeof(bespoke_sampler_options), set by the caller.
+    pub struct_size: u32,
+    /// Threads that an update may use, the caller's included. 0 is 1: no thread but the caller's.
+    pub threads: u32,
+}
+
+sized_struct!(bespoke_sampler_options { threads });
+
+/// Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sampler_new(
+    theta: *const bespoke_theta,
+    options: *const bespoke_sampler_options,
+    out: *mut *mut bespoke_sampler,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe { create(out, || bespoke_sampler::new(required("theta", theta)?, options)) }
+}
+
+/// Takes `x` one step further, in place: from x(t_step) to x(t_step+1), with a call of `velocity`
+/// for each evaluation of that step. Steps are 0 to steps - 1; after the last, `x` is x(1).
+///
+/// A step of an `rk1` or `rk2` theta needs nothing but `x`. Those of an `ns` theta build on one
+/// another: call them in order with the same sampler; the values in `x` are then read at step 0
+/// alone. On failure `x` is as it was.
+///
+/// `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
+/// After the first call of a shape nothing is allocated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_step(
+    theta: *const bespoke_theta,
+    sampler: *mut bespoke_sampler,
+    step: u32,
+    x: *mut DLTensor,
+    velocity: bespoke_velocity_fn,
+    user_data: *mut c_void,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (theta, x, velocity) =
+            (required("theta", theta)?, HostTensor::new("x", x)?, Velocity::new(velocity, user_data)?);
+        required("sampler", sampler)?.lock()?.engine(x.dtype())?.step(&theta.plan, step as usize, &x, &velocity)
+    })
+}
+
+/// The whole solve: from `x0`, x(0), to `x1`, x(1), with a call of `velocity` for each evaluation.
+/// `x1` is `x0` itself, or of the same shape and dtype in memory of its own. On failure it is as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sample(
+    theta: *const bespoke_theta,
+    sampler: *mut bespoke_sampler,
+    x0: *const DLTensor,
+    x1: *mut DLTensor,
+    velocity: bespoke_velocity_fn,
+    user_data: *mut c_void,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (theta, x0, x1) = (required("theta", theta)?, HostTensor::new("x0", x0)?, HostTensor::new("x1", x1)?);
+        let velocity = Velocity::new(velocity, user_data)?;
+        required("sampler", sampler)?.lock()?.engine(x0.dtype())?.sample(&theta.plan, &x0, &x1, &velocity)
+    })
+}
+
+/// Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sampler_free(sampler: *mut bespoke_sampler) {
+    // SAFETY: as the header asks.
+    unsafe { destroy(sampler) }
+}
+
+impl bespoke_sampler {
+    /// # Safety
+    /// `options` is NULL or a struct that starts with its size.
+    unsafe fn new(theta: &bespoke_theta, options: *const bespoke_sampler_options) -> Result<Self> {
+        if !options.is_null() {
+            // SAFETY: by this function's contract.
+            unsafe { structs::read("options", options) }?;
+        }
+        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), engine: None }) })
+    }
+
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
+        let busy = "the sampler is at work: one call at a time, and none from inside its own velocity callback";
+        self.inner.try_lock().ok_or_else(|| Error::State(busy.into()))
+    }
+}
+
+impl Inner {
+    /// The engine for `dtype`; a batch of another dtype is given up.
+    pub(super) fn engine(&mut self, dtype: Dtype) -> Result<&mut dyn Engine> {
+        let engine = match self.engine.take() {
+            Some(engine) if engine.0 == dtype => engine,
+            _ => (dtype, engine::engine(dtype)?),
+        };
+        Ok(self.engine.insert(engine).1.as_mut())
+    }
+
+    /// The engine at work, or `None` before the first batch.
+    pub(super) fn present(&mut self) -> Option<&mut (Dtype, Box<dyn Engine>)> {
+        self.engine.as_mut()
+    }
+}

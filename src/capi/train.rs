@@ -1,0 +1,185 @@
+//! Training.
+
+use super::callback::{answered, bespoke_train_velocity_fn, bespoke_train_vjp_fn};
+use super::dlpack::{DL_INT, DLDataType, DLTensor};
+use super::guard::{create, text};
+use super::layout::{Dtype, describe};
+use super::status::bespoke_status;
+use super::structs::{self, sized_struct};
+use super::theta::bespoke_theta;
+use crate::document;
+use crate::error::{Error, Result};
+use crate::fields::{Given, PullBack};
+use crate::tensor::{Host, Tensor};
+use crate::train::{FieldConfig, Progress, TrainConfig, train_config, train_field};
+use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
+use std::ptr::null;
+
+/// How far a training run has come.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_train_progress {
+    /// sizeof(bespoke_train_progress) of the library.
+    pub struct_size: u32,
+    /// 1 where `validation_rmse` is of this very iteration, else 0.
+    pub validated: u32,
+    /// Iterations done; 0 after the first validation.
+    pub iteration: u64,
+    /// Iterations in all.
+    pub iterations: u64,
+    /// The last batch's loss; NaN before the first.
+    pub loss: f64,
+    /// Last validation: per-sample RMSE against the ground truth, averaged.
+    pub validation_rmse: f64,
+    /// Last validation, in dB.
+    pub validation_psnr: f64,
+    /// The best validation so far.
+    pub best_rmse: f64,
+    /// Its PSNR, in dB.
+    pub best_psnr: f64,
+    /// Samples evaluated so far, ground truth and validation included.
+    pub forward: u64,
+    /// Samples differentiated so far.
+    pub backward: u64,
+}
+
+/// Called after every iteration. 0 goes on; anything else stops with the best theta so far.
+/// `progress` is valid during the call.
+pub type bespoke_progress_fn =
+    Option<unsafe extern "C-unwind" fn(user_data: *mut c_void, progress: *const bespoke_train_progress) -> i32>;
+
+/// What training calls back. Zeros are the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_train_callbacks {
+    /// sizeof(bespoke_train_callbacks), set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Given to every callback.
+    pub user_data: *mut c_void,
+    /// Told of every iteration; may be NULL.
+    pub progress: bespoke_progress_fn,
+    /// The host's own field, where the config has the key `field` in place of `model`.
+    pub velocity: bespoke_train_velocity_fn,
+    /// Its vector-Jacobian product; NULL where it has none: it is then trained by differences of
+    /// `velocity`, with the loss `rmse-bound`.
+    pub vjp: bespoke_train_vjp_fn,
+}
+
+sized_struct!(bespoke_train_callbacks { reserved, user_data, progress, velocity, vjp });
+
+/// Learns a theta. `config_json` is the document that the program takes as `--config`; it names
+/// the model card: `{"model": "digits.json", "family": "rk2", "steps": 5}`. Unknown keys are
+/// errors. With the key `out` the theta is also written there. `callbacks` may be NULL.
+///
+/// With `"field": {"shape": [3, 64, 64], "classes": 10, "data_range": [-1, 1], "precision": "float32"}`
+/// in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
+///
+/// Where the progress callback stops the run, `*out` is the best theta so far.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_train(
+    config_json: *const c_char,
+    callbacks: *const bespoke_train_callbacks,
+    out: *mut *mut bespoke_theta,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe { create(out, || train(text("config_json", config_json)?, callbacks)) }
+}
+
+/// # Safety
+/// `callbacks` is NULL or a struct that starts with its size, of callbacks that may be called.
+unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) -> Result<bespoke_theta> {
+    let config: TrainConfig = document::parse(config_json, "config_json")?;
+    // SAFETY: by this function's contract.
+    let callbacks = (!callbacks.is_null()).then(|| unsafe { structs::read("callbacks", callbacks) }).transpose()?;
+    let mut observer = |progress: &Progress| {
+        let Some((function, callbacks)) = callbacks.and_then(|c| Some((c.progress?, c))) else {
+            return ControlFlow::Continue(());
+        };
+        // SAFETY: by this function's contract.
+        match unsafe { function(callbacks.user_data, &report(progress)) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    };
+    let outcome = match (&config.field, callbacks) {
+        (Some(description), Some(callbacks)) => {
+            train_field(&config, &host_field(description, callbacks)?, &mut observer)
+        }
+        _ => train_config(&config, &mut observer),
+    };
+    bespoke_theta::new(outcome?.theta)
+}
+
+/// The host's functions as a field. Their contract is that of [`train`].
+fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> Result<Given<'static>> {
+    let elements = description.validate()?;
+    let velocity = callbacks.velocity.ok_or_else(|| Error::invalid("callbacks.velocity", "NULL", "a function"))?;
+    let user_data = callbacks.user_data;
+    let shape: Vec<i64> = std::iter::once(0).chain(description.shape.iter().map(|n| *n as i64)).collect();
+    let shape_of = move |batch: usize| {
+        let mut shape = shape.clone();
+        shape[0] = batch as i64;
+        shape
+    };
+    let of_vjp = shape_of.clone();
+    Ok(Given {
+        elements,
+        accuracy: description.precision.accuracy(),
+        evaluate: Box::new(move |times, x, classes, u| {
+            let mut shape = shape_of(x.batch());
+            let (t, x, classes) = inputs(times, x, classes, &mut shape);
+            let mut u = describe_mut(u, &mut shape);
+            // SAFETY: by the contract of `train`; the tensors describe live memory of their shape.
+            answered("velocity", || unsafe { velocity(user_data, &t, &x, pointer(&classes), &mut u) })
+        }),
+        pull_back: callbacks.vjp.map(|vjp| {
+            let pull_back: Box<PullBack<'static>> = Box::new(move |times, x, classes, w, by_x, by_t| {
+                let mut shape = of_vjp(x.batch());
+                let (t, x, classes) = inputs(times, x, classes, &mut shape);
+                let w = describe(w.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
+                let mut by_x = describe_mut(by_x, &mut shape);
+                let mut by_t = describe_mut(by_t, &mut shape[..1]);
+                // SAFETY: as above.
+                answered("vjp", || unsafe { vjp(user_data, &t, &x, pointer(&classes), &w, &mut by_x, &mut by_t) })
+            });
+            pull_back
+        }),
+    })
+}
+
+/// What every callback of a field is given; it is told not to write through it.
+fn inputs(times: &[f32], x: &Host<f32>, classes: &[i64], shape: &mut [i64]) -> (DLTensor, DLTensor, Option<DLTensor>) {
+    let t = describe(times.as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), 1);
+    let x = describe(x.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
+    let int64 = DLDataType { code: DL_INT, bits: 64, lanes: 1 };
+    let classes =
+        (!classes.is_empty()).then(|| DLTensor { data: classes.as_ptr().cast_mut().cast(), dtype: int64, ..t });
+    (t, x, classes)
+}
+
+fn describe_mut(tensor: &mut Host<f32>, shape: &mut [i64]) -> DLTensor {
+    describe(tensor.data_mut().as_mut_ptr(), Dtype::F32, shape.as_mut_ptr(), shape.len())
+}
+
+fn pointer(tensor: &Option<DLTensor>) -> *const DLTensor {
+    tensor.as_ref().map_or(null(), |tensor| tensor)
+}
+
+fn report(progress: &Progress) -> bespoke_train_progress {
+    bespoke_train_progress {
+        struct_size: size_of::<bespoke_train_progress>() as u32,
+        validated: progress.validated.into(),
+        iteration: progress.iteration as u64,
+        iterations: progress.iterations as u64,
+        loss: progress.loss,
+        validation_rmse: progress.validation.rmse,
+        validation_psnr: progress.validation.psnr,
+        best_rmse: progress.best.rmse,
+        best_psnr: progress.best.psnr,
+        forward: progress.evaluations.forward,
+        backward: progress.evaluations.backward,
+    }
+}

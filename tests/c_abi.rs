@@ -1,0 +1,98 @@
+//! The tests of the ABI in C and C++: plainly, under sanitizers and under valgrind.
+
+mod native;
+
+use bespoke::solvers::bespoke::Knots;
+use bespoke::theta::{Family, NsTable, Theta};
+use native::{Workshop, ring_card, root, succeed};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a program is built and run.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Plain,
+    /// AddressSanitizer with its leak check, and UndefinedBehaviorSanitizer.
+    Sanitized,
+    Valgrind,
+}
+
+struct Bench {
+    workshop: Workshop,
+    rk2: PathBuf,
+    ns: PathBuf,
+    card: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let workshop = Workshop::new();
+        let (rk2, ns) = (workshop.path("rk2.json"), workshop.path("ns.json"));
+        let midpoint = Theta::new(Family::Rk2(Knots::identity(4))).unwrap();
+        midpoint.save(&rk2).unwrap();
+        Theta::new(Family::Ns(NsTable::compile(&midpoint.tableau()))).unwrap().save(&ns).unwrap();
+        let card = ring_card(&workshop.path(""));
+        Self { workshop, rk2, ns, card }
+    }
+
+    fn run(&self, source: &str, arguments: &[&Path], mode: Mode) {
+        let include = root().join("tests/c");
+        let include = format!("-I{}", include.display());
+        let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+        let mut flags = vec![include.as_str()];
+        if mode == Mode::Sanitized {
+            flags.extend(sanitizers);
+        }
+        let program = self.workshop.build(source, &flags);
+        let mut command = match mode {
+            Mode::Valgrind => {
+                let mut command = Command::new("valgrind");
+                command.args([
+                    "--quiet",
+                    "--error-exitcode=9",
+                    "--leak-check=full",
+                    "--errors-for-leak-kinds=definite",
+                ]);
+                command.args(["--show-leak-kinds=definite", "--fair-sched=yes"]);
+                command.arg(program);
+                command
+            }
+            Mode::Plain | Mode::Sanitized => Command::new(program),
+        };
+        command.args(arguments).env("ASAN_OPTIONS", "detect_leaks=1");
+        assert_eq!(succeed(command), "ok\n");
+    }
+
+    fn all(&self, mode: Mode) {
+        let folder = self.workshop.path("");
+        let card = Path::new(&self.card);
+        self.run("tests/c/abi.c", &[&self.rk2, &self.ns, card, &folder], mode);
+        self.run("tests/c/threads.c", &[&self.ns], mode);
+        self.run("tests/cpp/abi.cpp", &[&self.rk2, card], mode);
+    }
+}
+
+#[test]
+fn the_programs_pass() {
+    Bench::new().all(Mode::Plain);
+}
+
+// libtorch's own start-up is not clean under these, and the code under test is the same in both builds.
+#[cfg(not(feature = "torch"))]
+#[test]
+fn the_programs_pass_under_address_and_undefined_behaviour_sanitizers() {
+    Bench::new().all(Mode::Sanitized);
+}
+
+#[cfg(not(feature = "torch"))]
+#[test]
+fn the_programs_pass_under_valgrind_without_a_leak() {
+    Bench::new().all(Mode::Valgrind);
+}
+
+#[test]
+fn the_header_gives_way_to_the_official_dlpack() {
+    let workshop = Workshop::new();
+    let include = format!("-I{}", root().join("tests/c").display());
+    succeed(Command::new(workshop.build("tests/c/dlpack_first.c", &[&include])));
+}

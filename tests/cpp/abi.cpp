@@ -1,0 +1,150 @@
+// bespoke.hpp: owners, exceptions, callables.
+//
+//     abi THETA CARD
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+
+#include "bespoke.h"
+#include "bespoke.hpp"
+#include "bespoke.hpp"
+
+#define CHECK(condition)                                                          \
+    do {                                                                          \
+        if (!(condition)) {                                                       \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);  \
+            std::exit(1);                                                         \
+        }                                                                         \
+    } while (0)
+
+using bespoke::tensor_view;
+
+struct out_of_luck {
+    int number;
+};
+
+static auto decay = [](tensor_view<const float>, auto x, auto u) {
+    for (std::size_t i = 0; i < x.size(); i++) u[i] = -x[i];
+};
+
+template <class Call>
+static bespoke_status status_of(Call &&call) {
+    try {
+        call();
+        return BESPOKE_OK;
+    } catch (const bespoke::error &failure) {
+        CHECK(std::strlen(failure.what()) > 0);
+        CHECK(std::strcmp(failure.status_name(), bespoke_status_name(failure.status())) == 0);
+        return failure.status();
+    }
+}
+
+static void exceptions(const bespoke::theta &theta) {
+    bespoke::sampler sampler(theta);
+    float numbers[2] = {1.0f, 2.0f};
+    tensor_view<float> x(numbers, {1, 2});
+    int calls = 0;
+    auto throws = [&](auto, auto, auto) {
+        calls++;
+        throw out_of_luck{calls};
+    };
+    bool caught = false;
+    try {
+        sampler.sample(theta, x, throws);
+    } catch (const out_of_luck &thrown) {
+        caught = thrown.number == 1;
+    }
+    CHECK(caught && calls == 1 && numbers[0] == 1.0f && numbers[1] == 2.0f);
+    CHECK(status_of([&] { bespoke::theta::load("/does/not/exist"); }) == BESPOKE_ERROR_IO);
+    CHECK(status_of([&] { sampler.step(theta, 77, x, decay); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([&] { sampler.sample(theta, x, [](auto, auto, auto u) { u[0] = NAN; }); }) == BESPOKE_ERROR_NON_FINITE);
+    sampler.sample(theta, x, decay);
+    CHECK(numbers[0] == 0.390625f && numbers[1] == 0.78125f);
+}
+
+static void views(const bespoke::theta &theta) {
+    bespoke::sampler sampler(theta);
+    // Every other number of a row, in doubles, out of place.
+    double numbers[8] = {1, -9, 2, -9, 3, -9, 4, -9}, ends[4] = {};
+    tensor_view<const double> x0(numbers, {2, 2}, {4, 2});
+    tensor_view<double> x1(ends, {2, 2});
+    sampler.sample(theta, x0, x1, decay);
+    for (int i = 0; i < 4; i++) CHECK(std::fabs(ends[i] - (i + 1) * ends[0]) < 1e-12 && numbers[2 * i] == i + 1);
+    static_assert(std::is_convertible_v<tensor_view<float>, tensor_view<const float>>, "what writes also reads");
+    static_assert(!std::is_convertible_v<tensor_view<const float>, tensor_view<float>>, "and not the other way");
+    bool refused = false;
+    try {
+        tensor_view<const float> wrong(x1.dl());
+    } catch (const std::invalid_argument &) {
+        refused = true;
+    }
+    CHECK(refused);
+}
+
+static void driving(const bespoke::theta &theta) {
+    bespoke::sampler sampler(theta);
+    float numbers[4] = {1.0f, 2.0f, 3.0f, 4.0f}, same[4], u[4], end[4];
+    std::memcpy(same, numbers, sizeof same);
+    sampler.start(tensor_view<float>(numbers, {2, 2}));
+    CHECK(sampler.batch() == 2);
+    unsigned evaluations = 0;
+    while (auto asked = sampler.query<float>()) {
+        tensor_view<float> velocity(u, {2, 2});
+        decay(asked->t, asked->x, velocity);
+        sampler.update(velocity);
+        evaluations++;
+    }
+    CHECK(evaluations == theta.nfe() && sampler.row(1).evaluations == theta.nfe());
+    sampler.finish(tensor_view<float>(end, {2, 2}));
+    for (std::uint32_t step = 0; step < theta.steps(); step++)
+        sampler.step(theta, step, tensor_view<float>(same, {2, 2}), decay);
+    CHECK(std::memcmp(end, same, sizeof same) == 0);
+    CHECK(theta.stage(0).t == 0.0);
+}
+
+static void training(const std::string &card) {
+    const auto model = bespoke::model::open(card);
+    CHECK(model.info().ndim == 1);
+    bespoke::train_callbacks callbacks;
+    unsigned told = 0;
+    callbacks.progress = [&](const bespoke_train_progress &progress) { return ++told, progress.iteration < 2; };
+    callbacks.velocity = [&](auto t, auto x, const std::int64_t *classes, auto u) {
+        CHECK(classes == nullptr);
+        model.velocity(t, x, u);
+    };
+    const std::string config = "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"validation\": 20}";
+    const auto theta = bespoke::train(config, callbacks);
+    CHECK(told == 3 && theta.nfe() == 4);
+
+    callbacks.velocity = [](auto, auto, const std::int64_t *, auto) { throw out_of_luck{7}; };
+    bool caught = false;
+    try {
+        bespoke::train(config, callbacks);
+    } catch (const out_of_luck &thrown) {
+        caught = thrown.number == 7;
+    }
+    CHECK(caught);
+    callbacks.velocity = [&](auto t, auto x, const std::int64_t *, auto u) { model.velocity(t, x, u); };
+    callbacks.progress = [](const bespoke_train_progress &) -> bool { throw out_of_luck{8}; };
+    caught = false;
+    try {
+        bespoke::train(config, callbacks);
+    } catch (const out_of_luck &thrown) {
+        caught = thrown.number == 8;
+    }
+    CHECK(caught);
+}
+
+int main(int count, char **arguments) {
+    if (count != 3) return 2;
+    const auto theta = bespoke::theta::load(arguments[1]);
+    exceptions(theta);
+    views(theta);
+    driving(theta);
+    training(arguments[2]);
+    std::puts("ok");
+    return 0;
+}
