@@ -62,7 +62,7 @@ fn read_json(path: &Path) -> Value {
 fn evaluate(folder: &Folder, solvers: &[&str], arguments: &[&str]) -> Vec<Value> {
     let out = folder.name("eval.json");
     let mut command = bespoke(&["eval", "--model", &card(), "--count", "20", "--json", &out]);
-    solvers.iter().for_each(|solver| drop(command.args(["--solver", solver])));
+    command.args(solvers.iter().flat_map(|solver| ["--solver", solver]));
     command.args(arguments).assert().success();
     read_json(Path::new(&out))["results"].as_array().unwrap().clone()
 }
@@ -107,7 +107,8 @@ fn the_documents_table_is_the_list() {
         .iter()
         .map(|s| format!("| `{}` | {} | {} | {} | {} | {} |", s.name, s.order, s.nfe, s.grid, s.description, s.source))
         .collect();
-    let found: Vec<&str> = document.lines().skip_while(|line| !rows.contains(&(*line).to_owned())).take(rows.len()).collect();
+    let found: Vec<&str> =
+        document.lines().skip_while(|line| !rows.contains(&(*line).to_owned())).take(rows.len()).collect();
     assert_eq!(found, rows, "the table of docs/solvers.md should be\n{}\n", rows.join("\n"));
 }
 
@@ -154,7 +155,8 @@ fn a_compiled_solver_is_the_solver() {
 #[test]
 fn a_ladder_serves_the_greatest_nfe_that_fits() {
     let folder = Folder::new();
-    let thetas = ["midpoint@8", "midpoint@4", "dpm++2m@6"].map(|solver| folder.compile(solver, &format!("{solver}.json")));
+    let thetas =
+        ["midpoint@8", "midpoint@4", "dpm++2m@6"].map(|solver| folder.compile(solver, &format!("{solver}.json")));
     let ladder = folder.name("ladder.json");
     bespoke(&["ladder"]).args(&thetas).args(["--out", &ladder]).assert().success().stderr(contains("nfe 4, 6, 8"));
     let rungs: Vec<String> = [4, 5, 7, 100].iter().map(|nfe| format!("{ladder}@{nfe}")).collect();
