@@ -1,31 +1,36 @@
 //! Samples in host memory, in any of four dtypes.
 
-use super::{Operand, PerRow, Tensor, Update};
+use super::{Crew, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Numbers per block: the accumulators of all outputs stay in the first-level cache.
 const BLOCK: usize = 512;
 
-/// From this many numbers on, an update is worth handing to other threads.
-const PARALLEL: usize = 1 << 18;
+/// From this many numbers on, an operation is worth handing to other threads.
+const PARALLEL: usize = 1 << 16;
 
 /// Updates of one stage at most: next state, base, kept velocity.
 pub(crate) const MAX_UPDATES: usize = 3;
 
+/// Sources that are summed in one pass.
+const PASS: usize = 4;
+
 /// A dtype that host memory can hold, with the type its sums are accumulated in.
+///
+/// All loops are inlined into their caller, so that one compiled for wider vectors gets them in all
+/// of it. No sum is fused or reordered: every machine gives the same bits.
 pub trait Element: Copy + Send + Sync + Default + 'static {
     /// f32, or f64 for f64.
     type Accumulator: Copy + Default + Send + Sync;
 
-    /// `accumulator = coefficient * source`.
-    fn begin(accumulator: &mut [Self::Accumulator], coefficient: f64, source: &[Self]);
-
-    /// `accumulator += coefficient * source`.
-    fn add(accumulator: &mut [Self::Accumulator], coefficient: f64, source: &[Self]);
+    /// `accumulator = sum_j coefficient_j * source_j`, or `+=` where it is not `fresh`; at most
+    /// [`PASS`] terms, summed in their order.
+    fn combine(accumulator: &mut [Self::Accumulator], terms: &[(f64, &[Self])], fresh: bool);
 
     /// Rounds the accumulator into `out`.
     fn store(accumulator: &[Self::Accumulator], out: &mut [Self]);
@@ -40,33 +45,74 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn from_f64(value: f64) -> Self;
 }
 
+/// [`Element::combine`] for a number of terms that the compiler knows.
+macro_rules! pass {
+    ($terms:ident, $accumulator:ident, $fresh:ident, $float:ty, $widen:expr, $($j:literal),+) => {{
+        let length = $accumulator.len();
+        let c = [$($terms[$j].0 as $float),+];
+        let s = [$(&$terms[$j].1[..length]),+];
+        if $fresh {
+            for i in 0..length {
+                let mut sum = c[0] * $widen(s[0][i]);
+                for j in 1..c.len() {
+                    sum += c[j] * $widen(s[j][i]);
+                }
+                $accumulator[i] = sum;
+            }
+        } else {
+            for i in 0..length {
+                let mut sum = $accumulator[i];
+                for j in 0..c.len() {
+                    sum += c[j] * $widen(s[j][i]);
+                }
+                $accumulator[i] = sum;
+            }
+        }
+    }};
+}
+
+macro_rules! combine {
+    ($float:ty, $widen:expr) => {
+        #[inline(always)]
+        fn combine(accumulator: &mut [$float], terms: &[(f64, &[Self])], fresh: bool) {
+            match terms.len() {
+                1 => pass!(terms, accumulator, fresh, $float, $widen, 0),
+                2 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1),
+                3 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2),
+                _ => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2, 3),
+            }
+        }
+    };
+}
+
+/// A float whose magnitude has the bits of infinity or more is an infinity or NaN.
+macro_rules! finite {
+    ($bits:ty, $infinity:expr) => {
+        #[inline(always)]
+        fn finite(values: &[Self]) -> bool {
+            // No early exit: the loop vectorises, and values are finite but for failures.
+            let mut largest: $bits = 0;
+            for value in values {
+                largest = largest.max(value.to_bits() & (<$bits>::MAX >> 1));
+            }
+            largest < $infinity
+        }
+    };
+}
+
 macro_rules! native_element {
-    ($float:ty) => {
+    ($float:ty, $bits:ty, $infinity:expr) => {
         impl Element for $float {
             type Accumulator = $float;
 
-            #[inline]
-            fn begin(accumulator: &mut [$float], coefficient: f64, source: &[Self]) {
-                let c = coefficient as $float;
-                accumulator.iter_mut().zip(source).for_each(|(a, x)| *a = c * x);
-            }
+            combine!($float, |x: $float| x);
 
-            #[inline]
-            fn add(accumulator: &mut [$float], coefficient: f64, source: &[Self]) {
-                let c = coefficient as $float;
-                accumulator.iter_mut().zip(source).for_each(|(a, x)| *a += c * x);
-            }
-
-            #[inline]
+            #[inline(always)]
             fn store(accumulator: &[$float], out: &mut [Self]) {
                 out.copy_from_slice(&accumulator[..out.len()]);
             }
 
-            #[inline]
-            fn finite(values: &[Self]) -> bool {
-                // No early exit: the loop vectorises, and values are finite but for failures.
-                values.iter().fold(true, |all, x| all & x.is_finite())
-            }
+            finite!($bits, $infinity);
 
             fn to_f64(self) -> f64 {
                 f64::from(self)
@@ -79,52 +125,67 @@ macro_rules! native_element {
     };
 }
 
-macro_rules! half_element {
-    ($half:ty, $exponent:expr) => {
-        impl Element for $half {
-            type Accumulator = f32;
+native_element!(f32, u32, 0x7f80_0000);
+native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-            #[inline]
-            fn begin(accumulator: &mut [f32], coefficient: f64, source: &[Self]) {
-                source.convert_to_f32_slice(&mut accumulator[..source.len()]);
-                let c = coefficient as f32;
-                accumulator[..source.len()].iter_mut().for_each(|a| *a *= c);
-            }
+impl Element for bf16 {
+    type Accumulator = f32;
 
-            #[inline]
-            fn add(accumulator: &mut [f32], coefficient: f64, source: &[Self]) {
-                let mut wide = [0.0f32; BLOCK];
-                source.convert_to_f32_slice(&mut wide[..source.len()]);
-                f32::add(accumulator, coefficient, &wide[..source.len()]);
-            }
+    // bf16 is the upper half of an f32.
+    combine!(f32, |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16));
 
-            #[inline]
-            fn store(accumulator: &[f32], out: &mut [Self]) {
-                let length = out.len();
-                out.convert_from_f32_slice(&accumulator[..length]);
-            }
-
-            #[inline]
-            fn finite(values: &[Self]) -> bool {
-                // All exponent bits set is how a half writes NaN and infinity.
-                values.iter().fold(true, |all, x| all & (x.to_bits() & $exponent != $exponent))
-            }
-
-            fn to_f64(self) -> f64 {
-                <$half>::to_f64(self)
-            }
-
-            fn from_f64(value: f64) -> Self {
-                <$half>::from_f64(value)
-            }
+    /// To the nearest, ties to even; a NaN stays one.
+    #[inline(always)]
+    fn store(accumulator: &[f32], out: &mut [Self]) {
+        for (out, x) in out.iter_mut().zip(accumulator) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+            let quiet = (bits >> 16) | 0x40;
+            *out = bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16);
         }
-    };
+    }
+
+    finite!(u16, 0x7f80);
+
+    fn to_f64(self) -> f64 {
+        bf16::to_f64(self)
+    }
+
+    fn from_f64(value: f64) -> Self {
+        bf16::from_f64(value)
+    }
 }
 
-native_element!(f32);
-native_element!(f64);
-half_element!(f16, 0x7c00);
-half_element!(bf16, 0x7f80);
+impl Element for f16 {
+    type Accumulator = f32;
+
+    /// The processor's own conversions, which the crate `half` picks at run time, work on slices.
+    #[inline(always)]
+    fn combine(accumulator: &mut [f32], terms: &[(f64, &[Self])], fresh: bool) {
+        let mut wide = [0.0f32; BLOCK];
+        let wide = &mut wide[..accumulator.len()];
+        for (j, (coefficient, source)) in terms.iter().enumerate() {
+            source[..wide.len()].convert_to_f32_slice(wide);
+            f32::combine(accumulator, &[(*coefficient, &*wide)], fresh && j == 0);
+        }
+    }
+
+    #[inline(always)]
+    fn store(accumulator: &[f32], out: &mut [Self]) {
+        let length = out.len();
+        out.convert_from_f32_slice(&accumulator[..length]);
+    }
+
+    finite!(u16, 0x7c00);
+
+    fn to_f64(self) -> f64 {
+        f16::to_f64(self)
+    }
+
+    fn from_f64(value: f64) -> Self {
+        f16::from_f64(value)
+    }
+}
 
 /// A batch in host memory: `batch * elements` numbers, sample after sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -246,41 +307,120 @@ struct Blocks<'a, E> {
     updates: &'a [Update],
 }
 
-// SAFETY: a `Blocks` is only used through `run` on disjoint ranges, see there.
+/// What a block is computed in: one for each update.
+type Accumulators<E> = [[<E as Element>::Accumulator; BLOCK]; MAX_UPDATES];
+
+// SAFETY: a `Blocks` is only used through `dispatch` on disjoint ranges, see there.
 unsafe impl<E: Element> Sync for Blocks<'_, E> {}
 
 impl<E: Element> Blocks<'_, E> {
-    /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them.
+    /// What `operand` holds in `range`.
+    ///
+    /// # Safety
+    /// `range` lies inside every buffer, and no other thread writes it meanwhile.
+    #[inline(always)]
+    unsafe fn source(&self, operand: Operand, range: &Range<usize>) -> &[E] {
+        match operand {
+            Operand::Velocity => &self.velocity[range.clone()],
+            // SAFETY: by this function's contract.
+            Operand::Buffer(i) => unsafe {
+                std::slice::from_raw_parts(self.buffers[i].add(range.start), range.len())
+            },
+        }
+    }
+
+    /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them; says whether the
+    /// velocity is finite there.
     ///
     /// # Safety
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
-    unsafe fn run(&self, range: Range<usize>) -> bool {
+    #[inline(always)]
+    unsafe fn run(&self, range: Range<usize>, accumulators: &mut Accumulators<E>) -> bool {
         let length = range.len();
-        let mut accumulators = [[E::Accumulator::default(); BLOCK]; MAX_UPDATES];
-        let velocity = &self.velocity[range.clone()];
-        for (update, accumulator) in self.updates.iter().zip(&mut accumulators) {
-            let accumulator = &mut accumulator[..length];
-            for (j, (operand, coefficient)) in update.terms.iter().enumerate() {
-                let source = match operand {
-                    Operand::Velocity => velocity,
-                    // SAFETY: in bounds and unshared by this function's contract.
-                    Operand::Buffer(i) => unsafe {
-                        std::slice::from_raw_parts(self.buffers[*i].add(range.start), length)
-                    },
-                };
-                if j == 0 {
-                    E::begin(accumulator, *coefficient, source);
-                } else {
-                    E::add(accumulator, *coefficient, source);
+        for (update, accumulator) in self.updates.iter().zip(accumulators.iter_mut()) {
+            for (pass, terms) in update.terms.chunks(PASS).enumerate() {
+                let mut sources: [(f64, &[E]); PASS] = [(0.0, &[]); PASS];
+                for (source, (operand, coefficient)) in sources.iter_mut().zip(terms) {
+                    // SAFETY: by this function's contract.
+                    *source = (*coefficient, unsafe { self.source(*operand, &range) });
                 }
+                E::combine(&mut accumulator[..length], &sources[..terms.len()], pass == 0);
             }
         }
-        for (update, accumulator) in self.updates.iter().zip(&accumulators) {
+        let finite = E::finite(&self.velocity[range.clone()]);
+        for (update, accumulator) in self.updates.iter().zip(accumulators.iter()) {
             // SAFETY: as above, and every operand has been read.
             let out = unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), length) };
             E::store(&accumulator[..length], out);
         }
-        E::finite(velocity)
+        finite
+    }
+
+    /// Asks for the memory of the block at `at`, before its turn: with many buffers the processor
+    /// does not guess that by itself.
+    #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for update in self.updates {
+            let operands = update.terms.iter().map(|(operand, _)| match operand {
+                Operand::Velocity => self.velocity.as_ptr(),
+                Operand::Buffer(i) => self.buffers[*i].cast_const(),
+            });
+            for pointer in operands {
+                let mut offset = 0;
+                while offset < BLOCK * size_of::<E>() {
+                    let line = pointer.wrapping_add(at).cast::<i8>().wrapping_add(offset);
+                    // SAFETY: a prefetch reads nothing and may go anywhere.
+                    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line) };
+                    offset += 64;
+                }
+            }
+        }
+    }
+
+    /// [`Blocks::run`] on all blocks of `range`.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    #[inline(always)]
+    unsafe fn sweep(&self, range: Range<usize>) -> bool {
+        let mut accumulators = [[E::Accumulator::default(); BLOCK]; MAX_UPDATES];
+        let far = range.len() >= PARALLEL;
+        let (mut finite, mut at) = (true, range.start);
+        while at < range.end {
+            if far {
+                self.prefetch(at + BLOCK);
+            }
+            // SAFETY: by this function's contract.
+            finite &= unsafe { self.run(at..(at + BLOCK).min(range.end), &mut accumulators) };
+            at += BLOCK;
+        }
+        finite
+    }
+
+    /// [`Blocks::sweep`] with vectors of 256 bits.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`], on a processor with AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn sweep_avx2(&self, range: Range<usize>) -> bool {
+        // SAFETY: by this function's contract.
+        unsafe { self.sweep(range) }
+    }
+
+    /// [`Blocks::sweep`] as this processor does it best.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    unsafe fn dispatch(&self, range: Range<usize>) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: by this function's contract, and the feature is there.
+            return unsafe { self.sweep_avx2(range) };
+        }
+        // SAFETY: by this function's contract.
+        unsafe { self.sweep(range) }
     }
 }
 
@@ -308,6 +448,7 @@ impl<E: Element> Tensor for Host<E> {
         velocity: HostView<'_, E>,
         rows: Range<usize>,
         updates: &[Update],
+        crew: Option<&Crew>,
     ) -> Result<bool> {
         let elements = velocity.elements;
         let range = rows.start * elements..rows.end * elements;
@@ -341,24 +482,19 @@ impl<E: Element> Tensor for Host<E> {
             *pointer = buffer.data.as_mut_ptr();
         }
         let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates };
-        let run = |start: usize, end: usize| {
-            (start..end).step_by(BLOCK).fold(true, |finite, at| {
-                // SAFETY: inside all buffers (checked above); the ranges of a call do not overlap.
-                finite & unsafe { blocks.run(at..(at + BLOCK).min(end)) }
-            })
+        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
+            // SAFETY: inside all buffers, checked above.
+            return Ok(unsafe { blocks.dispatch(range) });
         };
-        if range.len() < PARALLEL || rayon::current_num_threads() == 1 {
-            return Ok(run(range.start, range.end));
-        }
-        let share = range.len().div_ceil(rayon::current_num_threads()).next_multiple_of(BLOCK);
-        let parts = range.len().div_ceil(share);
-        Ok((0..parts)
-            .into_par_iter()
-            .map(|part| {
-                let start = range.start + part * share;
-                run(start, (start + share).min(range.end))
-            })
-            .reduce(|| true, |a, b| a & b))
+        let share = range.len().div_ceil(crew.size()).next_multiple_of(BLOCK);
+        let finite = AtomicBool::new(true);
+        crew.run(&|part| {
+            let start = (range.start + part * share).min(range.end);
+            // SAFETY: inside all buffers, and the shares do not overlap.
+            let own = unsafe { blocks.dispatch(start..(start + share).min(range.end)) };
+            finite.fetch_and(own, Ordering::Relaxed);
+        });
+        Ok(finite.into_inner())
     }
 
     fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
@@ -391,14 +527,10 @@ impl<E: Element> Tensor for Host<E> {
             let mut accumulator = [E::Accumulator::default(); BLOCK];
             for (block, out) in out.chunks_mut(BLOCK).enumerate() {
                 let accumulator = &mut accumulator[..out.len()];
+                let start = row * elements + block * BLOCK;
                 for (j, (coefficient, tensor)) in terms.iter().enumerate() {
-                    let start = row * elements + block * BLOCK;
                     let source = &tensor.data[start..start + out.len()];
-                    if j == 0 {
-                        E::begin(accumulator, coefficient.at(row), source);
-                    } else {
-                        E::add(accumulator, coefficient.at(row), source);
-                    }
+                    E::combine(accumulator, &[(coefficient.at(row), source)], j == 0);
                 }
                 E::store(accumulator, out);
             }
