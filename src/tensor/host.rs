@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Numbers per block: the accumulators of all outputs stay in the first-level cache.
-const BLOCK: usize = 512;
+const BLOCK: usize = 1024;
 
 /// From this many numbers on, an operation is worth handing to other threads.
 const PARALLEL: usize = 1 << 16;
@@ -31,6 +31,10 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     /// `accumulator = sum_j coefficient_j * source_j`, or `+=` where it is not `fresh`; at most
     /// [`PASS`] terms, summed in their order.
     fn combine(accumulator: &mut [Self::Accumulator], terms: &[(f64, &[Self])], fresh: bool);
+
+    /// `out = own * out + sum_j coefficient_j * source_j`, without the first where there is no
+    /// `own`; at most [`PASS`] terms, `own` first, each number rounded once.
+    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]);
 
     /// Rounds the accumulator into `out`.
     fn store(accumulator: &[Self::Accumulator], out: &mut [Self]);
@@ -85,6 +89,52 @@ macro_rules! combine {
     };
 }
 
+/// [`Element::write`] for a number of terms that the compiler knows.
+macro_rules! write_pass {
+    ($terms:ident, $out:ident, $own:ident, $float:ty, $widen:expr, $narrow:expr, $($j:literal),*) => {{
+        let length = $out.len();
+        let c: [$float; 0 $(+ {let _ = $j; 1})*] = [$($terms[$j].0 as $float),*];
+        let s: [&[Self]; 0 $(+ {let _ = $j; 1})*] = [$(&$terms[$j].1[..length]),*];
+        match $own {
+            Some(own) => {
+                let own = own as $float;
+                for i in 0..length {
+                    let mut sum = own * $widen($out[i]);
+                    for j in 0..c.len() {
+                        sum += c[j] * $widen(s[j][i]);
+                    }
+                    $out[i] = $narrow(sum);
+                }
+            }
+            None => {
+                for i in 0..length {
+                    // Neutral in every sum, and gone in the compiled loop.
+                    let mut sum: $float = -0.0;
+                    for j in 0..c.len() {
+                        sum += c[j] * $widen(s[j][i]);
+                    }
+                    $out[i] = $narrow(sum);
+                }
+            }
+        }
+    }};
+}
+
+macro_rules! write {
+    ($float:ty, $widen:expr, $narrow:expr) => {
+        #[inline(always)]
+        fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
+            match terms.len() {
+                0 => write_pass!(terms, out, own, $float, $widen, $narrow,),
+                1 => write_pass!(terms, out, own, $float, $widen, $narrow, 0),
+                2 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1),
+                3 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2),
+                _ => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2, 3),
+            }
+        }
+    };
+}
+
 /// A float whose magnitude has the bits of infinity or more is an infinity or NaN.
 macro_rules! finite {
     ($bits:ty, $infinity:expr) => {
@@ -106,6 +156,7 @@ macro_rules! native_element {
             type Accumulator = $float;
 
             combine!($float, |x: $float| x);
+            write!($float, |x: $float| x, |x: $float| x);
 
             #[inline(always)]
             fn store(accumulator: &[$float], out: &mut [Self]) {
@@ -128,21 +179,30 @@ macro_rules! native_element {
 native_element!(f32, u32, 0x7f80_0000);
 native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
+/// bf16 is the upper half of an f32.
+#[inline(always)]
+fn widen_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// To the nearest, ties to even; a NaN stays one.
+#[inline(always)]
+fn narrow_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+}
+
 impl Element for bf16 {
     type Accumulator = f32;
 
-    // bf16 is the upper half of an f32.
-    combine!(f32, |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16));
+    combine!(f32, widen_bf16);
+    write!(f32, widen_bf16, narrow_bf16);
 
-    /// To the nearest, ties to even; a NaN stays one.
     #[inline(always)]
     fn store(accumulator: &[f32], out: &mut [Self]) {
-        for (out, x) in out.iter_mut().zip(accumulator) {
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-            let quiet = (bits >> 16) | 0x40;
-            *out = bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16);
-        }
+        out.iter_mut().zip(accumulator).for_each(|(out, x)| *out = narrow_bf16(*x));
     }
 
     finite!(u16, 0x7f80);
@@ -168,6 +228,19 @@ impl Element for f16 {
             source[..wide.len()].convert_to_f32_slice(wide);
             f32::combine(accumulator, &[(*coefficient, &*wide)], fresh && j == 0);
         }
+    }
+
+    #[inline(always)]
+    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
+        let mut sum = [0.0f32; BLOCK];
+        let sum = &mut sum[..out.len()];
+        if let Some(own) = own {
+            Self::combine(sum, &[(own, &*out)], true);
+        }
+        if own.is_none() || !terms.is_empty() {
+            Self::combine(sum, terms, own.is_none());
+        }
+        Self::store(sum, out);
     }
 
     #[inline(always)]
@@ -305,10 +378,33 @@ struct Blocks<'a, E> {
     buffers: &'a [*mut E],
     velocity: &'a [E],
     updates: &'a [Update],
+    /// For each update, whether it goes without an accumulator.
+    direct: [Option<Direct>; MAX_UPDATES],
 }
 
-/// What a block is computed in: one for each update.
-type Accumulators<E> = [[<E as Element>::Accumulator; BLOCK]; MAX_UPDATES];
+/// How an update can be written at once, with no accumulator in between.
+#[derive(Clone, Copy, PartialEq)]
+enum Direct {
+    /// Nothing reads what it writes.
+    Fresh,
+    /// It alone reads what it writes, as its first term.
+    InPlace,
+}
+
+impl Direct {
+    /// How `update` can be written, or `None` where others of `updates` read what it overwrites, or
+    /// it is a sum of several passes in a dtype that would round it after each.
+    fn of<E: Element>(update: &Update, updates: &[Update]) -> Option<Self> {
+        let reads = |terms: &[(Operand, f64)]| terms.iter().any(|(operand, _)| *operand == Operand::Buffer(update.out));
+        let (first, rest) = update.terms.split_first()?;
+        let wide = size_of::<E>() == size_of::<E::Accumulator>();
+        let others = updates.iter().any(|other| other.out != update.out && reads(&other.terms));
+        if others || reads(rest) || !(wide || rest.len() < PASS) {
+            return None;
+        }
+        Some(if first.0 == Operand::Buffer(update.out) { Direct::InPlace } else { Direct::Fresh })
+    }
+}
 
 // SAFETY: a `Blocks` is only used through `dispatch` on disjoint ranges, see there.
 unsafe impl<E: Element> Sync for Blocks<'_, E> {}
@@ -330,50 +426,81 @@ impl<E: Element> Blocks<'_, E> {
     }
 
     /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them; says whether the
-    /// velocity is finite there.
+    /// velocity is finite there. `ACCUMULATOR` is [`BLOCK`], or 0 where all updates are direct.
     ///
     /// # Safety
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
     #[inline(always)]
-    unsafe fn run(&self, range: Range<usize>, accumulators: &mut Accumulators<E>) -> bool {
+    unsafe fn run<const ACCUMULATOR: usize>(
+        &self,
+        range: Range<usize>,
+        accumulators: &mut [[E::Accumulator; ACCUMULATOR]; MAX_UPDATES],
+    ) -> bool {
         let length = range.len();
-        for (update, accumulator) in self.updates.iter().zip(accumulators.iter_mut()) {
+        for (i, update) in self.updates.iter().enumerate() {
+            if let Some(direct) = self.direct[i] {
+                // SAFETY: by this function's contract; nothing else of this block reads what is written.
+                unsafe { self.write(update, direct, &range) };
+                continue;
+            }
             for (pass, terms) in update.terms.chunks(PASS).enumerate() {
-                let mut sources: [(f64, &[E]); PASS] = [(0.0, &[]); PASS];
-                for (source, (operand, coefficient)) in sources.iter_mut().zip(terms) {
-                    // SAFETY: by this function's contract.
-                    *source = (*coefficient, unsafe { self.source(*operand, &range) });
-                }
-                E::combine(&mut accumulator[..length], &sources[..terms.len()], pass == 0);
+                // SAFETY: by this function's contract.
+                let sources = unsafe { self.sources(terms, &range) };
+                E::combine(&mut accumulators[i][..length], &sources[..terms.len()], pass == 0);
             }
         }
-        let finite = E::finite(&self.velocity[range.clone()]);
-        for (update, accumulator) in self.updates.iter().zip(accumulators.iter()) {
-            // SAFETY: as above, and every operand has been read.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), length) };
-            E::store(&accumulator[..length], out);
+        for (i, update) in self.updates.iter().enumerate().filter(|(i, _)| self.direct[*i].is_none()) {
+            // SAFETY: by this function's contract, and every operand has been read.
+            E::store(&accumulators[i][..length], unsafe { self.out(update, &range) });
         }
-        finite
+        E::finite(&self.velocity[range])
     }
 
-    /// Asks for the memory of the block at `at`, before its turn: with many buffers the processor
-    /// does not guess that by itself.
+    /// What up to [`PASS`] terms read in `range`.
+    ///
+    /// # Safety
+    /// As [`Blocks::source`].
     #[inline(always)]
-    fn prefetch(&self, at: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for update in self.updates {
-            let operands = update.terms.iter().map(|(operand, _)| match operand {
-                Operand::Velocity => self.velocity.as_ptr(),
-                Operand::Buffer(i) => self.buffers[*i].cast_const(),
-            });
-            for pointer in operands {
-                let mut offset = 0;
-                while offset < BLOCK * size_of::<E>() {
-                    let line = pointer.wrapping_add(at).cast::<i8>().wrapping_add(offset);
-                    // SAFETY: a prefetch reads nothing and may go anywhere.
-                    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line) };
-                    offset += 64;
-                }
+    unsafe fn sources(&self, terms: &[(Operand, f64)], range: &Range<usize>) -> [(f64, &[E]); PASS] {
+        let mut sources: [(f64, &[E]); PASS] = [(0.0, &[]); PASS];
+        for (source, (operand, coefficient)) in sources.iter_mut().zip(terms) {
+            // SAFETY: by this function's contract.
+            *source = (*coefficient, unsafe { self.source(*operand, range) });
+        }
+        sources
+    }
+
+    /// # Safety
+    /// `range` lies inside every buffer, and nobody else has it.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)] // the buffers are raw memory
+    unsafe fn out(&self, update: &Update, range: &Range<usize>) -> &mut [E] {
+        // SAFETY: by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), range.len()) }
+    }
+
+    /// One update without an accumulator in between.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`], and `direct` is of `update`.
+    #[inline(always)]
+    unsafe fn write(&self, update: &Update, direct: Direct, range: &Range<usize>) {
+        // SAFETY: by this function's contract; the terms below are of other buffers.
+        let out = unsafe { self.out(update, range) };
+        let (mut own, terms) = match direct {
+            Direct::Fresh => (None, &update.terms[..]),
+            Direct::InPlace => (Some(update.terms[0].1), &update.terms[1..]),
+        };
+        let mut passes = terms.chunks(PASS);
+        let mut next = passes.next().unwrap_or_default();
+        loop {
+            // SAFETY: by this function's contract.
+            let sources = unsafe { self.sources(next, range) };
+            E::write(out, own, &sources[..next.len()]);
+            own = Some(1.0);
+            match passes.next() {
+                Some(terms) => next = terms,
+                None => return,
             }
         }
     }
@@ -383,14 +510,10 @@ impl<E: Element> Blocks<'_, E> {
     /// # Safety
     /// As [`Blocks::run`].
     #[inline(always)]
-    unsafe fn sweep(&self, range: Range<usize>) -> bool {
-        let mut accumulators = [[E::Accumulator::default(); BLOCK]; MAX_UPDATES];
-        let far = range.len() >= PARALLEL;
+    unsafe fn sweep<const ACCUMULATOR: usize>(&self, range: Range<usize>) -> bool {
+        let mut accumulators = [[E::Accumulator::default(); ACCUMULATOR]; MAX_UPDATES];
         let (mut finite, mut at) = (true, range.start);
         while at < range.end {
-            if far {
-                self.prefetch(at + BLOCK);
-            }
             // SAFETY: by this function's contract.
             finite &= unsafe { self.run(at..(at + BLOCK).min(range.end), &mut accumulators) };
             at += BLOCK;
@@ -398,7 +521,22 @@ impl<E: Element> Blocks<'_, E> {
         finite
     }
 
-    /// [`Blocks::sweep`] with vectors of 256 bits.
+    /// [`Blocks::sweep`], with accumulators where they are needed.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    #[inline(always)]
+    unsafe fn sweep_any(&self, range: Range<usize>) -> bool {
+        // SAFETY: by this function's contract.
+        unsafe {
+            match self.direct[..self.updates.len()].iter().all(Option::is_some) {
+                true => self.sweep::<0>(range),
+                false => self.sweep::<BLOCK>(range),
+            }
+        }
+    }
+
+    /// [`Blocks::sweep_any`] with vectors of 256 bits.
     ///
     /// # Safety
     /// As [`Blocks::run`], on a processor with AVX2.
@@ -406,10 +544,10 @@ impl<E: Element> Blocks<'_, E> {
     #[target_feature(enable = "avx2")]
     unsafe fn sweep_avx2(&self, range: Range<usize>) -> bool {
         // SAFETY: by this function's contract.
-        unsafe { self.sweep(range) }
+        unsafe { self.sweep_any(range) }
     }
 
-    /// [`Blocks::sweep`] as this processor does it best.
+    /// [`Blocks::sweep_any`] as this processor does it best.
     ///
     /// # Safety
     /// As [`Blocks::run`].
@@ -420,7 +558,7 @@ impl<E: Element> Blocks<'_, E> {
             return unsafe { self.sweep_avx2(range) };
         }
         // SAFETY: by this function's contract.
-        unsafe { self.sweep(range) }
+        unsafe { self.sweep_any(range) }
     }
 }
 
@@ -481,7 +619,9 @@ impl<E: Element> Tensor for Host<E> {
             }
             *pointer = buffer.data.as_mut_ptr();
         }
-        let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates };
+        let mut direct = [None; MAX_UPDATES];
+        direct.iter_mut().zip(updates).for_each(|(direct, update)| *direct = Direct::of::<E>(update, updates));
+        let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates, direct };
         let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
             // SAFETY: inside all buffers, checked above.
             return Ok(unsafe { blocks.dispatch(range) });
