@@ -65,15 +65,20 @@ impl TryFrom<Document> for Scheduler {
     fn try_from(document: Document) -> Result<Self> {
         let mut scheduler = Scheduler::from_name(&document.name)?;
         let Document { beta_min, beta_max, sigma_min, sigma_max, .. } = document;
-        let mut set = |name: &str, value: Option<f64>| match (value, &mut scheduler) {
-            (None, _) => Ok(()),
-            (Some(value), Scheduler::Vp { beta_min: slot, .. }) if name == "beta_min" => Ok(*slot = value),
-            (Some(value), Scheduler::Vp { beta_max: slot, .. }) if name == "beta_max" => Ok(*slot = value),
-            (Some(value), Scheduler::Edm { sigma_min: slot, .. }) if name == "sigma_min" => Ok(*slot = value),
-            (Some(value), Scheduler::Edm { sigma_max: slot, .. }) if name == "sigma_max" => Ok(*slot = value),
-            (Some(value), other) => {
-                Err(Error::invalid(name, value, format!("absent: scheduler {} has no such constant", other.name())))
-            }
+        let mut set = |name: &str, value: Option<f64>| {
+            let Some(value) = value else { return Ok(()) };
+            let slot = match (&mut scheduler, name) {
+                (Scheduler::Vp { beta_min, .. }, "beta_min") => beta_min,
+                (Scheduler::Vp { beta_max, .. }, "beta_max") => beta_max,
+                (Scheduler::Edm { sigma_min, .. }, "sigma_min") => sigma_min,
+                (Scheduler::Edm { sigma_max, .. }, "sigma_max") => sigma_max,
+                (other, _) => {
+                    let expected = format!("absent: scheduler {} has no such constant", other.name());
+                    return Err(Error::invalid(name, value, expected));
+                }
+            };
+            *slot = value;
+            Ok(())
         };
         set("beta_min", beta_min)?;
         set("beta_max", beta_max)?;

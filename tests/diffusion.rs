@@ -27,6 +27,13 @@ struct Case {
     states: Vec<Vec<Vec<f64>>>,
     times: Option<Vec<f64>>,
     orders: Option<Vec<usize>>,
+    /// fm-ot or vp: a shipped model, for samples of `class`.
+    #[cfg(feature = "torch")]
+    model: Option<String>,
+    #[cfg(feature = "torch")]
+    guidance_scale: Option<f64>,
+    #[cfg(feature = "torch")]
+    class: Option<Vec<i64>>,
 }
 
 fn golden() -> Golden {
@@ -149,4 +156,84 @@ fn every_state_agrees_with_independent_code() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// The same on shipped networks, through libtorch and their cards.
+#[cfg(feature = "torch")]
+mod digits {
+    use super::{Case, deviation};
+    use bespoke::model::{self, Device, Model};
+    use bespoke::path::Level;
+    use bespoke::sampler::{Plan, Sampler};
+    use bespoke::solvers::diffusion::{Bh, Knot, Schedule, dpm_solver_pp, unipc};
+    use bespoke::tensor::{PerRow, Tensor};
+    use bespoke::velocity::{Condition, VelocityField};
+    use bespoke::with_field;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        cases: Vec<Case>,
+    }
+
+    /// The golden levels at the model's own times and rates.
+    fn schedule(model: &Model, levels: &[(f64, f64)]) -> Schedule {
+        let (scheduler, end) = (model.card().scheduler, model.card().time.end);
+        let knot = |&(alpha, sigma): &(f64, f64)| {
+            let t = scheduler.time_at(alpha, sigma);
+            let rates = (scheduler.alpha_dot(t) * end, scheduler.sigma_dot(t) * end);
+            Knot::new(t / end, Level { t: t / end, alpha, sigma }, rates)
+        };
+        let (last, before) = levels.split_last().expect("levels");
+        let end = Level { t: 1.0, alpha: last.0, sigma: last.1 };
+        Schedule { knots: before.iter().map(knot).collect(), end }
+    }
+
+    fn run<F: VelocityField>(field: &F, plan: &Arc<Plan>, case: &Case) -> Vec<Vec<f64>> {
+        let start: Vec<f32> = case.start.concat().iter().map(|v| *v as f32).collect();
+        let condition = Condition {
+            class: case.class.clone().expect("classes"),
+            guidance_scale: vec![case.guidance_scale.expect("guidance_scale"); case.start.len()],
+        };
+        let x0 = field.upload(&start).expect("x0");
+        let mut sampler = Sampler::new(&x0).expect("a sampler");
+        sampler.start(plan, &x0).expect("a start");
+        let mut states = Vec::new();
+        while let Some((times, x)) = sampler.query().expect("a query") {
+            let u = field.eval(PerRow::All(times[0]), x, &condition).expect("a velocity");
+            sampler.update(u.view()).expect("an update");
+            let state = sampler.state().expect("a state").to_f32().expect("numbers");
+            states.push(state.into_iter().map(f64::from).collect());
+        }
+        states
+    }
+
+    #[test]
+    fn every_state_agrees_with_independent_code_on_shipped_models() {
+        let golden: Golden = serde_json::from_str(include_str!("golden/digits.json")).expect("the golden file");
+        let mut failures = Vec::new();
+        for case in &golden.cases {
+            let name = case.model.as_deref().expect("a model");
+            let card = format!("{}/models/digits-{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let model = model::open(Path::new(&card), Device::Cpu).expect("a shipped model");
+            let schedule = schedule(&model, &case.levels);
+            let table = match case.name.as_str() {
+                "dpm++2m" => dpm_solver_pp(&schedule, 2),
+                "dpm++3m" => dpm_solver_pp(&schedule, 3),
+                "unipc" => unipc(&schedule, 2, Bh::Bh2).expect("a table"),
+                "unipc3" => unipc(&schedule, 3, Bh::Bh2).expect("a table"),
+                other => panic!("no solver for the golden case {other}"),
+            };
+            let plan = Arc::new(Plan::new(table));
+            let states = with_field!(&model, field => run(field, &plan, case));
+            let difference = deviation(&states, &case.states);
+            let label = format!("{} on {name}, guidance_scale {:?}", case.name, case.guidance_scale);
+            println!("{label}: {difference:.1e}");
+            if difference > 1e-4 {
+                failures.push(format!("{label}: {difference:e}"));
+            }
+        }
+        assert!(failures.is_empty(), "{failures:#?}");
+    }
 }

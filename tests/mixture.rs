@@ -166,7 +166,7 @@ fn what_does_not_fit_the_mixture_is_refused() {
     let field = mixture_field(Scheduler::FmOt);
     let (x, none) = (noise(2, 3), Condition::default());
     let refused = |result: bespoke::error::Result<Host<f64>>, name: &str| {
-        let message = result.err().expect("refused").to_string();
+        let message = result.expect_err("refused").to_string();
         assert!(message.contains(name), "{message:?} does not name {name}");
     };
     refused(field.eval(PerRow::All(0.5), &noise(2, 4), &none), "elements");
@@ -184,7 +184,7 @@ fn a_malformed_mixture_is_refused_by_the_name_of_what_is_wrong() {
     let with = |change: &dyn Fn(&mut MixtureDocument)| {
         let mut document = good.clone();
         change(&mut document);
-        Mixture::new(document).err().expect("refused").to_string()
+        Mixture::new(document).expect_err("refused").to_string()
     };
     for (message, name) in [
         (with(&|d| d.std = 0.0), "std"),

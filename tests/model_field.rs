@@ -210,7 +210,7 @@ fn check_products(field: &impl VelocityField<Tensor = Host<f64>>, condition: &Co
     let w = [noise(batch, 3).select(&reversed).unwrap(), x.duplicate().unwrap()];
     let vjp = field.vjp(PerRow::Each(times), &x, condition, &w).unwrap();
     for (k, w) in w.iter().enumerate() {
-        for row in 0..batch {
+        for (row, time) in times.iter().enumerate() {
             let one = condition.select(&[row]);
             let along = |t: f64, x: &[f64]| -> f64 {
                 let u = field.eval(PerRow::All(t), &Host::new(x.to_vec(), 3).unwrap(), &one).unwrap();
@@ -219,10 +219,10 @@ fn check_products(field: &impl VelocityField<Tensor = Host<f64>>, condition: &Co
             let at = |i: usize, xi: f64| {
                 let mut x = x.row(row).to_vec();
                 x[i] = xi;
-                along(times[row], &x)
+                along(*time, &x)
             };
             let by_x: Vec<f64> = (0..3).map(|i| difference(|xi| at(i, xi), x.row(row)[i], 1e-3)).collect();
-            let by_t = difference(|t| along(t, x.row(row)), times[row], 1e-4);
+            let by_t = difference(|t| along(t, x.row(row)), *time, 1e-4);
             let size = by_x.iter().fold(1.0f64, |a, b| a.max(b.abs()));
             assert_close(vjp.x[k].row(row), &by_x, 1e-6 * size, &format!("{name}: w du/dx of sample {row}"));
             let own = vjp.t[k].row(row)[0];
@@ -334,9 +334,9 @@ fn conditions_that_do_not_fit_are_refused_by_name() {
         (&unclassed, guided(&[0, 0], &[]), "class is 0"),
         (&unclassed, guided(&[], &[2.0, 2.0]), "guidance_scale is 2"),
     ] {
-        let message = field.eval(PerRow::All(0.5), &x, &condition).err().expect("refused").to_string();
+        let message = field.eval(PerRow::All(0.5), &x, &condition).expect_err("refused").to_string();
         assert!(message.starts_with(name), "{message:?} does not say {name:?}");
-        let message = field.vjp(PerRow::All(0.5), &x, &condition, &[]).err().expect("refused").to_string();
+        let message = field.vjp(PerRow::All(0.5), &x, &condition, &[]).expect_err("refused").to_string();
         assert!(message.starts_with(name), "{message:?} does not say {name:?}");
     }
     let message = unclassed.eval(PerRow::Each(&[0.5]), &x, &Condition::default()).unwrap_err().to_string();

@@ -30,8 +30,8 @@ fn query_and_update_go_through_the_table() {
     for k in 0..4 {
         let (times, x) = sampler.query().unwrap().unwrap();
         assert_eq!(times, [tableau.stages[k].t; 3]);
-        for row in 0..3 {
-            let expected = if k == 0 { x0.row(row) } else { &points[row][k - 1] };
+        for (row, points) in points.iter().enumerate() {
+            let expected = if k == 0 { x0.row(row) } else { &points[k - 1] };
             assert_close(x.row(row), expected, 1e-14, &format!("y_{k} of sample {row}"));
         }
         let u: Vec<f64> = (0..3).flat_map(|row| swirl(times[row], x.row(row))).collect();
@@ -169,14 +169,17 @@ fn velocities_are_kept_only_while_they_are_needed() {
     assert_eq!(kept(NsTable::compile(&rk2(&knots)).tableau()), 5);
 }
 
+/// Coefficients of the base and of the velocities.
+type Coefficients = (f64, Vec<f64>);
+
 /// Any table: sparse rows, bases of every kind.
 fn tables() -> impl Strategy<Value = Tableau<f64>> {
     let coefficient = prop_oneof![1 => Just(0.0), 2 => -0.6..0.6f64];
     let row = (prop_oneof![1 => Just(0.0), 4 => 0.5..1.2f64], proptest::collection::vec(coefficient, 7));
     let stage = (0.0..1.0f64, row.clone(), 0..3, row);
     proptest::collection::vec(stage, 1..7).prop_map(|stages| {
-        let row = |k: usize, (x, u): (f64, Vec<f64>)| Row { x, u: u.into_iter().take(k + 1).enumerate().collect() };
-        let stage = |(k, (t, next, kind, base)): (usize, (f64, (f64, Vec<f64>), i32, (f64, Vec<f64>)))| Stage {
+        let row = |k: usize, (x, u): Coefficients| Row { x, u: u.into_iter().take(k + 1).enumerate().collect() };
+        let stage = |(k, (t, next, kind, base)): (usize, (f64, Coefficients, i32, Coefficients))| Stage {
             t,
             next: row(k, next),
             base: [Base::Keep, Base::Next, Base::Row(row(k, base))][kind as usize].clone(),

@@ -4,7 +4,7 @@ mod common;
 
 use bespoke::dopri5::{self, Dense, Tolerance};
 use bespoke::fields::MixtureField;
-use bespoke::scheduler::{KARRAS_RHO, Scheduler};
+use bespoke::scheduler::{KARRAS_RHO, Number, Scheduler};
 use bespoke::tensor::Host;
 use bespoke::velocity::{Condition, VelocityField};
 use common::{
@@ -70,6 +70,10 @@ proptest! {
             prop_assert!((a < b) == (s.snr(a) < s.snr(b)) || (a - b).abs() < 1e-12, "{}", s.name());
             let t = s.snr_inverse(s.snr(a));
             prop_assert!((t - a).abs() < 1e-12, "{}: {t} for {a}", s.name());
+            let t = s.nsr_inverse(1.0 / s.snr(a));
+            prop_assert!((t - a).abs() < 1e-12, "{}: {t} for {a} by the noise-to-signal ratio", s.name());
+            let norm = s.alpha(a).hypot(s.sigma(a));
+            prop_assert!((s.norm(a) / norm - 1.0).abs() < 1e-14, "{}: norm", s.name());
             // Its derivative is the reciprocal of snr's.
             let inner = (a + 0.01) / 1.02;
             let round_trip = s.snr_inverse(s.snr(Dual64::new(inner, 1.0)));
@@ -103,9 +107,22 @@ fn the_ends_of_the_inverse_snr_are_the_ends_of_time() {
     }
 }
 
+/// (t_r, s_r) that takes the path of `own` to that of `other`: t where the snr is the same, s as
+/// large as the other's state is.
+fn transformation<D: Number>(own: &Scheduler, other: &Scheduler, r: D) -> (D, D) {
+    let t = own.time_at(other.alpha(r), other.sigma(r));
+    (t, other.norm(r) / own.norm(t))
+}
+
 /// The ground truth of the mixture on `scheduler` from noise, with dense output.
 fn path(scheduler: Scheduler, x0: &Host<f64>) -> Dense<Host<f64>> {
     dopri5::solve(&mixture_field(scheduler), x0, &Condition::default(), TIGHT, true).unwrap().dense.unwrap()
+}
+
+/// BES Thm 2.3: t_r where the snr is the other's, and s_r, the quotient of the sizes of (alpha, sigma).
+fn transformation<D: Number>(own: &Scheduler, other: &Scheduler, r: D) -> (D, D) {
+    let t = own.time_at(other.alpha(r), other.sigma(r));
+    (t, other.norm(r) / own.norm(t))
 }
 
 #[test]
@@ -116,7 +133,7 @@ fn paths_of_two_schedulers_are_one_path_rescaled_and_retimed() {
         let own_path = path(own, &x0);
         for other in SCHEDULERS {
             let image = |r: f64| {
-                let (t, s) = own.transformation(&other, r);
+                let (t, s) = transformation(&own, &other, r);
                 let x = own_path.at(t, &rows).unwrap();
                 x.data().iter().map(|x| s * x).collect::<Vec<f64>>()
             };
@@ -139,13 +156,13 @@ fn a_transformation_there_and_back_is_none() {
     for a in SCHEDULERS {
         for b in SCHEDULERS {
             for r in [0.2f64, 0.5, 0.9] {
-                let (t, s) = a.transformation(&b, r);
-                let (back, s_back) = b.transformation(&a, t);
+                let (t, s) = transformation(&a, &b, r);
+                let (back, s_back) = transformation(&b, &a, t);
                 assert!((back - r).abs() < 1e-10 && (s * s_back - 1.0).abs() < 1e-10, "{} {} {r}", a.name(), b.name());
             }
         }
         for r in [0.0f64, 0.3, 1.0] {
-            let (t, s) = a.transformation(&a, r);
+            let (t, s) = transformation(&a, &a, r);
             assert!((t - r).abs() < 1e-12 && (s - 1.0).abs() < 1e-12, "{} onto itself at {r}: {t}, {s}", a.name());
         }
     }
@@ -156,9 +173,9 @@ fn a_transformation_is_differentiable() {
     for own in [Scheduler::FmOt, Scheduler::Cosine] {
         for other in SCHEDULERS {
             for r in [0.05, 0.3, 0.6, 0.95] {
-                let dual = own.transformation(&other, Dual64::new(r, 1.0));
-                let t_dot = difference(|r| own.transformation(&other, r).0, r, 1e-4);
-                let s_dot = difference(|r| own.transformation(&other, r).1, r, 1e-4);
+                let dual = transformation(&own, &other, Dual64::new(r, 1.0));
+                let t_dot = difference(|r| transformation(&own, &other, r).0, r, 1e-4);
+                let s_dot = difference(|r| transformation(&own, &other, r).1, r, 1e-4);
                 assert!((dual.0.eps - t_dot).abs() < 1e-6 * t_dot.abs().max(1.0), "{} {r}", other.name());
                 assert!((dual.1.eps - s_dot).abs() < 1e-6 * s_dot.abs().max(1.0), "{} {r}", other.name());
             }

@@ -43,10 +43,8 @@ fn check<T: Tensor>(make: &dyn Fn(&[f32], usize) -> Result<T>, batch: usize, ele
     close(&a.dot(&b).unwrap(), (batch, 1), |r, _| dot(&va, &vb, r), "dot");
     let columns = T::fetch(&[&a.dot(&b).unwrap(), &a.dot(&a).unwrap()]).unwrap();
     assert_eq!((columns.len(), columns[0].len(), columns[1].len()), (2, batch, batch));
-    for row in 0..batch {
-        assert!(
-            (columns[0][row] - dot(&va, &vb, row)).abs() < 1e-4 && (columns[1][row] - dot(&va, &va, row)).abs() < 1e-4
-        );
+    for (row, (ab, aa)) in columns[0].iter().zip(&columns[1]).enumerate() {
+        assert!((ab - dot(&va, &vb, row)).abs() < 1e-4 && (aa - dot(&va, &va, row)).abs() < 1e-4);
     }
     assert!(T::fetch(&[]).unwrap().is_empty());
     let rmse = a.rmse(&b).unwrap();

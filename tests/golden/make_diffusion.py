@@ -1,4 +1,5 @@
-"""States of diffusers' schedulers on an analytic field, after every evaluation: diffusion.json.
+"""States of diffusers' schedulers after every evaluation: on an analytic field in diffusion.json,
+on shipped models in digits.json (make it anew when those change).
 
     python -m venv venv && venv/bin/pip install torch==2.11.0 diffusers==0.42.1 numpy scipy
     venv/bin/python tests/golden/make_diffusion.py
@@ -61,11 +62,11 @@ def case(name, levels, states, times=None, **more):
     return result | more
 
 
-def sigma_driven(name, scheduler, steps, flow=False, **more):
+def sigma_driven(name, scheduler, steps, flow=False, noise_of=noise_of, start=NOISE, **more):
     """A scheduler that keeps `sigmas` and has `_sigma_to_alpha_sigma_t`."""
     scheduler.set_timesteps(steps)
     levels = [tuple(map(float, scheduler._sigma_to_alpha_sigma_t(s.double()))) for s in scheduler.sigmas]
-    x = torch.from_numpy(NOISE)
+    x = torch.from_numpy(start)
     states = [x]
     for timestep, (alpha, sigma) in zip(scheduler.timesteps, levels):
         eps = noise_of(x, alpha, sigma)
@@ -174,6 +175,48 @@ def tab_deis(degree, steps):
     return case(f"deis{degree}", [level(s) for s in times], states, times=[1 - s for s in times])
 
 
+def digits(name, scheduler, steps, model, guidance_scale, **options):
+    """A shipped model: `model` is fm-ot or vp, classes are 3 and 8."""
+    weights = pathlib.Path(__file__).parents[2] / "models" / f"digits-{model}.pt"
+    network = torch.jit.load(weights).eval()
+    classes, beta_min, beta_max = torch.tensor([3, 8]), 0.1, 20.0
+
+    def noise_of(x, alpha, sigma):
+        if model == "fm-ot":
+            t = alpha
+        else:
+            exponent = math.log1p((sigma / alpha) ** 2)
+            root = math.sqrt(2 * (beta_max - beta_min) * exponent + beta_min**2)
+            t = 1 - 2 * exponent / (root + beta_min)
+        time = torch.full((2,), t, dtype=torch.float32)
+        forward = lambda c: network(x.float().reshape(-1, 1, 8, 8), time, c).double().reshape(x.shape)
+        with torch.no_grad():
+            output = forward(classes)
+            if guidance_scale != 1:
+                unconditional = forward(torch.full_like(classes, 10))
+                output = unconditional + guidance_scale * (output - unconditional)
+        return x - t * output if model == "fm-ot" else output
+
+    start = np.round(np.random.default_rng(11).standard_normal((2, 64)), 4)
+    more = {"model": model, "guidance_scale": guidance_scale, "class": classes.tolist()}
+    return sigma_driven(name, scheduler, steps, model == "fm-ot", noise_of, start, **more, **options)
+
+
+def write(name, document, digits):
+    round_floats = lambda v: (
+        float(f"{v:.{digits}g}") if isinstance(v, float)
+        else [round_floats(w) for w in v] if isinstance(v, list)
+        else {k: round_floats(w) for k, w in v.items()} if isinstance(v, dict)
+        else v
+    )
+    versions = {module.__name__: module.__version__ for module in (diffusers, torch, np, scipy)}
+    document = {"made_by": "tests/golden/make_diffusion.py", "versions": versions} | document
+    pathlib.Path(__file__).with_name(name).write_text(json.dumps(round_floats(document)) + "\n")
+    for made in document["cases"]:
+        assert np.isfinite(made["states"]).all(), made["name"]
+        print(name, made["name"], len(made["states"]))
+
+
 def main():
     multistep = diffusers.DPMSolverMultistepScheduler
     unipc, deis = diffusers.UniPCMultistepScheduler, diffusers.DEISMultistepScheduler
@@ -197,27 +240,17 @@ def main():
         cases.append(sigma_driven(f"logrho{order - 1}", deis(solver_order=order), 16))
     cases += [tab_deis(degree, 10) for degree in (1, 2, 3)]
     cases += [ipndm(12), edm(9)]
-    document = {
-        "made_by": "tests/golden/make_diffusion.py",
-        "versions": {
-            "diffusers": diffusers.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
-        "mixture": MIXTURE,
-        "cases": cases,
-    }
-    path = pathlib.Path(__file__).with_name("diffusion.json")
-    round_floats = lambda v: (
-        float(f"{v:.12g}") if isinstance(v, float)
-        else [round_floats(w) for w in v] if isinstance(v, list)
-        else {k: round_floats(w) for k, w in v.items()} if isinstance(v, dict)
-        else v
-    )
-    path.write_text(json.dumps(round_floats(document)) + "\n")
-    for made in cases:
-        print(made["name"], len(made["states"]), "finite" if np.isfinite(made["states"]).all() else "NOT FINITE")
+    write("diffusion.json", {"mixture": MIXTURE, "cases": cases}, 12)
+
+    cases = [
+        digits("dpm++2m", multistep(solver_order=2, **flow), 8, "fm-ot", 1.0),
+        digits("unipc3", unipc(solver_order=3, **flow), 8, "fm-ot", 2.5),
+    ]
+    leading = {"timestep_spacing": "leading", "steps_offset": 1}
+    for guidance_scale in (1.0, 2.5):
+        cases.append(digits("unipc", unipc(solver_order=2, **leading), 8, "vp", guidance_scale))
+        cases.append(digits("dpm++3m", multistep(solver_order=3, **leading), 8, "vp", guidance_scale))
+    write("digits.json", {"cases": cases}, 8)
 
 
 if __name__ == "__main__":
