@@ -1,6 +1,7 @@
 //! The command line: a thin user of the library.
 
 mod arrays;
+mod bench;
 mod eval;
 mod picture;
 mod progress;
@@ -31,6 +32,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Eval(eval::EvalArgs),
     Show(show::ShowArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Which model, where, and what its samples are conditioned on.
@@ -116,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Show(args) => show::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
