@@ -10,6 +10,8 @@ fn main() {
     }
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{}", soname());
+        // What dependencies mark for export is no part of this library's ABI.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     }
 }
 

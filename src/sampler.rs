@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::tableau::{self, Base, Tableau};
-use crate::tensor::{Element, Host, Operand, PerRow, Tensor, Update};
+use crate::tensor::{Crew, Element, Host, Operand, PerRow, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,6 +84,11 @@ impl Plan {
         self.slots
     }
 
+    /// What every evaluation does to the buffers.
+    pub fn updates(&self) -> impl Iterator<Item = &[Update]> {
+        self.stages.iter().map(|stage| stage.updates.as_slice())
+    }
+
     /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
     pub fn self_contained(&self, stage: usize) -> bool {
         self.stages.get(stage).is_some_and(|stage| stage.self_contained)
@@ -154,6 +159,8 @@ pub struct Sampler<T> {
     asked: bool,
     /// Whether the last start failed, so that there is no solve.
     failed: bool,
+    /// Threads that share an update, where there is more than one.
+    crew: Option<Crew>,
 }
 
 /// Where one sample stands.
@@ -179,7 +186,13 @@ impl<T: Tensor> Sampler<T> {
             times: Vec::new(),
             asked: false,
             failed: false,
+            crew: None,
         })
+    }
+
+    /// Shares updates among `crew`; without it they run on the caller's thread.
+    pub fn set_crew(&mut self, crew: Option<Crew>) {
+        self.crew = crew;
     }
 
     /// Begins a solve of the whole batch `x0`, `[batch, elements]`.
@@ -256,7 +269,7 @@ impl<T: Tensor> Sampler<T> {
             row = group.end;
             let cursor = &self.cursors[group.start];
             let Some(stage) = cursor.plan.stages.get(cursor.stage) else { continue };
-            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates)?;
+            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates, self.crew.as_ref())?;
             if !finite {
                 outcome = Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
             }

@@ -383,7 +383,7 @@ fn samples_join_and_leave_between_evaluations() {
     ok(unsafe { bespoke_sampler_batch(sampler, &mut batch) });
     assert_eq!(batch, 0);
     unsafe { bespoke_sampler_free(sampler) };
-    handles.map(|handle| unsafe { bespoke_theta_free(handle) });
+    handles.into_iter().for_each(|handle| unsafe { bespoke_theta_free(handle) });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::dlpack::DLTensor;
 use super::layout::{Dtype, HostTensor, describe};
 use crate::error::{Error, Result};
 use crate::sampler::{Plan, Row, Sampler};
-use crate::tensor::{Element, Host, HostView, Tensor};
+use crate::tensor::{Crew, Element, Host, HostView, Tensor};
 use half::{bf16, f16};
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -44,13 +44,13 @@ pub(super) trait Engine: Send {
     fn batch(&self) -> usize;
 }
 
-/// The engine for a dtype.
-pub(super) fn engine(dtype: Dtype) -> Result<Box<dyn Engine>> {
+/// The engine for a dtype, with updates on `threads` threads.
+pub(super) fn engine(dtype: Dtype, threads: usize) -> Result<Box<dyn Engine>> {
     Ok(match dtype {
-        Dtype::F32 => Box::new(Typed::<f32>::new(dtype)?),
-        Dtype::F64 => Box::new(Typed::<f64>::new(dtype)?),
-        Dtype::F16 => Box::new(Typed::<f16>::new(dtype)?),
-        Dtype::BF16 => Box::new(Typed::<bf16>::new(dtype)?),
+        Dtype::F32 => Box::new(Typed::<f32>::new(dtype, threads)?),
+        Dtype::F64 => Box::new(Typed::<f64>::new(dtype, threads)?),
+        Dtype::F16 => Box::new(Typed::<f16>::new(dtype, threads)?),
+        Dtype::BF16 => Box::new(Typed::<bf16>::new(dtype, threads)?),
     })
 }
 
@@ -70,11 +70,16 @@ struct Typed<E> {
 unsafe impl<E: Send> Send for Typed<E> {}
 
 impl<E: Element> Typed<E> {
-    fn new(dtype: Dtype) -> Result<Self> {
+    fn new(dtype: Dtype, threads: usize) -> Result<Self> {
+        let mut sampler = Sampler::new(&Host::zeros(0, 1)?)?;
+        if threads > 1 {
+            let refused = |e| Error::State(format!("the system gives no {threads} threads: {e}"));
+            sampler.set_crew(Some(Crew::new(threads).map_err(refused)?));
+        }
         let nothing = describe::<E>(null_mut(), dtype, null_mut(), 0);
         Ok(Self {
             dtype,
-            sampler: Sampler::new(&Host::zeros(0, 1)?)?,
+            sampler,
             velocity: Host::zeros(0, 1)?,
             times: Vec::new(),
             shape: Vec::new(),

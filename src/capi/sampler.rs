@@ -14,6 +14,9 @@ use parking_lot::{Mutex, MutexGuard};
 use std::ffi::c_void;
 use std::sync::Arc;
 
+/// More threads than any machine has is a mistake.
+const MAX_THREADS: usize = 1024;
+
 /// Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
 /// a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
 pub struct bespoke_sampler {
@@ -23,6 +26,7 @@ pub struct bespoke_sampler {
 pub(super) struct Inner {
     /// The solver of samples that name no other.
     pub(super) plan: Arc<Plan>,
+    threads: usize,
     /// For the dtype of the last batch.
     engine: Option<(Dtype, Box<dyn Engine>)>,
 }
@@ -106,11 +110,13 @@ impl bespoke_sampler {
     /// # Safety
     /// `options` is NULL or a struct that starts with its size.
     unsafe fn new(theta: &bespoke_theta, options: *const bespoke_sampler_options) -> Result<Self> {
-        if !options.is_null() {
-            // SAFETY: by this function's contract.
-            unsafe { structs::read("options", options) }?;
+        // SAFETY: by this function's contract.
+        let options = (!options.is_null()).then(|| unsafe { structs::read("options", options) }).transpose()?;
+        let threads = options.map_or(0, |options| options.threads) as usize;
+        if threads > MAX_THREADS {
+            return Err(Error::invalid("options.threads", threads, format!("at most {MAX_THREADS}")));
         }
-        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), engine: None }) })
+        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), threads, engine: None }) })
     }
 
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -124,7 +130,7 @@ impl Inner {
     pub(super) fn engine(&mut self, dtype: Dtype) -> Result<&mut dyn Engine> {
         let engine = match self.engine.take() {
             Some(engine) if engine.0 == dtype => engine,
-            _ => (dtype, engine::engine(dtype)?),
+            _ => (dtype, engine::engine(dtype, self.threads)?),
         };
         Ok(self.engine.insert(engine).1.as_mut())
     }

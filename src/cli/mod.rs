@@ -1,6 +1,7 @@
 //! The command line: a thin user of the library.
 
 mod arrays;
+mod bench;
 mod compile;
 mod convert;
 mod eval;
@@ -41,6 +42,7 @@ enum Command {
     Compile(compile::CompileArgs),
     Ladder(ladder::LadderArgs),
     Convert(convert::ConvertArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Which model, where, and what its samples are conditioned on.
@@ -154,6 +156,7 @@ pub fn run() -> ExitCode {
         Command::Compile(args) => compile::run(args),
         Command::Ladder(args) => ladder::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

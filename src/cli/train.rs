@@ -29,6 +29,9 @@ pub struct TrainArgs {
     /// Steps n [default: 5 for rk2, else 10].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// A theta to start from, in place of the identity (the base solver); ns starts from any family's.
+    #[arg(long, value_name = "THETA")]
+    init: Option<PathBuf>,
     /// Where the theta file is written.
     #[arg(long, value_name = "THETA")]
     out: Option<PathBuf>,
@@ -102,6 +105,7 @@ impl TrainArgs {
             field: base.field,
             family: self.family.or(base.family),
             steps: self.steps.or(base.steps),
+            init: self.init.or(base.init),
             out: self.out.or(base.out),
             loss: self.loss.or(base.loss),
             optimizer: self.optimizer.or(base.optimizer),

@@ -1,31 +1,40 @@
 //! Samples in host memory, in any of four dtypes.
 
-use super::{Operand, PerRow, Tensor, Update};
+use super::{Crew, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Numbers per block: the accumulators of all outputs stay in the first-level cache.
-const BLOCK: usize = 512;
+const BLOCK: usize = 1024;
 
-/// From this many numbers on, an update is worth handing to other threads.
-const PARALLEL: usize = 1 << 18;
+/// From this many numbers on, an operation is worth handing to other threads.
+const PARALLEL: usize = 1 << 16;
 
 /// Updates of one stage at most: next state, base, kept velocity.
 pub(crate) const MAX_UPDATES: usize = 3;
 
+/// Sources that are summed in one pass.
+const PASS: usize = 4;
+
 /// A dtype that host memory can hold, with the type its sums are accumulated in.
+///
+/// All loops are inlined into their caller, so that one compiled for wider vectors gets them in all
+/// of it. No sum is fused or reordered: every machine gives the same bits.
 pub trait Element: Copy + Send + Sync + Default + 'static {
     /// f32, or f64 for f64.
     type Accumulator: Copy + Default + Send + Sync;
 
-    /// `accumulator = coefficient * source`.
-    fn begin(accumulator: &mut [Self::Accumulator], coefficient: f64, source: &[Self]);
+    /// `accumulator = sum_j coefficient_j * source_j`, or `+=` where it is not `fresh`; at most
+    /// [`PASS`] terms, summed in their order.
+    fn combine(accumulator: &mut [Self::Accumulator], terms: &[(f64, &[Self])], fresh: bool);
 
-    /// `accumulator += coefficient * source`.
-    fn add(accumulator: &mut [Self::Accumulator], coefficient: f64, source: &[Self]);
+    /// `out = own * out + sum_j coefficient_j * source_j`, without the first where there is no
+    /// `own`; at most [`PASS`] terms, `own` first, each number rounded once.
+    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]);
 
     /// Rounds the accumulator into `out`.
     fn store(accumulator: &[Self::Accumulator], out: &mut [Self]);
@@ -40,33 +49,121 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn from_f64(value: f64) -> Self;
 }
 
+/// [`Element::combine`] for a number of terms that the compiler knows.
+macro_rules! pass {
+    ($terms:ident, $accumulator:ident, $fresh:ident, $float:ty, $widen:expr, $($j:literal),+) => {{
+        let length = $accumulator.len();
+        let c = [$($terms[$j].0 as $float),+];
+        let s = [$(&$terms[$j].1[..length]),+];
+        if $fresh {
+            for i in 0..length {
+                let mut sum = c[0] * $widen(s[0][i]);
+                for j in 1..c.len() {
+                    sum += c[j] * $widen(s[j][i]);
+                }
+                $accumulator[i] = sum;
+            }
+        } else {
+            for i in 0..length {
+                let mut sum = $accumulator[i];
+                for j in 0..c.len() {
+                    sum += c[j] * $widen(s[j][i]);
+                }
+                $accumulator[i] = sum;
+            }
+        }
+    }};
+}
+
+macro_rules! combine {
+    ($float:ty, $widen:expr) => {
+        #[inline(always)]
+        fn combine(accumulator: &mut [$float], terms: &[(f64, &[Self])], fresh: bool) {
+            match terms.len() {
+                1 => pass!(terms, accumulator, fresh, $float, $widen, 0),
+                2 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1),
+                3 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2),
+                _ => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2, 3),
+            }
+        }
+    };
+}
+
+/// [`Element::write`] for a number of terms that the compiler knows.
+macro_rules! write_pass {
+    ($terms:ident, $out:ident, $own:ident, $float:ty, $widen:expr, $narrow:expr, $($j:literal),*) => {{
+        let length = $out.len();
+        let c: [$float; 0 $(+ {let _ = $j; 1})*] = [$($terms[$j].0 as $float),*];
+        let s: [&[Self]; 0 $(+ {let _ = $j; 1})*] = [$(&$terms[$j].1[..length]),*];
+        match $own {
+            Some(own) => {
+                let own = own as $float;
+                for i in 0..length {
+                    let mut sum = own * $widen($out[i]);
+                    for j in 0..c.len() {
+                        sum += c[j] * $widen(s[j][i]);
+                    }
+                    $out[i] = $narrow(sum);
+                }
+            }
+            None => {
+                for i in 0..length {
+                    // Neutral in every sum, and gone in the compiled loop.
+                    let mut sum: $float = -0.0;
+                    for j in 0..c.len() {
+                        sum += c[j] * $widen(s[j][i]);
+                    }
+                    $out[i] = $narrow(sum);
+                }
+            }
+        }
+    }};
+}
+
+macro_rules! write {
+    ($float:ty, $widen:expr, $narrow:expr) => {
+        #[inline(always)]
+        fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
+            match terms.len() {
+                0 => write_pass!(terms, out, own, $float, $widen, $narrow,),
+                1 => write_pass!(terms, out, own, $float, $widen, $narrow, 0),
+                2 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1),
+                3 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2),
+                _ => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2, 3),
+            }
+        }
+    };
+}
+
+/// A float whose magnitude has the bits of infinity or more is an infinity or NaN.
+macro_rules! finite {
+    ($bits:ty, $infinity:expr) => {
+        #[inline(always)]
+        fn finite(values: &[Self]) -> bool {
+            // No early exit: the loop vectorises, and values are finite but for failures.
+            let mut largest: $bits = 0;
+            for value in values {
+                largest = largest.max(value.to_bits() & (<$bits>::MAX >> 1));
+            }
+            largest < $infinity
+        }
+    };
+}
+
 macro_rules! native_element {
-    ($float:ty) => {
+    ($float:ty, $bits:ty, $infinity:expr) => {
         impl Element for $float {
             type Accumulator = $float;
 
-            #[inline]
-            fn begin(accumulator: &mut [$float], coefficient: f64, source: &[Self]) {
-                let c = coefficient as $float;
-                accumulator.iter_mut().zip(source).for_each(|(a, x)| *a = c * x);
-            }
+            combine!($float, |x: $float| x);
+            write!($float, |x: $float| x, |x: $float| x);
 
-            #[inline]
-            fn add(accumulator: &mut [$float], coefficient: f64, source: &[Self]) {
-                let c = coefficient as $float;
-                accumulator.iter_mut().zip(source).for_each(|(a, x)| *a += c * x);
-            }
-
-            #[inline]
+            #[inline(always)]
             fn store(accumulator: &[$float], out: &mut [Self]) {
                 out.copy_from_slice(&accumulator[..out.len()]);
             }
 
-            #[inline]
-            fn finite(values: &[Self]) -> bool {
-                // No early exit: the loop vectorises, and values are finite but for failures.
-                values.iter().fold(true, |all, x| all & x.is_finite())
-            }
+            finite!($bits, $infinity);
 
             fn to_f64(self) -> f64 {
                 f64::from(self)
@@ -79,52 +176,89 @@ macro_rules! native_element {
     };
 }
 
-macro_rules! half_element {
-    ($half:ty, $exponent:expr) => {
-        impl Element for $half {
-            type Accumulator = f32;
+native_element!(f32, u32, 0x7f80_0000);
+native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-            #[inline]
-            fn begin(accumulator: &mut [f32], coefficient: f64, source: &[Self]) {
-                source.convert_to_f32_slice(&mut accumulator[..source.len()]);
-                let c = coefficient as f32;
-                accumulator[..source.len()].iter_mut().for_each(|a| *a *= c);
-            }
-
-            #[inline]
-            fn add(accumulator: &mut [f32], coefficient: f64, source: &[Self]) {
-                let mut wide = [0.0f32; BLOCK];
-                source.convert_to_f32_slice(&mut wide[..source.len()]);
-                f32::add(accumulator, coefficient, &wide[..source.len()]);
-            }
-
-            #[inline]
-            fn store(accumulator: &[f32], out: &mut [Self]) {
-                let length = out.len();
-                out.convert_from_f32_slice(&accumulator[..length]);
-            }
-
-            #[inline]
-            fn finite(values: &[Self]) -> bool {
-                // All exponent bits set is how a half writes NaN and infinity.
-                values.iter().fold(true, |all, x| all & (x.to_bits() & $exponent != $exponent))
-            }
-
-            fn to_f64(self) -> f64 {
-                <$half>::to_f64(self)
-            }
-
-            fn from_f64(value: f64) -> Self {
-                <$half>::from_f64(value)
-            }
-        }
-    };
+/// bf16 is the upper half of an f32.
+#[inline(always)]
+fn widen_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
-native_element!(f32);
-native_element!(f64);
-half_element!(f16, 0x7c00);
-half_element!(bf16, 0x7f80);
+/// To the nearest, ties to even; a NaN stays one.
+#[inline(always)]
+fn narrow_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+}
+
+impl Element for bf16 {
+    type Accumulator = f32;
+
+    combine!(f32, widen_bf16);
+    write!(f32, widen_bf16, narrow_bf16);
+
+    #[inline(always)]
+    fn store(accumulator: &[f32], out: &mut [Self]) {
+        out.iter_mut().zip(accumulator).for_each(|(out, x)| *out = narrow_bf16(*x));
+    }
+
+    finite!(u16, 0x7f80);
+
+    fn to_f64(self) -> f64 {
+        bf16::to_f64(self)
+    }
+
+    fn from_f64(value: f64) -> Self {
+        bf16::from_f64(value)
+    }
+}
+
+impl Element for f16 {
+    type Accumulator = f32;
+
+    /// The processor's own conversions, which the crate `half` picks at run time, work on slices.
+    #[inline(always)]
+    fn combine(accumulator: &mut [f32], terms: &[(f64, &[Self])], fresh: bool) {
+        let mut wide = [0.0f32; BLOCK];
+        let wide = &mut wide[..accumulator.len()];
+        for (j, (coefficient, source)) in terms.iter().enumerate() {
+            source[..wide.len()].convert_to_f32_slice(wide);
+            f32::combine(accumulator, &[(*coefficient, &*wide)], fresh && j == 0);
+        }
+    }
+
+    #[inline(always)]
+    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
+        let mut sum = [0.0f32; BLOCK];
+        let sum = &mut sum[..out.len()];
+        if let Some(own) = own {
+            Self::combine(sum, &[(own, &*out)], true);
+        }
+        if own.is_none() || !terms.is_empty() {
+            Self::combine(sum, terms, own.is_none());
+        }
+        Self::store(sum, out);
+    }
+
+    #[inline(always)]
+    fn store(accumulator: &[f32], out: &mut [Self]) {
+        let length = out.len();
+        out.convert_from_f32_slice(&accumulator[..length]);
+    }
+
+    finite!(u16, 0x7c00);
+
+    fn to_f64(self) -> f64 {
+        f16::to_f64(self)
+    }
+
+    fn from_f64(value: f64) -> Self {
+        f16::from_f64(value)
+    }
+}
 
 /// A batch in host memory: `batch * elements` numbers, sample after sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,43 +378,187 @@ struct Blocks<'a, E> {
     buffers: &'a [*mut E],
     velocity: &'a [E],
     updates: &'a [Update],
+    /// For each update, whether it goes without an accumulator.
+    direct: [Option<Direct>; MAX_UPDATES],
 }
 
-// SAFETY: a `Blocks` is only used through `run` on disjoint ranges, see there.
+/// How an update can be written at once, with no accumulator in between.
+#[derive(Clone, Copy, PartialEq)]
+enum Direct {
+    /// Nothing reads what it writes.
+    Fresh,
+    /// It alone reads what it writes, as its first term.
+    InPlace,
+}
+
+impl Direct {
+    /// How `update` can be written, or `None` where others of `updates` read what it overwrites, or
+    /// it is a sum of several passes in a dtype that would round it after each.
+    fn of<E: Element>(update: &Update, updates: &[Update]) -> Option<Self> {
+        let reads = |terms: &[(Operand, f64)]| terms.iter().any(|(operand, _)| *operand == Operand::Buffer(update.out));
+        let (first, rest) = update.terms.split_first()?;
+        let wide = size_of::<E>() == size_of::<E::Accumulator>();
+        let others = updates.iter().any(|other| other.out != update.out && reads(&other.terms));
+        if others || reads(rest) || !(wide || rest.len() < PASS) {
+            return None;
+        }
+        Some(if first.0 == Operand::Buffer(update.out) { Direct::InPlace } else { Direct::Fresh })
+    }
+}
+
+// SAFETY: a `Blocks` is only used through `dispatch` on disjoint ranges, see there.
 unsafe impl<E: Element> Sync for Blocks<'_, E> {}
 
 impl<E: Element> Blocks<'_, E> {
-    /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them.
+    /// What `operand` holds in `range`.
+    ///
+    /// # Safety
+    /// `range` lies inside every buffer, and no other thread writes it meanwhile.
+    #[inline(always)]
+    unsafe fn source(&self, operand: Operand, range: &Range<usize>) -> &[E] {
+        match operand {
+            Operand::Velocity => &self.velocity[range.clone()],
+            // SAFETY: by this function's contract.
+            Operand::Buffer(i) => unsafe {
+                std::slice::from_raw_parts(self.buffers[i].add(range.start), range.len())
+            },
+        }
+    }
+
+    /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them; says whether the
+    /// velocity is finite there. `ACCUMULATOR` is [`BLOCK`], or 0 where all updates are direct.
     ///
     /// # Safety
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
-    unsafe fn run(&self, range: Range<usize>) -> bool {
+    #[inline(always)]
+    unsafe fn run<const ACCUMULATOR: usize>(
+        &self,
+        range: Range<usize>,
+        accumulators: &mut [[E::Accumulator; ACCUMULATOR]; MAX_UPDATES],
+    ) -> bool {
         let length = range.len();
-        let mut accumulators = [[E::Accumulator::default(); BLOCK]; MAX_UPDATES];
-        let velocity = &self.velocity[range.clone()];
-        for (update, accumulator) in self.updates.iter().zip(&mut accumulators) {
-            let accumulator = &mut accumulator[..length];
-            for (j, (operand, coefficient)) in update.terms.iter().enumerate() {
-                let source = match operand {
-                    Operand::Velocity => velocity,
-                    // SAFETY: in bounds and unshared by this function's contract.
-                    Operand::Buffer(i) => unsafe {
-                        std::slice::from_raw_parts(self.buffers[*i].add(range.start), length)
-                    },
-                };
-                if j == 0 {
-                    E::begin(accumulator, *coefficient, source);
-                } else {
-                    E::add(accumulator, *coefficient, source);
-                }
+        for (i, update) in self.updates.iter().enumerate() {
+            if let Some(direct) = self.direct[i] {
+                // SAFETY: by this function's contract; nothing else of this block reads what is written.
+                unsafe { self.write(update, direct, &range) };
+                continue;
+            }
+            for (pass, terms) in update.terms.chunks(PASS).enumerate() {
+                // SAFETY: by this function's contract.
+                let sources = unsafe { self.sources(terms, &range) };
+                E::combine(&mut accumulators[i][..length], &sources[..terms.len()], pass == 0);
             }
         }
-        for (update, accumulator) in self.updates.iter().zip(&accumulators) {
-            // SAFETY: as above, and every operand has been read.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), length) };
-            E::store(&accumulator[..length], out);
+        for (i, update) in self.updates.iter().enumerate().filter(|(i, _)| self.direct[*i].is_none()) {
+            // SAFETY: by this function's contract, and every operand has been read.
+            E::store(&accumulators[i][..length], unsafe { self.out(update, &range) });
         }
-        E::finite(velocity)
+        E::finite(&self.velocity[range])
+    }
+
+    /// What up to [`PASS`] terms read in `range`.
+    ///
+    /// # Safety
+    /// As [`Blocks::source`].
+    #[inline(always)]
+    unsafe fn sources(&self, terms: &[(Operand, f64)], range: &Range<usize>) -> [(f64, &[E]); PASS] {
+        let mut sources: [(f64, &[E]); PASS] = [(0.0, &[]); PASS];
+        for (source, (operand, coefficient)) in sources.iter_mut().zip(terms) {
+            // SAFETY: by this function's contract.
+            *source = (*coefficient, unsafe { self.source(*operand, range) });
+        }
+        sources
+    }
+
+    /// # Safety
+    /// `range` lies inside every buffer, and nobody else has it.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)] // the buffers are raw memory
+    unsafe fn out(&self, update: &Update, range: &Range<usize>) -> &mut [E] {
+        // SAFETY: by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), range.len()) }
+    }
+
+    /// One update without an accumulator in between.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`], and `direct` is of `update`.
+    #[inline(always)]
+    unsafe fn write(&self, update: &Update, direct: Direct, range: &Range<usize>) {
+        // SAFETY: by this function's contract; the terms below are of other buffers.
+        let out = unsafe { self.out(update, range) };
+        let (mut own, terms) = match direct {
+            Direct::Fresh => (None, &update.terms[..]),
+            Direct::InPlace => (Some(update.terms[0].1), &update.terms[1..]),
+        };
+        let mut passes = terms.chunks(PASS);
+        let mut next = passes.next().unwrap_or_default();
+        loop {
+            // SAFETY: by this function's contract.
+            let sources = unsafe { self.sources(next, range) };
+            E::write(out, own, &sources[..next.len()]);
+            own = Some(1.0);
+            match passes.next() {
+                Some(terms) => next = terms,
+                None => return,
+            }
+        }
+    }
+
+    /// [`Blocks::run`] on all blocks of `range`.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    #[inline(always)]
+    unsafe fn sweep<const ACCUMULATOR: usize>(&self, range: Range<usize>) -> bool {
+        let mut accumulators = [[E::Accumulator::default(); ACCUMULATOR]; MAX_UPDATES];
+        let (mut finite, mut at) = (true, range.start);
+        while at < range.end {
+            // SAFETY: by this function's contract.
+            finite &= unsafe { self.run(at..(at + BLOCK).min(range.end), &mut accumulators) };
+            at += BLOCK;
+        }
+        finite
+    }
+
+    /// [`Blocks::sweep`], with accumulators where they are needed.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    #[inline(always)]
+    unsafe fn sweep_any(&self, range: Range<usize>) -> bool {
+        // SAFETY: by this function's contract.
+        unsafe {
+            match self.direct[..self.updates.len()].iter().all(Option::is_some) {
+                true => self.sweep::<0>(range),
+                false => self.sweep::<BLOCK>(range),
+            }
+        }
+    }
+
+    /// [`Blocks::sweep_any`] with vectors of 256 bits.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`], on a processor with AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn sweep_avx2(&self, range: Range<usize>) -> bool {
+        // SAFETY: by this function's contract.
+        unsafe { self.sweep_any(range) }
+    }
+
+    /// [`Blocks::sweep_any`] as this processor does it best.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`].
+    unsafe fn dispatch(&self, range: Range<usize>) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: by this function's contract, and the feature is there.
+            return unsafe { self.sweep_avx2(range) };
+        }
+        // SAFETY: by this function's contract.
+        unsafe { self.sweep_any(range) }
     }
 }
 
@@ -308,6 +586,7 @@ impl<E: Element> Tensor for Host<E> {
         velocity: HostView<'_, E>,
         rows: Range<usize>,
         updates: &[Update],
+        crew: Option<&Crew>,
     ) -> Result<bool> {
         let elements = velocity.elements;
         let range = rows.start * elements..rows.end * elements;
@@ -340,25 +619,22 @@ impl<E: Element> Tensor for Host<E> {
             }
             *pointer = buffer.data.as_mut_ptr();
         }
-        let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates };
-        let run = |start: usize, end: usize| {
-            (start..end).step_by(BLOCK).fold(true, |finite, at| {
-                // SAFETY: inside all buffers (checked above); the ranges of a call do not overlap.
-                finite & unsafe { blocks.run(at..(at + BLOCK).min(end)) }
-            })
+        let mut direct = [None; MAX_UPDATES];
+        direct.iter_mut().zip(updates).for_each(|(direct, update)| *direct = Direct::of::<E>(update, updates));
+        let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates, direct };
+        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
+            // SAFETY: inside all buffers, checked above.
+            return Ok(unsafe { blocks.dispatch(range) });
         };
-        if range.len() < PARALLEL || rayon::current_num_threads() == 1 {
-            return Ok(run(range.start, range.end));
-        }
-        let share = range.len().div_ceil(rayon::current_num_threads()).next_multiple_of(BLOCK);
-        let parts = range.len().div_ceil(share);
-        Ok((0..parts)
-            .into_par_iter()
-            .map(|part| {
-                let start = range.start + part * share;
-                run(start, (start + share).min(range.end))
-            })
-            .reduce(|| true, |a, b| a & b))
+        let share = range.len().div_ceil(crew.size()).next_multiple_of(BLOCK);
+        let finite = AtomicBool::new(true);
+        crew.run(&|part| {
+            let start = (range.start + part * share).min(range.end);
+            // SAFETY: inside all buffers, and the shares do not overlap.
+            let own = unsafe { blocks.dispatch(start..(start + share).min(range.end)) };
+            finite.fetch_and(own, Ordering::Relaxed);
+        });
+        Ok(finite.into_inner())
     }
 
     fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
@@ -391,14 +667,10 @@ impl<E: Element> Tensor for Host<E> {
             let mut accumulator = [E::Accumulator::default(); BLOCK];
             for (block, out) in out.chunks_mut(BLOCK).enumerate() {
                 let accumulator = &mut accumulator[..out.len()];
+                let start = row * elements + block * BLOCK;
                 for (j, (coefficient, tensor)) in terms.iter().enumerate() {
-                    let start = row * elements + block * BLOCK;
                     let source = &tensor.data[start..start + out.len()];
-                    if j == 0 {
-                        E::begin(accumulator, coefficient.at(row), source);
-                    } else {
-                        E::add(accumulator, coefficient.at(row), source);
-                    }
+                    E::combine(accumulator, &[(coefficient.at(row), source)], j == 0);
                 }
                 E::store(accumulator, out);
             }

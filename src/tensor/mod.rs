@@ -4,10 +4,12 @@
 //! outside; [`Host`] computes in the accumulation type of its dtype (f32 for f16, bf16 and f32;
 //! f64 for f64).
 
+mod crew;
 mod host;
 
 #[cfg(feature = "torch")]
 pub(crate) use host::check_length;
+pub use crew::Crew;
 pub use host::{Element, Host, HostView};
 
 use crate::error::{Error, Result};
@@ -122,7 +124,14 @@ pub trait Tensor: Sized + Send {
     /// Every operand is read before any output is written, so a buffer may stand on both sides.
     /// Returns whether every velocity read was finite; a device that would have to wait for the
     /// answer may return `true` and leave the check to [`Tensor::is_finite`] at the end.
-    fn advance(buffers: &mut [Self], velocity: Self::View<'_>, rows: Range<usize>, updates: &[Update]) -> Result<bool>;
+    /// Host memory shares the work with `crew`.
+    fn advance(
+        buffers: &mut [Self],
+        velocity: Self::View<'_>,
+        rows: Range<usize>,
+        updates: &[Update],
+        crew: Option<&Crew>,
+    ) -> Result<bool>;
 
     /// Whether every number of sample `row` is finite.
     fn finite_row(batch: Self::View<'_>, row: usize) -> Result<bool>;

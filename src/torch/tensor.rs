@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Device;
-use crate::tensor::{Operand, PerRow, Tensor, Update, check_length};
+use crate::tensor::{Crew, Operand, PerRow, Tensor, Update, check_length};
 use std::ops::Range;
 use tch::Kind;
 
@@ -101,7 +101,13 @@ impl Tensor for TorchTensor {
         self.zeros(batch, self.elements())
     }
 
-    fn advance(buffers: &mut [Self], velocity: &Self, rows: Range<usize>, updates: &[Update]) -> Result<bool> {
+    fn advance(
+        buffers: &mut [Self],
+        velocity: &Self,
+        rows: Range<usize>,
+        updates: &[Update],
+        _crew: Option<&Crew>,
+    ) -> Result<bool> {
         let _guard = tch::no_grad_guard();
         let u = velocity.rows(&rows)?;
         let value = |update: &Update| {

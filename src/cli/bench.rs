@@ -1,0 +1,211 @@
+//! `bespoke bench`
+
+use bespoke::Result;
+use bespoke::sampler::{Plan, Sampler};
+use bespoke::solvers::bespoke::{Knots, rk1, rk2};
+use bespoke::tableau::Tableau;
+use bespoke::tensor::{Crew, Element, Host, Operand, Tensor};
+use bespoke::theta::NsTable;
+use clap::Subcommand;
+use half::bf16;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Measure the library on this machine.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  bespoke bench step --threads 1 --threads 2")]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The update of a step against a triad, a[i] = b[i] + s c[i], that moves the same bytes.
+    Step(StepArgs),
+}
+
+#[derive(clap::Args)]
+struct StepArgs {
+    /// Numbers of threads.
+    #[arg(long, value_name = "N", default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Bytes of a batch: 4096, 4K, 1M, 256M.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_values = ["4K", "64K", "1M", "16M", "64M", "256M"])]
+    size: Vec<usize>,
+}
+
+fn parse_size(text: &str) -> std::result::Result<usize, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "K" => Some(1 << 10),
+        "M" => Some(1 << 20),
+        "G" => Some(1 << 30),
+        _ => None,
+    };
+    let size = unit.and_then(|unit| digits.parse::<usize>().ok()?.checked_mul(unit));
+    size.filter(|size| (1024..=1 << 32).contains(size)).ok_or_else(|| format!("{text:?} is not a size from 1K to 4G"))
+}
+
+pub fn run(args: BenchArgs) -> Result<()> {
+    let What::Step(args) = args.what;
+    println!("solver  dtype     threads      size  evaluations/s      GB/s  triad GB/s  ratio  overhead/evaluation");
+    for (name, tableau) in tables() {
+        let plan = Arc::new(Plan::new(tableau));
+        for &threads in &args.threads {
+            for &size in &args.size {
+                let line = |dtype: &str, found: Measured| println!("{name:<6}  {dtype:<8}  {threads:>7}  {:>8}  {found}", show_size(size));
+                line("float32", measure::<f32>(&plan, size, threads)?);
+                line("bfloat16", measure::<bf16>(&plan, size, threads)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Eight evaluations of each family, and a table that reads all of ten velocities.
+fn tables() -> [(&'static str, Tableau<f64>); 3] {
+    let bent = |intervals: usize| {
+        let mut knots = Knots::identity(intervals);
+        // Away from the identity no coefficient is zero.
+        knots.s_dot.iter_mut().for_each(|s_dot| *s_dot = 0.25);
+        knots
+    };
+    [
+        ("rk1", rk1(&bent(8))),
+        ("rk2", rk2(&bent(8))),
+        ("ns", NsTable::compile(&rk1(&bent(10))).tableau()),
+    ]
+}
+
+/// Bytes that the updates of a whole solve read and write, for numbers of `bytes` each.
+fn traffic(plan: &Plan, numbers: usize, bytes: usize) -> usize {
+    let streams = plan.updates().map(|updates| {
+        let mut read: Vec<Operand> = updates.iter().flat_map(|update| update.terms.iter().map(|term| term.0)).collect();
+        read.sort_unstable_by_key(|operand| match operand {
+            Operand::Velocity => usize::MAX,
+            Operand::Buffer(i) => *i,
+        });
+        read.dedup();
+        read.len() + updates.len()
+    });
+    streams.sum::<usize>() * numbers * bytes
+}
+
+/// What one size came to.
+struct Measured {
+    /// Seconds of a solve's updates, per evaluation.
+    update: f64,
+    /// Seconds of triads that move as many bytes.
+    triad: f64,
+    /// Bytes of an evaluation.
+    bytes: f64,
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = |seconds: f64| self.bytes / seconds * 1e-9;
+        let overhead = (self.update - self.triad) * 1e9;
+        write!(
+            f,
+            "{:>13.0}  {:>8.2}  {:>10.2}  {:>5.2}  {overhead:>16.0} ns",
+            self.update.recip(),
+            rate(self.update),
+            rate(self.triad),
+            self.triad / self.update
+        )
+    }
+}
+
+fn show_size(bytes: usize) -> String {
+    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+}
+
+/// Rounds of a measurement; the fastest counts, since everything else on the machine only slows.
+const ROUNDS: usize = 7;
+
+fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<Measured> {
+    let numbers = size / size_of::<E>();
+    let values: Vec<f32> = (0..numbers).map(|i| (i % 251) as f32 * 0.004 - 0.5).collect();
+    let x0 = Host::<E>::from_f32(&values, numbers)?;
+    let velocity = Host::<E>::from_f32(&values, numbers)?;
+    drop(values);
+    let crew = || Crew::new(threads).map_err(|e| bespoke::Error::State(format!("no {threads} threads: {e}")));
+    let mut sampler = Sampler::new(&x0)?;
+    if threads > 1 {
+        sampler.set_crew(Some(crew()?));
+    }
+    let bytes = traffic(plan, numbers, size_of::<E>());
+    let mut triad = Triad::new(size / size_of::<f32>(), crew()?);
+    // Some tens of milliseconds a round.
+    let repeats = ((1usize << 28) / bytes).max(1);
+    let (mut update, mut plain) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..ROUNDS {
+        let mut spent = 0.0;
+        for _ in 0..repeats {
+            sampler.start(plan, &x0)?;
+            let begun = Instant::now();
+            while let Some((times, x)) = sampler.query()? {
+                black_box((times, x));
+                sampler.update(velocity.view())?;
+            }
+            spent += begun.elapsed().as_secs_f64();
+        }
+        update = update.min(spent / repeats as f64);
+        plain = plain.min(triad.seconds(bytes * repeats) / repeats as f64);
+    }
+    let nfe = plan.nfe() as f64;
+    Ok(Measured { update: update / nfe, triad: plain / nfe, bytes: bytes as f64 / nfe })
+}
+
+/// The yardstick: a loop over three arrays as anybody would write it.
+struct Triad {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    crew: Crew,
+}
+
+impl Triad {
+    fn new(numbers: usize, crew: Crew) -> Self {
+        Self { a: vec![0.0; numbers], b: vec![0.5; numbers], c: vec![0.25; numbers], crew }
+    }
+
+    /// Seconds for about `bytes` bytes.
+    fn seconds(&mut self, bytes: usize) -> f64 {
+        let once = 3 * size_of::<f32>() * self.a.len();
+        let repeats = bytes.div_ceil(once);
+        let share = self.a.len().div_ceil(self.crew.size());
+        let begun = Instant::now();
+        for _ in 0..repeats {
+            let scale = black_box(3.0f32);
+            let a = SharedOut(self.a.as_mut_ptr());
+            let (b, c) = (&self.b, &self.c);
+            let part = |part: usize| {
+                let range = (part * share).min(b.len())..((part + 1) * share).min(b.len());
+                // SAFETY: the shares do not overlap, and the array outlives the call.
+                let a = unsafe { std::slice::from_raw_parts_mut(a.get().add(range.start), range.len()) };
+                for ((a, b), c) in a.iter_mut().zip(&b[range.clone()]).zip(&c[range]) {
+                    *a = b + scale * c;
+                }
+            };
+            if self.crew.size() == 1 { part(0) } else { self.crew.run(&part) }
+            black_box(&mut self.a);
+        }
+        begun.elapsed().as_secs_f64() * bytes as f64 / (repeats * once) as f64
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SharedOut(*mut f32);
+
+impl SharedOut {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
+
+// SAFETY: every thread writes its own share.
+unsafe impl Sync for SharedOut {}
