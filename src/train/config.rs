@@ -156,10 +156,10 @@ pub struct TrainConfig {
     /// Iterations. Default 1200 for adam, 60 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iterations: Option<usize>,
-    /// Samples an iteration. Default 60 for adam, 200 for gauss-newton.
+    /// Samples an iteration. Default 60 for adam, 400 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
-    /// Adam's first learning rate. Default 5e-3.
+    /// Adam's first learning rate. Default 2e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// The velocity's Lipschitz constant L_tau as the bound takes it. Default 1.
@@ -177,7 +177,7 @@ pub struct TrainConfig {
     /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Noises whose ground truth is solved for training. Default 1000.
+    /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,
     /// Iterations after which the pool is drawn and solved anew; 0 for never. Default 0.
@@ -258,7 +258,7 @@ impl TrainConfig {
         }
         let adam = optimizer == Optimizer::Adam;
         let iterations = self.iterations.unwrap_or(if adam { 1200 } else { 60 });
-        let batch = self.batch.unwrap_or(if adam { 60 } else { 200 });
+        let batch = self.batch.unwrap_or(if adam { 60 } else { 400 });
         let resolve = self.resolve.unwrap_or(false);
         if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
             return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
@@ -269,10 +269,10 @@ impl TrainConfig {
             optimizer,
             iterations,
             batch,
-            lr: self.lr.unwrap_or(5e-3),
+            lr: self.lr.unwrap_or(2e-2),
             l_tau: self.l_tau.unwrap_or(1.0),
             seed: self.seed.unwrap_or(0),
-            pool: if resolve { batch } else { self.pool.unwrap_or(1000.max(batch)) },
+            pool: if resolve { batch } else { self.pool.unwrap_or(1500.max(batch)) },
             pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
             validation: self.validation.unwrap_or(1000),
             validate_every: self.validate_every.unwrap_or((iterations / 12).max(1)),
