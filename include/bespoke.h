@@ -66,6 +66,11 @@ typedef struct {
 #define BESPOKE_BASE_COMBINATION 2
 
 /**
+ * Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
+ */
+typedef struct bespoke_ladder bespoke_ladder;
+
+/**
  * A velocity model opened from a card. Immutable: any number of threads may use one at a time.
  */
 typedef struct bespoke_model bespoke_model;
@@ -632,6 +637,37 @@ bespoke_status bespoke_sample(const struct bespoke_theta *theta,
  * Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
  */
 void bespoke_sampler_free(struct bespoke_sampler *sampler);
+
+/**
+ * Makes the published solver `name` with `nfe` evaluations, for a model of `scheduler`.
+ *
+ * `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
+ * solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
+ * `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
+ * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+ */
+bespoke_status bespoke_theta_solver(const char *name,
+                                    uint32_t nfe,
+                                    const char *scheduler,
+                                    struct bespoke_theta **out);
+
+/**
+ * Reads a ladder file; a theta file is a ladder of one theta.
+ */
+bespoke_status bespoke_ladder_load(const char *path, struct bespoke_ladder **out);
+
+/**
+ * Gives the theta of the greatest nfe that is at most `nfe_at_most`, as an object of its own: it
+ * outlives the ladder. `BESPOKE_ERROR_INVALID` where even the least nfe is more.
+ */
+bespoke_status bespoke_ladder_theta(const struct bespoke_ladder *ladder,
+                                    uint32_t nfe_at_most,
+                                    struct bespoke_theta **out);
+
+/**
+ * Frees a ladder; thetas taken from it stay usable. NULL is fine.
+ */
+void bespoke_ladder_free(struct bespoke_ladder *ladder);
 
 /**
  * What the last failed call on this thread has to say: the field, its value, what was expected.

@@ -14,14 +14,20 @@
 //! [`GaussianPath::knots`], the theta that training on path B starts from. x(1) is mapped back,
 //! and the ground truth, being the same trajectory, is the model's own.
 
+use crate::document::{self, Notes};
 use crate::error::{Error, Result};
 use crate::scheduler::{Number, Scheduler};
 use crate::solvers::bespoke::Knots;
 use crate::tableau::{Base, Row, Stage, Tableau};
 use num_dual::Dual64;
+use serde_json::Value;
+use std::str::FromStr;
 
 /// Where sampling on the VP path ends: 1e-3 of the time before sigma is 0, as in the literature.
 const VP_END: f64 = 0.999;
+
+/// What a scheduler may be called.
+const SCHEDULERS: &str = "fm-ot, cosine, vp or edm";
 
 /// A model's path in solver time [0, 1], and the path it is sampled on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,6 +129,34 @@ impl GaussianPath {
         Ok(Self { view: Some(view), ..self })
     }
 
+    /// The same model sampled as the options `path` and `sigma0` say, its own path without either.
+    ///
+    /// `path` is the name of a scheduler with its usual constants, or with the model's own where
+    /// they have the name in common.
+    ///
+    /// # Errors
+    /// As [`GaussianPath::on`], and for an unknown name.
+    pub fn on_named(self, path: Option<&str>, sigma0: Option<f64>) -> Result<Self> {
+        let scheduler = match path {
+            Some(name) if name != self.scheduler.name() => {
+                let named = Scheduler::from_name(name);
+                named.map_err(|_| Error::invalid("path", format!("{name:?}"), SCHEDULERS))?
+            }
+            _ => self.scheduler,
+        };
+        self.on(scheduler, sigma0.unwrap_or(1.0))
+    }
+
+    /// The model's own scheduler.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Where the solve ends, in the time of the model's scheduler.
+    pub fn end(&self) -> f64 {
+        self.end
+    }
+
     /// Whether the model is sampled on its own path.
     pub fn is_own(&self) -> bool {
         self.view.is_none()
@@ -222,5 +256,28 @@ impl GaussianPath {
             stages.push(new);
         }
         Tableau { stages }
+    }
+}
+
+impl FromStr for GaussianPath {
+    type Err = Error;
+
+    /// Reads a scheduler's name, or a JSON object: a card's `scheduler`, and beside its constants
+    /// the card's `time.end` as `end`, 1 where absent. `{"name": "vp", "beta_max": 15, "end": 0.999}`.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |why: &dyn std::fmt::Display| {
+            let expected = format!("{SCHEDULERS}, or a JSON object with such a name and its constants{why}");
+            Error::invalid("scheduler", format!("{text:?}"), expected)
+        };
+        if !text.trim_start().starts_with('{') {
+            return Self::new(Scheduler::from_name(text).map_err(|_| wrong(&""))?, 1.0);
+        }
+        let mut object: Notes = document::parse(text, "scheduler").map_err(|e| wrong(&format!(" ({e})")))?;
+        let end = match object.0.remove("end") {
+            None => 1.0,
+            Some(end) => end.as_f64().ok_or_else(|| Error::invalid("end", end, "a time in (0, 1]"))?,
+        };
+        let scheduler = serde_json::from_value(Value::Object(object.0)).map_err(|e| wrong(&format!(" ({e})")))?;
+        Self::new(scheduler, end)
     }
 }

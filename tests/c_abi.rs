@@ -2,6 +2,7 @@
 
 mod native;
 
+use bespoke::ladder::Ladder;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, NsTable, Theta};
 use native::{Workshop, ring_card, root, succeed};
@@ -21,18 +22,21 @@ struct Bench {
     workshop: Workshop,
     rk2: PathBuf,
     ns: PathBuf,
+    ladder: PathBuf,
     card: String,
 }
 
 impl Bench {
     fn new() -> Self {
         let workshop = Workshop::new();
-        let (rk2, ns) = (workshop.path("rk2.json"), workshop.path("ns.json"));
+        let [rk2, ns, ladder] = ["rk2.json", "ns.json", "ladder.json"].map(|name| workshop.path(name));
         let midpoint = Theta::new(Family::Rk2(Knots::identity(4))).unwrap();
         midpoint.save(&rk2).unwrap();
         Theta::new(Family::Ns(NsTable::compile(&midpoint.tableau()))).unwrap().save(&ns).unwrap();
+        let finer = Theta::new(Family::Rk2(Knots::identity(8))).unwrap();
+        Ladder::new(vec![midpoint, finer]).unwrap().save(&ladder).unwrap();
         let card = ring_card(&workshop.path(""));
-        Self { workshop, rk2, ns, card }
+        Self { workshop, rk2, ns, ladder, card }
     }
 
     fn run(&self, source: &str, arguments: &[&Path], mode: Mode) {
@@ -67,6 +71,7 @@ impl Bench {
         let folder = self.workshop.path("");
         let card = Path::new(&self.card);
         self.run("tests/c/abi.c", &[&self.rk2, &self.ns, card, &folder], mode);
+        self.run("tests/c/solver.c", &[&self.rk2, &self.ladder], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
         self.run("tests/cpp/abi.cpp", &[&self.rk2, card], mode);
     }

@@ -11,6 +11,7 @@ mod guard;
 mod layout;
 mod model;
 mod sampler;
+mod solver;
 mod status;
 mod structs;
 mod theta;
@@ -21,6 +22,7 @@ pub use callback::{bespoke_train_velocity_fn, bespoke_train_vjp_fn, bespoke_velo
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
 pub use model::*;
 pub use sampler::*;
+pub use solver::*;
 pub use status::*;
 pub use theta::*;
 pub use train::*;

@@ -1,6 +1,6 @@
 //! `bespoke eval`
 
-use super::{ModelArgs, NoiseArgs, ToleranceArgs, arrays, picture, progress};
+use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
 use bespoke::evaluate::{Evaluation, Ready, evaluate};
 use bespoke::solvers::Solver;
 use bespoke::{Result, document, with_field};
@@ -15,9 +15,11 @@ use std::path::PathBuf;
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A theta file, NAME@NFE (euler, midpoint, heun, rk4), or gt. May be given several times.
+    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers), or gt. May be given several times.
     #[arg(long = "solver", value_name = "SOLVER", required = true)]
     solvers: Vec<String>,
+    #[command(flatten)]
+    path: PathArgs,
     #[command(flatten)]
     noise: NoiseArgs,
     #[command(flatten)]
@@ -42,7 +44,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         super::warn_foreign(solver, &model)?;
     }
     let card = model.card();
-    let path = card.gaussian_path()?;
+    let path = args.path.on(card.gaussian_path()?)?;
     let ready = solvers
         .iter()
         .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
@@ -73,6 +75,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
                 "seed": seed,
                 "class": conditioning.class,
                 "guidance_scale": conditioning.guidance_scale,
+                "path": args.path.path,
+                "sigma0": args.path.sigma0,
                 "ground_truth": { "evaluations": evaluation.ground_truth_evaluations, "tolerance": evaluation.tolerance },
                 "results": evaluation.results,
             }),

@@ -2,18 +2,24 @@
 
 mod arrays;
 mod bench;
+mod compile;
+mod convert;
 mod eval;
+mod ladder;
 mod picture;
 mod progress;
 mod sample;
 mod show;
+mod solvers;
 mod train;
 
 use bespoke::model::{self, Device, Model};
+use bespoke::path::GaussianPath;
 use bespoke::solvers::Solver;
 use bespoke::train::Conditioning;
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -32,6 +38,10 @@ enum Command {
     Sample(sample::SampleArgs),
     Eval(eval::EvalArgs),
     Show(show::ShowArgs),
+    Solvers(solvers::SolversArgs),
+    Compile(compile::CompileArgs),
+    Ladder(ladder::LadderArgs),
+    Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -57,6 +67,30 @@ impl ModelArgs {
         let model = model::open(&self.model, self.device)?;
         let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
         Ok((model, conditioning))
+    }
+}
+
+/// Which path published solvers sample the model on.
+#[derive(Args)]
+struct PathArgs {
+    /// Path that a published solver (NAME@NFE) samples on, the model's own where absent: fm-ot, cosine,
+    /// vp or edm. A theta has learned its path, and gt is the same on any.
+    #[arg(long, value_name = "NAME")]
+    path: Option<String>,
+    /// Sample with the path's sigma this many times as large (for high guidance, 5 to 10) [default: 1].
+    #[arg(long, value_name = "X")]
+    sigma0: Option<f64>,
+}
+
+impl PathArgs {
+    fn on(&self, own: GaussianPath) -> Result<GaussianPath> {
+        own.on_named(self.path.as_deref(), self.sigma0)
+    }
+
+    /// What was given, as documents say it.
+    fn notes(&self) -> impl Iterator<Item = (String, Value)> {
+        let path = self.path.iter().map(|path| ("path".into(), json!(path)));
+        path.chain(self.sigma0.iter().map(|sigma0| ("sigma0".into(), json!(sigma0))))
     }
 }
 
@@ -118,6 +152,10 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Show(args) => show::run(args),
+        Command::Solvers(args) => solvers::run(args),
+        Command::Compile(args) => compile::run(args),
+        Command::Ladder(args) => ladder::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
     };
     match result {

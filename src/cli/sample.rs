@@ -1,6 +1,6 @@
 //! `bespoke sample`
 
-use super::{ModelArgs, NoiseArgs, ToleranceArgs, arrays, picture, progress};
+use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
 use bespoke::evaluate::{CHUNK, Ready};
 use bespoke::solvers::Solver;
 use bespoke::tensor::Tensor;
@@ -15,9 +15,11 @@ use std::path::PathBuf;
 pub struct SampleArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A theta file, NAME@NFE (euler, midpoint, heun, rk4), or gt.
+    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers), or gt.
     #[arg(long, value_name = "SOLVER")]
     solver: String,
+    #[command(flatten)]
+    path: PathArgs,
     /// Where the samples are written: an .npy array [count, shape...] of float32.
     #[arg(long, value_name = "X.npy")]
     out: PathBuf,
@@ -41,7 +43,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let (model, conditioning) = args.model.open()?;
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
-    let ready = Ready::new(&solver, &card.gaussian_path()?, tolerance)?;
+    let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let elements = card.elements();
     let count = noises.count(elements);

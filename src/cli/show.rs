@@ -1,20 +1,47 @@
 //! `bespoke show`
 
-use bespoke::Result;
+use bespoke::ladder::Ladder;
+use bespoke::solvers::Solver;
 use bespoke::theta::{Family, Theta};
-use std::path::PathBuf;
+use bespoke::{Error, Result};
+use std::path::Path;
 
-/// Print a theta: family, steps, knots, and what it was trained for.
+/// Print a theta: family, steps, knots, and what it was trained for; of a ladder, its rungs.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  bespoke show theta.json")]
+#[command(
+    after_help = "Examples:\n  bespoke show theta.json\n  bespoke show ladder.json\n  bespoke show ladder.json@8"
+)]
 pub struct ShowArgs {
-    /// Theta file.
+    /// Theta file, ladder file, or LADDER@NFE.
     #[arg(value_name = "THETA")]
-    theta: PathBuf,
+    theta: String,
 }
 
 pub fn run(args: ShowArgs) -> Result<()> {
-    let theta = Theta::load(&args.theta)?;
+    if Path::new(&args.theta).exists() {
+        let ladder = Ladder::load(Path::new(&args.theta))?;
+        if let [_, _, ..] = ladder.rungs() {
+            print_ladder(&ladder);
+            return Ok(());
+        }
+    }
+    match Solver::parse(&args.theta)? {
+        Solver::Theta(_, theta) => print_theta(&theta),
+        _ => return Err(Error::invalid("theta", format!("{:?}", args.theta), "a theta or ladder file")),
+    }
+    Ok(())
+}
+
+fn print_ladder(ladder: &Ladder) {
+    println!("{:>5}  {:6}  {:>5}  {:>16}", "nfe", "family", "steps", "validation rmse");
+    for rung in ladder.rungs() {
+        let rmse = rung.training.0.get("validation").and_then(|v| v["rmse"].as_f64());
+        let rmse = rmse.map_or("-".into(), |rmse| format!("{rmse:.6}"));
+        println!("{:>5}  {:6}  {:>5}  {rmse:>16}", rung.nfe(), rung.family_name(), rung.steps());
+    }
+}
+
+fn print_theta(theta: &Theta) {
     println!("family  {}", theta.family_name());
     println!("steps   {}", theta.steps());
     println!("nfe     {}", theta.nfe());
@@ -47,5 +74,4 @@ pub fn run(args: ShowArgs) -> Result<()> {
             }
         }
     }
-    Ok(())
 }

@@ -29,6 +29,9 @@ pub struct TrainArgs {
     /// Steps n [default: 5 for rk2, else 10].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// A theta to start from, in place of the identity (the base solver); ns starts from any family's.
+    #[arg(long, value_name = "THETA")]
+    init: Option<PathBuf>,
     /// Where the theta file is written.
     #[arg(long, value_name = "THETA")]
     out: Option<PathBuf>,
@@ -41,10 +44,10 @@ pub struct TrainArgs {
     /// Iterations [default: 1200 for adam, 60 for gauss-newton].
     #[arg(long, value_name = "I")]
     iterations: Option<usize>,
-    /// Samples an iteration [default: 60 for adam, 200 for gauss-newton].
+    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton].
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
-    /// Adam's first learning rate; it decays to 0 along half a cosine [default: 5e-3].
+    /// Adam's first learning rate; it decays to 0 along half a cosine [default: 2e-2].
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
     /// L_tau of the bound: the velocity's Lipschitz constant [default: 1].
@@ -62,7 +65,7 @@ pub struct TrainArgs {
     /// cpu, cuda or cuda:INDEX [default: cpu].
     #[arg(long, value_name = "D")]
     device: Option<String>,
-    /// Noises whose ground truth is solved for training [default: 1000].
+    /// Noises whose ground truth is solved for training [default: 1500].
     #[arg(long, value_name = "P")]
     pool: Option<usize>,
     /// Iterations after which the pool is drawn and solved anew; 0 for never [default: 0].
@@ -102,6 +105,7 @@ impl TrainArgs {
             field: base.field,
             family: self.family.or(base.family),
             steps: self.steps.or(base.steps),
+            init: self.init.or(base.init),
             out: self.out.or(base.out),
             loss: self.loss.or(base.loss),
             optimizer: self.optimizer.or(base.optimizer),

@@ -3,10 +3,13 @@
 use super::classical::{adams_bashforth, euler, heun, midpoint, ralston, rk4};
 use super::diffusion::{Bh, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, outer_steps, unipc};
 use super::grid::Grid;
+use crate::document::Notes;
 use crate::error::{Error, Result};
+use crate::ladder::Ladder;
 use crate::path::GaussianPath;
 use crate::tableau::Tableau;
 use crate::theta::{Family, MAX_STEPS, NsTable, Theta};
+use serde_json::json;
 use std::path::Path;
 
 /// A published solver: what `bespoke solvers` lists.
@@ -39,22 +42,18 @@ pub enum Allowed {
 }
 
 impl Allowed {
-    fn highest(self) -> usize {
+    /// The least count, the distance from one to the next, and the greatest.
+    pub fn range(self) -> (usize, usize, usize) {
         match self {
-            Allowed::Multiples(stages) => MAX_STEPS * stages,
-            Allowed::Odd => MAX_STEPS - 1,
+            Allowed::Multiples(stages) => (stages, stages, MAX_STEPS * stages),
+            Allowed::Odd => (1, 2, MAX_STEPS - 1),
         }
     }
 
     /// The least allowed count at or above `nfe`, and the greatest at or below it.
     fn neighbours(self, nfe: usize) -> (usize, usize) {
-        let (unit, rest) = match self {
-            Allowed::Multiples(stages) => (stages, 0),
-            Allowed::Odd => (2, 1),
-        };
-        let highest = self.highest();
-        let lowest = if rest == 0 { unit } else { rest };
-        let below = nfe.min(highest).saturating_sub(rest) / unit * unit + rest;
+        let (lowest, unit, highest) = self.range();
+        let below = nfe.clamp(lowest, highest).saturating_sub(lowest) / unit * unit + lowest;
         let above = if below >= nfe { below } else { below + unit };
         (below.clamp(lowest, highest), above.clamp(lowest, highest))
     }
@@ -73,10 +72,11 @@ impl Allowed {
 
 impl std::fmt::Display for Allowed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (_, _, highest) = self.range();
         match self {
-            Allowed::Multiples(1) => write!(f, "1 to {}", self.highest()),
-            Allowed::Multiples(stages) => write!(f, "a multiple of {stages} from {stages} to {}", self.highest()),
-            Allowed::Odd => write!(f, "an odd number from 1 to {}", self.highest()),
+            Allowed::Multiples(1) => write!(f, "1 to {highest}"),
+            Allowed::Multiples(stages) => write!(f, "a multiple of {stages} from {stages} to {highest}"),
+            Allowed::Odd => write!(f, "an odd number from 1 to {highest}"),
         }
     }
 }
@@ -267,6 +267,17 @@ impl NamedSolver {
     pub fn tableau(&self, path: &GaussianPath) -> Result<Tableau<f64>> {
         self.solver.tableau(self.nfe, self.grid.as_ref().unwrap_or(&self.solver.grid), path)
     }
+
+    /// The solver as a theta of `family: "ns"`, with notes that say what it came from.
+    ///
+    /// # Errors
+    /// As [`SolverName::tableau`], and for more evaluations than a theta may have.
+    pub fn theta(&self, path: &GaussianPath) -> Result<Theta> {
+        let mut theta = Theta::new(Family::Ns(NsTable::compile(&self.tableau(path)?)))?;
+        theta.model = notes([("scheduler", json!(path.scheduler())), ("end", json!(path.end()))]);
+        theta.training = notes([("solver", json!(self.to_string()))]);
+        Ok(theta)
+    }
 }
 
 impl std::fmt::Display for NamedSolver {
@@ -274,6 +285,10 @@ impl std::fmt::Display for NamedSolver {
         write!(f, "{}@{}", self.solver.name, self.nfe)?;
         self.grid.as_ref().map_or(Ok(()), |grid| write!(f, ":{grid}"))
     }
+}
+
+fn notes<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Notes {
+    Notes(entries.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
 }
 
 /// Any solver a user can ask for.
@@ -288,7 +303,10 @@ pub enum Solver {
 }
 
 impl Solver {
-    /// Reads SOLVER: `NAME@NFE`, `NAME@NFE:GRID`, `gt`, or the path of a theta file.
+    /// Reads SOLVER: `NAME@NFE`, `NAME@NFE:GRID`, `gt`, the path of a theta file, or of a ladder:
+    /// `LADDER@NFE` is its theta of the greatest nfe that is at most NFE, `LADDER` that of the greatest.
+    ///
+    /// A file goes before a published solver of the same name; `./NAME@NFE` is a ladder called like one.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown name or an impossible nfe; a file's own error.
@@ -296,7 +314,14 @@ impl Solver {
         if text == "gt" {
             return Ok(Solver::GroundTruth);
         }
+        let theta = |theta: &Theta| Ok(Solver::Theta(text.to_owned(), Box::new(theta.clone())));
         if !Path::new(text).exists() {
+            if let Some((file, nfe)) = text.rsplit_once('@')
+                && is_file(file)
+            {
+                let whole = || Error::invalid("nfe", format!("{nfe:?}"), "a whole number, as in ladder.json@8");
+                return theta(Ladder::load(Path::new(file))?.best(nfe.parse().map_err(|_| whole())?)?);
+            }
             if text.contains('@') {
                 return NamedSolver::parse(text).map(Solver::Named);
             }
@@ -305,7 +330,7 @@ impl Solver {
                 return Err(Error::invalid("solver", format!("{text:?}"), expected));
             }
         }
-        Ok(Solver::Theta(text.to_owned(), Box::new(Theta::load(Path::new(text))?)))
+        theta(Ladder::load(Path::new(text))?.best(usize::MAX)?)
     }
 
     /// The table for a model sampled on `path`, or `None` for the ground truth, which has none. A
@@ -329,7 +354,7 @@ impl Solver {
     pub fn theta(&self, path: &GaussianPath) -> Result<Theta> {
         match self {
             Solver::Theta(_, theta) => Ok(Theta::clone(theta)),
-            Solver::Named(named) => Theta::new(Family::Ns(NsTable::compile(&named.tableau(path)?))),
+            Solver::Named(named) => named.theta(path),
             Solver::GroundTruth => Err(Error::invalid(
                 "solver",
                 "gt",
@@ -346,4 +371,10 @@ impl Solver {
             Solver::GroundTruth => "gt".into(),
         }
     }
+}
+
+/// Whether what stands before an `@` is a file, or meant to be one, and no solver's name.
+fn is_file(text: &str) -> bool {
+    let path = Path::new(text);
+    SolverName::find(text).is_err() && (path.exists() || path.extension().is_some_and(|ext| ext == "json"))
 }

@@ -3,9 +3,9 @@
 
 use crate::dopri5::Tolerance;
 use crate::error::{Error, Result};
-use crate::theta::MAX_STEPS;
+use crate::theta::{Family, MAX_STEPS, Theta};
 use crate::train::loss::Direct;
-use crate::train::parameters::Shape;
+use crate::train::parameters::{Parameters, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -141,6 +141,9 @@ pub struct TrainConfig {
     /// Steps n, 1 to 1000. Default 5 for rk2, else 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
+    /// A theta file to start from, in place of the identity; `ns` starts from any family's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Where the theta file is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
@@ -153,10 +156,10 @@ pub struct TrainConfig {
     /// Iterations. Default 1200 for adam, 60 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iterations: Option<usize>,
-    /// Samples an iteration. Default 60 for adam, 200 for gauss-newton.
+    /// Samples an iteration. Default 60 for adam, 400 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
-    /// Adam's first learning rate. Default 5e-3.
+    /// Adam's first learning rate. Default 2e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// The velocity's Lipschitz constant L_tau as the bound takes it. Default 1.
@@ -174,7 +177,7 @@ pub struct TrainConfig {
     /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Noises whose ground truth is solved for training. Default 1000.
+    /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,
     /// Iterations after which the pool is drawn and solved anew; 0 for never. Default 0.
@@ -201,8 +204,8 @@ pub struct TrainConfig {
 /// A training run with every choice made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Family and size.
-    pub shape: Shape,
+    /// Where training starts: family, size and numbers.
+    pub start: Parameters,
     /// What is minimised.
     pub loss: Loss,
     /// How.
@@ -240,14 +243,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Invalid`] naming the key at fault.
     pub fn settings(&self, range: f64) -> Result<Settings> {
-        let family = self.family.unwrap_or(TrainedFamily::Rk2);
-        let steps = self.steps.unwrap_or(if family == TrainedFamily::Rk2 { 5 } else { 10 });
-        check_range("steps", steps, 1, MAX_STEPS)?;
-        let shape = match family {
-            TrainedFamily::Rk1 => Shape::Rk1(steps),
-            TrainedFamily::Rk2 => Shape::Rk2(steps),
-            TrainedFamily::Ns => Shape::Ns(steps),
-        };
+        let start = self.start()?;
         let loss = self.loss.unwrap_or(Loss::LogMse);
         let optimizer = match self.optimizer {
             Some(optimizer) => optimizer,
@@ -257,26 +253,26 @@ impl TrainConfig {
         if optimizer == Optimizer::GaussNewton && loss.direct().is_none() {
             return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
         }
-        if loss == Loss::RmseBound && family == TrainedFamily::Ns {
+        if loss == Loss::RmseBound && matches!(start.shape, Shape::Ns(_)) {
             return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
         }
         let adam = optimizer == Optimizer::Adam;
         let iterations = self.iterations.unwrap_or(if adam { 1200 } else { 60 });
-        let batch = self.batch.unwrap_or(if adam { 60 } else { 200 });
+        let batch = self.batch.unwrap_or(if adam { 60 } else { 400 });
         let resolve = self.resolve.unwrap_or(false);
         if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
             return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
         }
         let settings = Settings {
-            shape,
+            start,
             loss,
             optimizer,
             iterations,
             batch,
-            lr: self.lr.unwrap_or(5e-3),
+            lr: self.lr.unwrap_or(2e-2),
             l_tau: self.l_tau.unwrap_or(1.0),
             seed: self.seed.unwrap_or(0),
-            pool: if resolve { batch } else { self.pool.unwrap_or(1000.max(batch)) },
+            pool: if resolve { batch } else { self.pool.unwrap_or(1500.max(batch)) },
             pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
             validation: self.validation.unwrap_or(1000),
             validate_every: self.validate_every.unwrap_or((iterations / 12).max(1)),
@@ -292,6 +288,37 @@ impl TrainConfig {
         check_positive("l_tau", settings.l_tau)?;
         settings.tolerance.validate()?;
         Ok(settings)
+    }
+}
+
+impl TrainConfig {
+    /// The parameters that training starts from.
+    fn start(&self) -> Result<Parameters> {
+        let init = self.init.as_deref().map(Theta::load).transpose()?;
+        let own_family = init.as_ref().map(|theta| match theta.family {
+            Family::Rk1(_) => TrainedFamily::Rk1,
+            Family::Rk2(_) => TrainedFamily::Rk2,
+            Family::Ns(_) => TrainedFamily::Ns,
+        });
+        let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
+        let own_steps = init.as_ref().map(|theta| if family == TrainedFamily::Ns { theta.nfe() } else { theta.steps() });
+        let steps = self.steps.or(own_steps).unwrap_or(if family == TrainedFamily::Rk2 { 5 } else { 10 });
+        check_range("steps", steps, 1, MAX_STEPS)?;
+        let shape = match family {
+            TrainedFamily::Rk1 => Shape::Rk1(steps),
+            TrainedFamily::Rk2 => Shape::Rk2(steps),
+            TrainedFamily::Ns => Shape::Ns(steps),
+        };
+        let Some(theta) = init else { return Ok(Parameters::identity(shape)) };
+        let start = match family {
+            TrainedFamily::Ns => Parameters::from_tableau(&theta.tableau()),
+            _ => Parameters::from_theta(&theta),
+        };
+        if start.shape == shape {
+            return Ok(start);
+        }
+        let value = format!("a theta of family {} with {} steps", theta.family_name(), theta.steps());
+        Err(Error::invalid("init", value, format!("one that {steps} steps of the family asked for can start from")))
     }
 }
 

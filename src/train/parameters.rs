@@ -112,15 +112,14 @@ fn ns_tableau<D: Number>(nfe: usize, values: &[D]) -> Tableau<D> {
 }
 
 impl Parameters {
-    /// The identity theta: Euler for RK1, midpoint for RK2.
+    /// The identity theta: Euler for RK1, midpoint for RK2; Euler's table for ns.
     pub fn identity(shape: Shape) -> Self {
         match shape {
             Shape::Rk1(_) | Shape::Rk2(_) => {
                 Self::from_knots(shape, &Knots::identity(shape.steps() * shape.stages_per_step()))
             }
             Shape::Ns(nfe) => {
-                let euler = crate::solvers::classical::euler(&crate::solvers::classical::uniform_grid(nfe));
-                Self::from_ns(&NsTable::compile(&euler))
+                Self::from_tableau(&crate::solvers::classical::euler(&crate::solvers::classical::uniform_grid(nfe)))
             }
         }
     }
@@ -132,6 +131,11 @@ impl Parameters {
             Family::Rk2(knots) => Self::from_knots(Shape::Rk2(theta.steps()), knots),
             Family::Ns(table) => Self::from_ns(table),
         }
+    }
+
+    /// The non-stationary parameters of any solver.
+    pub fn from_tableau(tableau: &Tableau<f64>) -> Self {
+        Self::from_ns(&NsTable::compile(tableau))
     }
 
     fn from_knots(shape: Shape, knots: &Knots<f64>) -> Self {

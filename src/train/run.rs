@@ -1,7 +1,7 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
 use super::config::{Optimizer, Settings, TrainConfig};
-use super::loss::{bound_loss, direct_loss, direct_residual};
+use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
 use super::optimize::{Adam, GaussNewton, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
 use super::paths::{Conditioning, Pool, PoolOptions};
@@ -201,7 +201,7 @@ pub fn train<F: VelocityField>(
     let validation = Pool::solve(&field, conditioning, &validation_options)?;
     let pool = Pool::solve(&field, conditioning, &pool_options(settings, 0))?;
     let gt = field.evaluations();
-    let parameters = Parameters::identity(settings.shape);
+    let parameters = settings.start.clone();
     let mut run = Run { field, conditioning, settings, parameters, pool, draws: 1 };
     let start = run.validate(&validation)?;
     let mut best = (start, run.parameters.clone());
@@ -333,20 +333,20 @@ impl<F: VelocityField> Run<'_, F> {
         // A small pool cannot spare samples that are only tried on.
         let tried_on = if size >= self.settings.batch + TRIED_ON { TRIED_ON } else { 0 };
         let rows = self.choose(iteration, self.settings.batch.min(size - tried_on), size - tried_on);
-        let power = if self.settings.loss == super::config::Loss::Rmse { 1.0 } else { 2.0 };
+        let loss = self.settings.loss.direct().unwrap_or(Direct::LogMse);
         let residual = direct_residual(&self.parameters, &self.field, &self.pool, &rows)?;
         let sketch = self.sketch(iteration, &rows)?;
         let by_scalar = residual.pull_back(&self.field, vec![residual.error.duplicate()?, sketch])?;
         let jacobian = self.parameters.table_jacobian().jacobian;
-        let weights = gauss_newton_weights(&residual.rms, power);
+        let weights = gauss_newton_weights(&residual.rms, loss.power());
         let trials = state.propose(&(&by_scalar[0] * &jacobian), &(&by_scalar[1] * &jacobian), &weights);
         let judged = if tried_on > 0 { size - tried_on..size } else { 0..size };
-        let taken = self.try_steps(&trials, judged)?;
+        let taken = self.try_steps(loss, &trials, judged)?;
         state.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             self.parameters = moved(&self.parameters, &trials[i]);
         }
-        Ok(residual.rms.iter().map(|rms| 2.0 * rms.max(f64::MIN_POSITIVE).ln()).sum::<f64>() / rows.len() as f64)
+        Ok(loss.mean(&residual.rms))
     }
 
     /// A standard normal cotangent for each of `rows`.
@@ -357,17 +357,16 @@ impl<F: VelocityField> Run<'_, F> {
         self.field.upload(&noise)
     }
 
-    /// The trial under which the mean log error of the samples `judged` is least, if it falls.
-    fn try_steps(&self, trials: &[Trial], judged: std::ops::Range<usize>) -> Result<Option<usize>> {
-        let mean_log = |parameters: &Parameters| {
+    /// The trial under which the mean loss of the samples `judged` is least, if it falls.
+    fn try_steps(&self, loss: Direct, trials: &[Trial], judged: std::ops::Range<usize>) -> Result<Option<usize>> {
+        let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
-            let errors = validate::errors(&plan, &self.field, &self.pool, judged.clone(), CHUNK)?;
-            Ok(errors.rms.iter().map(|rms| rms.max(f64::MIN_POSITIVE).ln()).sum::<f64>() / errors.rms.len() as f64)
+            Ok(loss.mean(&validate::errors(&plan, &self.field, &self.pool, judged.clone(), CHUNK)?.rms))
         };
-        let mut least = mean_log(&self.parameters)?;
+        let mut least = mean(&self.parameters)?;
         let mut taken = None;
         for (i, trial) in trials.iter().enumerate() {
-            match mean_log(&moved(&self.parameters, trial)) {
+            match mean(&moved(&self.parameters, trial)) {
                 Ok(value) if value < least => (least, taken) = (value, Some(i)),
                 // A step too far may leave the constraints or blow the solve up: it is not taken.
                 Ok(_) | Err(Error::Invalid { .. } | Error::NonFinite { .. }) => {}

@@ -25,6 +25,20 @@ pub enum Direct {
 const SMALLEST_RMS: f64 = 1e-12;
 
 impl Direct {
+    /// The mean loss of samples with the errors `rms`.
+    pub fn mean(&self, rms: &[f64]) -> f64 {
+        rms.iter().map(|rms| self.value_and_factor(*rms, 1.0).0).sum::<f64>() / rms.len() as f64
+    }
+
+    /// By which power of its mean square error a sample's loss falls short of least squares: what
+    /// reweighted least squares divides by.
+    pub fn power(&self) -> f64 {
+        match self {
+            Direct::Rmse => 1.0,
+            Direct::LogMse => 2.0,
+        }
+    }
+
     /// The loss of a sample with error `rms`, and the factor of its error in the loss's gradient.
     fn value_and_factor(&self, rms: f64, elements: f64) -> (f64, f64) {
         let rms = rms.max(SMALLEST_RMS);

@@ -33,9 +33,8 @@ pub struct Trial {
     pub damping: f64,
 }
 
-/// w_b: the residuals' weights under which least squares follows the loss's gradient. The mean of
-/// rms^(2 - power) is what falls: power 2 for log-mse, 1 for rmse; the floor holds off the
-/// samples that have no error left.
+/// w_b = rms_b^-power: the weights under which least squares follows the loss's gradient (power 2
+/// for log-mse, 1 for rmse). A floor holds off the samples that have no error left.
 pub fn weights(rms: &[f64], power: f64) -> Vec<f64> {
     let mut sorted = rms.to_vec();
     sorted.sort_by(f64::total_cmp);

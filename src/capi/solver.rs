@@ -1,0 +1,67 @@
+//! Published solvers and ladders: thetas that come from no file of their own.
+
+use super::guard::{create, destroy, path, required, text};
+use super::status::bespoke_status;
+use super::theta::bespoke_theta;
+use crate::ladder::Ladder;
+use crate::path::GaussianPath;
+use crate::solvers::{NamedSolver, SolverName};
+use std::ffi::c_char;
+
+/// Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
+pub struct bespoke_ladder {
+    ladder: Ladder,
+}
+
+/// Makes the published solver `name` with `nfe` evaluations, for a model of `scheduler`.
+///
+/// `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
+/// solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
+/// `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
+/// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_theta_solver(
+    name: *const c_char,
+    nfe: u32,
+    scheduler: *const c_char,
+    out: *mut *mut bespoke_theta,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe {
+        create(out, || {
+            let (name, scheduler) = (text("name", name)?, text("scheduler", scheduler)?);
+            let (name, grid) = name.split_once(':').map_or((name, None), |(name, grid)| (name, Some(grid)));
+            let grid = grid.map(str::parse).transpose()?;
+            let solver = NamedSolver { solver: SolverName::find(name)?, nfe: nfe as usize, grid };
+            bespoke_theta::new(solver.theta(&scheduler.parse::<GaussianPath>()?)?)
+        })
+    }
+}
+
+/// Reads a ladder file; a theta file is a ladder of one theta.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_ladder_load(path: *const c_char, out: *mut *mut bespoke_ladder) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe { create(out, || Ok(bespoke_ladder { ladder: Ladder::load(self::path("path", path)?)? })) }
+}
+
+/// Gives the theta of the greatest nfe that is at most `nfe_at_most`, as an object of its own: it
+/// outlives the ladder. `BESPOKE_ERROR_INVALID` where even the least nfe is more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_ladder_theta(
+    ladder: *const bespoke_ladder,
+    nfe_at_most: u32,
+    out: *mut *mut bespoke_theta,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe {
+        create(out, || bespoke_theta::new(required("ladder", ladder)?.ladder.best(nfe_at_most as usize)?.clone()))
+    }
+}
+
+/// Frees a ladder; thetas taken from it stay usable. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_ladder_free(ladder: *mut bespoke_ladder) {
+    // SAFETY: as the header asks.
+    unsafe { destroy(ladder) }
+}
