@@ -56,10 +56,17 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
 /// # Errors
 /// [`Error::Io`]; the earlier file, if any, is then untouched.
 pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<()> {
-    let mut text =
-        serde_json::to_string_pretty(document).map_err(|e| Error::format(path.display().to_string(), ".", e))?;
+    write_bytes(path, text(document, &path.display().to_string())?.as_bytes())
+}
+
+/// `document` as indented JSON; `name` is what messages call it.
+///
+/// # Errors
+/// [`Error::Format`] where JSON cannot hold it.
+pub fn text<T: Serialize>(document: &T, name: &str) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(document).map_err(|e| Error::format(name, ".", e))?;
     text.push('\n');
-    write_bytes(path, text.as_bytes())
+    Ok(text)
 }
 
 /// Writes `bytes` to `path` by way of a temporary file in the same folder.

@@ -153,6 +153,14 @@ impl Theta {
         document::write(path, &self.to_file())
     }
 
+    /// The text of its file.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where the notes cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        document::text(&self.to_file(), "theta")
+    }
+
     /// `rk1`, `rk2` or `ns`.
     pub fn family_name(&self) -> &'static str {
         match &self.family {

@@ -44,6 +44,25 @@ fn a_theta_trained_from_c_beats_midpoint_on_a_field_written_in_c() {
     assert!((table - midpoint).abs() <= 1e-4 * midpoint, "{printed}");
 }
 
+#[test]
+fn a_host_applies_the_scalars_itself() {
+    let workshop = Workshop::new();
+    let mut command = Command::new(workshop.build("examples/c/fused_update.c", &[]));
+    let bent = |intervals: usize| {
+        let mut knots = Knots::identity(intervals);
+        knots.s_dot.iter_mut().enumerate().for_each(|(i, s_dot)| *s_dot = 0.3 * (i as f64).cos());
+        knots
+    };
+    let rk2 = Theta::new(Family::Rk2(bent(6))).unwrap();
+    let table = Theta::new(Family::Ns(NsTable::compile(&rk2.tableau()))).unwrap();
+    for (i, theta) in [rk2, table, Theta::new(Family::Rk1(bent(4))).unwrap()].iter().enumerate() {
+        let path = workshop.path(&format!("{i}.json"));
+        theta.save(&path).unwrap();
+        command.arg(path);
+    }
+    assert_eq!(succeed(command).lines().count(), 3);
+}
+
 #[cfg(feature = "torch")]
 #[test]
 fn a_theta_is_trained_from_c_on_the_digits() {

@@ -93,10 +93,22 @@ impl Card {
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the key at fault.
     pub fn load(path: &Path) -> Result<Self> {
-        let mut card: Card = document::read(path)?;
-        card.path = path.to_owned();
-        card.validate()?;
-        Ok(card)
+        document::read::<Card>(path)?.at(path)
+    }
+
+    /// Parses the text of a card that stands, or will stand, at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the key at fault.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        document::parse::<Card>(text, &path.display().to_string())?.at(path)
+    }
+
+    /// This card as the file `path`, if it is a good one.
+    fn at(mut self, path: &Path) -> Result<Self> {
+        self.path = path.to_owned();
+        self.validate()?;
+        Ok(self)
     }
 
     fn validate(&self) -> Result<()> {
