@@ -334,3 +334,28 @@ fn every_command_explains_itself() {
         bespoke(&[command, "--help"]).assert().success().stdout(contains("bespoke solvers").and(contains("--path")));
     }
 }
+
+/// Training on another path starts from the base solver of that path (BES Thm 2.3).
+#[test]
+fn training_starts_on_the_path_that_was_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let theta = folder.path().join("theta.json");
+    let train = |arguments: &[&str]| {
+        let mut command = bespoke(&["train", "--model", &card()]);
+        command.arg("--out").arg(&theta);
+        command.args(["--steps", "4", "--iterations", "2", "--pool", "60", "--batch", "40", "--validation", "40"]);
+        command.args(arguments);
+        command
+    };
+    let start = |arguments: &[&str]| {
+        train(arguments).assert().success();
+        let document: Value = serde_json::from_str(&std::fs::read_to_string(&theta).unwrap()).unwrap();
+        document["training"]["start"]["rmse"].as_f64().unwrap()
+    };
+    let own = start(&[]);
+    assert_eq!(start(&["--path", "fm-ot"]), own);
+    assert_ne!(start(&["--path", "cosine"]), own);
+    assert_ne!(start(&["--sigma0", "3"]), own);
+    train(&["--path", "nonesuch"]).assert().code(2).stderr(contains("nonesuch"));
+    train(&["--path", "vp", "--init", theta.to_str().unwrap()]).assert().code(2).stderr(contains("init"));
+}

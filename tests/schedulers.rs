@@ -119,12 +119,6 @@ fn path(scheduler: Scheduler, x0: &Host<f64>) -> Dense<Host<f64>> {
     dopri5::solve(&mixture_field(scheduler), x0, &Condition::default(), TIGHT, true).unwrap().dense.unwrap()
 }
 
-/// BES Thm 2.3: t_r where the snr is the other's, and s_r, the quotient of the sizes of (alpha, sigma).
-fn transformation<D: Number>(own: &Scheduler, other: &Scheduler, r: D) -> (D, D) {
-    let t = own.time_at(other.alpha(r), other.sigma(r));
-    (t, other.norm(r) / own.norm(t))
-}
-
 #[test]
 fn paths_of_two_schedulers_are_one_path_rescaled_and_retimed() {
     // BES Thm 2.3: the other scheduler's trajectory is s_r x(t_r).

@@ -20,7 +20,11 @@ fn field() -> MixtureField<f64> {
 /// Small settings with `changes` on top.
 fn settings(changes: serde_json::Value) -> Settings {
     let mut document = json!({ "steps": 3, "iterations": 10, "pool": 160, "batch": 40, "validation": 100 });
-    document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let object = document.as_object_mut().unwrap();
+    object.extend(changes.as_object().unwrap().clone());
+    if changes["resolve"] == true {
+        object.remove("pool");
+    }
     let config: TrainConfig = serde_json::from_value(document).unwrap();
     config.settings(2.0).unwrap()
 }

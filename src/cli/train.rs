@@ -32,6 +32,12 @@ pub struct TrainArgs {
     /// A theta to start from, in place of the identity (the base solver); ns starts from any family's.
     #[arg(long, value_name = "THETA")]
     init: Option<PathBuf>,
+    /// Start on this scheduler's path in place of the model's own: fm-ot, cosine, vp or edm.
+    #[arg(long, value_name = "SCHEDULER")]
+    path: Option<String>,
+    /// Start on the path whose noise is this many times larger; 5 to 10 for strong guidance.
+    #[arg(long, value_name = "X")]
+    sigma0: Option<f64>,
     /// Where the theta file is written.
     #[arg(long, value_name = "THETA")]
     out: Option<PathBuf>,
@@ -106,6 +112,8 @@ impl TrainArgs {
             family: self.family.or(base.family),
             steps: self.steps.or(base.steps),
             init: self.init.or(base.init),
+            path: self.path.or(base.path),
+            sigma0: self.sigma0.or(base.sigma0),
             out: self.out.or(base.out),
             loss: self.loss.or(base.loss),
             optimizer: self.optimizer.or(base.optimizer),

@@ -144,6 +144,12 @@ pub struct TrainConfig {
     /// A theta file to start from, in place of the identity; `ns` starts from any family's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// The scheduler whose path training starts on, in place of the model's own (BES Thm 2.3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// BNS's sigma0: training starts on the path whose noise is this many times larger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma0: Option<f64>,
     /// Where the theta file is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
@@ -243,6 +249,9 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Invalid`] naming the key at fault.
     pub fn settings(&self, range: f64) -> Result<Settings> {
+        if self.init.is_some() && (self.path.is_some() || self.sigma0.is_some()) {
+            return Err(Error::invalid("init", "given beside path or sigma0", "one start"));
+        }
         let start = self.start()?;
         let loss = self.loss.unwrap_or(Loss::LogMse);
         let optimizer = match self.optimizer {

@@ -4,6 +4,7 @@ use super::config::{Optimizer, Settings, TrainConfig};
 use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
 use super::optimize::{Adam, GaussNewton, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
+use super::start::start_on_path;
 use super::paths::{Conditioning, Pool, PoolOptions};
 use super::validate::{self, Quality};
 use crate::document::Notes;
@@ -74,7 +75,11 @@ pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result
     let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
     let model = model::open(path, device)?;
     let [low, high] = model.card().data_range;
-    let settings = config.settings(high - low)?;
+    let mut settings = config.settings(high - low)?;
+    if config.path.is_some() || config.sigma0.is_some() {
+        let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
+        settings.start = start_on_path(settings.start.shape, &path)?;
+    }
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
     let mut outcome = with_field!(&model, field => train(field, &conditioning, &settings, observer))?;
     outcome.theta.model = model_notes(&model, &conditioning)?;
@@ -97,6 +102,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         ("model", config.model.is_some()),
         ("device", config.device.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
+        ("path", config.path.is_some()),
+        ("sigma0", config.sigma0.is_some()),
     ] {
         if given {
             return Err(Error::invalid(key, "there", "absent beside field: the caller's functions see to it"));
