@@ -98,8 +98,7 @@ fn nothing_is_allocated_after_the_first_call_of_a_shape() {
         for (numbers, threads) in [(64, 1), (400_000, 1), (400_000, 2)] {
             let (mut x, mut u) = (vec![0.5f32; numbers], vec![0.25f32; numbers]);
             let (mut handle, mut sampler) = (null_mut(), null_mut());
-            let options =
-                bespoke_sampler_options { struct_size: size_of::<bespoke_sampler_options>() as u32, threads };
+            let options = bespoke_sampler_options { struct_size: size_of::<bespoke_sampler_options>() as u32, threads };
             unsafe {
                 ok(bespoke_load_theta(name.as_ptr(), &mut handle));
                 ok(bespoke_sampler_new(handle, &options, &mut sampler));

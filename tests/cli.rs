@@ -112,7 +112,8 @@ fn sampling_is_seeded_and_takes_noise_of_ones_own() {
 
     // The samples of one solver as the noise of another: read back in either shape and dtype.
     let png = folder.path().join("grid.png");
-    let from = sample("from.npy", &["--noise", again.to_str().unwrap(), "--class", "3", "--png", png.to_str().unwrap()]);
+    let from =
+        sample("from.npy", &["--noise", again.to_str().unwrap(), "--class", "3", "--png", png.to_str().unwrap()]);
     assert_eq!(read(&from).0, [20, 1, 8, 8]);
     assert!(image::open(&png).is_ok());
 }
@@ -171,7 +172,11 @@ fn bad_usage_is_2_and_names_what_is_wrong() {
     sample(&["--solver", "gt", "--guidance-scale", "nan"]).stderr(contains("guidance_scale"));
     train(&out).args(["--family", "rk3"]).assert().code(2).stderr(contains("rk3"));
     train(&out).args(["--lr", "-1"]).assert().code(2);
-    train(&out).args(["--loss", "rmse-bound", "--optimizer", "gauss-newton"]).assert().code(2).stderr(contains("optimizer"));
+    train(&out)
+        .args(["--loss", "rmse-bound", "--optimizer", "gauss-newton"])
+        .assert()
+        .code(2)
+        .stderr(contains("optimizer"));
     bespoke().arg("train").arg("--out").arg(&out).assert().code(2).stderr(contains("model"));
     bespoke().arg("nonesuch").assert().code(2);
     assert_eq!(files(folder.path()), Vec::<String>::new());
@@ -189,8 +194,11 @@ fn a_failed_run_is_1_and_leaves_nothing_behind() {
     let out = path("x.npy");
     sample(&path("absent.json"), "euler@2", &out).stderr(contains("absent.json"));
     sample(&card(), path("absent-theta.json").to_str().unwrap(), &out).stderr(contains("absent-theta.json"));
-    std::fs::write(path("bad.json"), r#"{"format": "bespoke-theta", "version": 1, "family": "rk1", "steps": 1,
-        "t": [0, 1], "t_dot": [-1], "s": [1, 1], "s_dot": [0]}"#)
+    std::fs::write(
+        path("bad.json"),
+        r#"{"format": "bespoke-theta", "version": 1, "family": "rk1", "steps": 1,
+        "t": [0, 1], "t_dot": [-1], "s": [1, 1], "s_dot": [0]}"#,
+    )
     .unwrap();
     sample(&card(), path("bad.json").to_str().unwrap(), &out).stderr(contains("t_dot[0]"));
     sample(&card(), "euler@2", &path("no/such/folder/x.npy")).stderr(contains("no/such/folder"));
@@ -241,7 +249,18 @@ fn interrupting_keeps_the_best_theta() {
         .arg(card())
         .arg("--out")
         .arg(&theta)
-        .args(["--iterations", "1000000", "--validate-every", "2", "--validation", "50", "--pool", "150", "--batch", "40"])
+        .args([
+            "--iterations",
+            "1000000",
+            "--validate-every",
+            "2",
+            "--validation",
+            "50",
+            "--pool",
+            "150",
+            "--batch",
+            "40",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -68,9 +68,15 @@ fn gradients_flow_through_the_whole_model() {
         let (ahead, behind) = (project(t, &shifted(h)), project(t, &shifted(-h)));
         let by_x = fetch(&vjp.x[0].dot(along).unwrap());
         for row in 0..6 {
-            let checks = [(by_time[row], (above[row] - below[row]) / (2.0 * h)), (by_x[row], (ahead[row] - behind[row]) / (2.0 * h))];
+            let checks = [
+                (by_time[row], (above[row] - below[row]) / (2.0 * h)),
+                (by_x[row], (ahead[row] - behind[row]) / (2.0 * h)),
+            ];
             for (exact, difference) in checks {
-                assert!((exact - difference).abs() < 0.02 * exact.abs() + 0.1, "{name}, row {row}: {exact} and {difference}");
+                assert!(
+                    (exact - difference).abs() < 0.02 * exact.abs() + 0.1,
+                    "{name}, row {row}: {exact} and {difference}"
+                );
             }
         }
     }
@@ -92,7 +98,9 @@ fn a_short_training_beats_midpoint() {
 fn what_a_device_or_file_lacks_is_said() {
     // On a machine with a GPU this index is still out of reach.
     let missing = model::open(&path("digits-fm-ot.json"), Device::Cuda(1000));
-    assert!(matches!(missing, Err(Error::Unsupported(message)) if message.contains("cuda:1000") || message.contains("CUDA")));
+    assert!(
+        matches!(missing, Err(Error::Unsupported(message)) if message.contains("cuda:1000") || message.contains("CUDA"))
+    );
     let folder = tempfile::TempDir::new().unwrap();
     let card = folder.path().join("card.json");
     std::fs::copy(path("digits-fm-ot.json"), &card).unwrap();

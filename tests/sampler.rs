@@ -7,7 +7,7 @@ use bespoke::sampler::{self, Plan, Sampler};
 use bespoke::solvers::bespoke::{Knots, rk2};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
 use bespoke::tableau::{Base, Row, Stage, Tableau};
-use bespoke::tensor::{Element, Host, HostView, Tensor};
+use bespoke::tensor::{Crew, Element, Host, HostView, Tensor};
 use bespoke::theta::NsTable;
 use bespoke::velocity::Condition;
 use common::{Formula, assert_close, interpret, noise, proptest_config, sample, swirl};
@@ -54,10 +54,12 @@ fn calls_out_of_order_are_refused_and_harm_nothing() {
     assert!(sampler.query().unwrap().is_none(), "nothing has been started");
     assert!(matches!(sampler.update(x0.view()), Err(Error::State(_))));
     sampler.start(&plan, &x0).unwrap();
+    let message = sampler.update(x0.view()).unwrap_err().to_string();
+    assert!(message.contains("without a query"), "{message}");
+    assert!(sampler.query().unwrap().is_some());
     sampler.update(x0.view()).unwrap();
     let x1 = sampler.state().unwrap().data().to_vec();
-    let message = sampler.update(x0.view()).unwrap_err().to_string();
-    assert!(message.contains("after the last evaluation"), "{message}");
+    assert!(matches!(sampler.update(x0.view()), Err(Error::State(_))), "after the last evaluation");
     assert_eq!(sampler.state().unwrap().data(), x1);
     sampler.start(&plan, &x0).unwrap();
     assert!(!sampler.done());
@@ -69,6 +71,7 @@ fn a_velocity_of_another_shape_is_refused_by_its_shape() {
     let mut sampler = Sampler::new(&x0).unwrap();
     for (batch, elements) in [(2, 4), (4, 4), (3, 3), (6, 2), (2, 6)] {
         sampler.start(&plan(euler(&[0.0, 1.0])), &x0).unwrap();
+        assert!(sampler.query().unwrap().is_some());
         let message = sampler.update(noise(batch, elements).view()).unwrap_err().to_string();
         assert!(message.contains(&format!("[{batch}, {elements}]")) && message.contains("[3, 4]"), "{message}");
     }
@@ -137,6 +140,7 @@ fn a_failed_solve_stays_failed_until_the_next_start() {
     let plan = plan(euler(&uniform_grid(2)));
     let mut sampler = Sampler::new(&x0).unwrap();
     sampler.start(&plan, &x0).unwrap();
+    assert!(sampler.query().unwrap().is_some());
     assert!(sampler.update(HostView::new(&[0.0, 0.0, 0.0, f64::NAN], 2).unwrap()).is_err());
     assert!(matches!(sampler.query(), Err(Error::State(_))));
     assert!(matches!(sampler.update(x0.view()), Err(Error::State(_))));
@@ -261,16 +265,14 @@ fn threads_change_no_bit() {
             Host::<E>::new(noise(batch, elements).data().iter().map(|v| E::from_f64(*v)).collect(), elements).unwrap();
         let tableau = Arc::new(Plan::new(heun(&uniform_grid(2))));
         let solve = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                let mut sampler = Sampler::new(&x0).unwrap();
-                sampler.start(&tableau, &x0).unwrap();
-                while let Some((_, x)) = sampler.query().unwrap() {
-                    let u = x.data().iter().map(|v| E::from_f64((3.0 * v.to_f64()).sin())).collect();
-                    sampler.update(Host::new(u, elements).unwrap().view()).unwrap();
-                }
-                sampler.state().unwrap().data().iter().map(|v| v.to_f64().to_bits()).collect::<Vec<_>>()
-            })
+            let mut sampler = Sampler::new(&x0).unwrap();
+            sampler.set_crew(Some(Crew::new(threads).unwrap()));
+            sampler.start(&tableau, &x0).unwrap();
+            while let Some((_, x)) = sampler.query().unwrap() {
+                let u = x.data().iter().map(|v| E::from_f64((3.0 * v.to_f64()).sin())).collect();
+                sampler.update(Host::new(u, elements).unwrap().view()).unwrap();
+            }
+            sampler.state().unwrap().data().iter().map(|v| v.to_f64().to_bits()).collect::<Vec<_>>()
         };
         let serial = solve(1);
         for threads in [2, 3, 7] {
@@ -288,13 +290,14 @@ fn threads_change_no_bit() {
 fn threads_find_what_is_not_finite() {
     let (batch, elements) = (1 << 12, 80);
     let x0 = noise(batch, elements);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for at in [0, 100_000, batch * elements - 1] {
         let mut u = x0.data().to_vec();
         u[at] = f64::NAN;
         let mut sampler = Sampler::new(&x0).unwrap();
+        sampler.set_crew(Some(Crew::new(3).unwrap()));
         sampler.start(&plan(euler(&[0.0, 1.0])), &x0).unwrap();
-        let result = pool.install(|| sampler.update(HostView::new(&u, elements).unwrap()));
+        assert!(sampler.query().unwrap().is_some());
+        let result = sampler.update(HostView::new(&u, elements).unwrap());
         assert!(matches!(result, Err(Error::NonFinite { evaluation: 0, .. })), "at {at}");
     }
 }

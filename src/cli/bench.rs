@@ -56,7 +56,9 @@ pub fn run(args: BenchArgs) -> Result<()> {
         let plan = Arc::new(Plan::new(tableau));
         for &threads in &args.threads {
             for &size in &args.size {
-                let line = |dtype: &str, found: Measured| println!("{name:<6}  {dtype:<8}  {threads:>7}  {:>8}  {found}", show_size(size));
+                let line = |dtype: &str, found: Measured| {
+                    println!("{name:<6}  {dtype:<8}  {threads:>7}  {:>8}  {found}", show_size(size))
+                };
                 line("float32", measure::<f32>(&plan, size, threads)?);
                 line("bfloat16", measure::<bf16>(&plan, size, threads)?);
             }
@@ -73,11 +75,7 @@ fn tables() -> [(&'static str, Tableau<f64>); 3] {
         knots.s_dot.iter_mut().for_each(|s_dot| *s_dot = 0.25);
         knots
     };
-    [
-        ("rk1", rk1(&bent(8))),
-        ("rk2", rk2(&bent(8))),
-        ("ns", NsTable::compile(&rk1(&bent(10))).tableau()),
-    ]
+    [("rk1", rk1(&bent(8))), ("rk2", rk2(&bent(8))), ("ns", NsTable::compile(&rk1(&bent(10))).tableau())]
 }
 
 /// Bytes that the updates of a whole solve read and write, for numbers of `bytes` each.
@@ -191,7 +189,11 @@ impl Triad {
                     *a = b + scale * c;
                 }
             };
-            if self.crew.size() == 1 { part(0) } else { self.crew.run(&part) }
+            if self.crew.size() == 1 {
+                part(0)
+            } else {
+                self.crew.run(&part)
+            }
             black_box(&mut self.a);
         }
         begun.elapsed().as_secs_f64() * bytes as f64 / (repeats * once) as f64

@@ -171,9 +171,7 @@ impl<E: Element> Blocks<'_, E> {
         match operand {
             Operand::Velocity => &self.velocity[range.clone()],
             // SAFETY: by this function's contract.
-            Operand::Buffer(i) => unsafe {
-                std::slice::from_raw_parts(self.buffers[i].add(range.start), range.len())
-            },
+            Operand::Buffer(i) => unsafe { std::slice::from_raw_parts(self.buffers[i].add(range.start), range.len()) },
         }
     }
 

@@ -8,10 +8,10 @@ mod crew;
 mod element;
 mod host;
 
-#[cfg(feature = "torch")]
-pub(crate) use host::check_length;
 pub use crew::Crew;
 pub use element::Element;
+#[cfg(feature = "torch")]
+pub(crate) use host::check_length;
 pub use host::{Host, HostView};
 
 use crate::error::{Error, Result};

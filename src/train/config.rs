@@ -310,7 +310,8 @@ impl TrainConfig {
             Family::Ns(_) => TrainedFamily::Ns,
         });
         let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
-        let own_steps = init.as_ref().map(|theta| if family == TrainedFamily::Ns { theta.nfe() } else { theta.steps() });
+        let own_steps =
+            init.as_ref().map(|theta| if family == TrainedFamily::Ns { theta.nfe() } else { theta.steps() });
         let steps = self.steps.or(own_steps).unwrap_or(if family == TrainedFamily::Rk2 { 5 } else { 10 });
         check_range("steps", steps, 1, MAX_STEPS)?;
         let shape = match family {
