@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// Write any solver as a theta file of family ns, which runs wherever thetas do.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "Example:\n  \
     bespoke compile dpm++2m@10 --model models/digits-fm-ot.json --out dpm.json\n  \
     bespoke compile unipc@8 --scheduler vp --end 0.999 --out unipc.json\n  \
     bespoke compile theta.json --out table.json\n\n\

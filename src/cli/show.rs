@@ -8,9 +8,7 @@ use std::path::Path;
 
 /// Print a theta: family, steps, knots, and what it was trained for; of a ladder, its rungs.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  bespoke show theta.json\n  bespoke show ladder.json\n  bespoke show ladder.json@8"
-)]
+#[command(after_help = "Example:\n  bespoke show theta.json\n  bespoke show ladder.json\n  bespoke show ladder.json@8")]
 pub struct ShowArgs {
     /// Theta file, ladder file, or LADDER@NFE.
     #[arg(value_name = "THETA")]

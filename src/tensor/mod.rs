@@ -5,12 +5,14 @@
 //! f64 for f64).
 
 mod crew;
+mod element;
 mod host;
 
 #[cfg(feature = "torch")]
 pub(crate) use host::check_length;
 pub use crew::Crew;
-pub use host::{Element, Host, HostView};
+pub use element::Element;
+pub use host::{Host, HostView};
 
 use crate::error::{Error, Result};
 use std::ops::Range;
