@@ -97,7 +97,7 @@ fn check_advance<T: Tensor>(make: &dyn Fn(&[f32], usize) -> Result<T>, batch: us
         update(2, &[(Operand::Velocity, 1.0)]),
     ];
     let mut velocity = make(&all[3], elements).unwrap();
-    assert!(T::advance(&mut buffers, velocity.view(), 1..batch, &updates).unwrap());
+    assert!(T::advance(&mut buffers, velocity.view(), 1..batch, &updates, None).unwrap());
     let row_of = |updated: &dyn Fn(usize, usize) -> f64, k: usize, r: usize, i: usize| {
         if r == 0 { at(k, r, i) } else { updated(r, i) }
     };
@@ -121,9 +121,9 @@ fn check_advance<T: Tensor>(make: &dyn Fn(&[f32], usize) -> Result<T>, batch: us
     let mut broken = all[3].clone();
     broken[batch * elements - 1] = f32::NAN;
     let broken = make(&broken, elements).unwrap();
-    assert!(!T::advance(&mut buffers, broken.view(), 1..batch, &updates).unwrap(), "NaN in the rows read");
-    assert!(T::advance(&mut buffers, broken.view(), 0..1, &updates).unwrap(), "NaN in another row");
-    assert!(T::advance(&mut buffers, velocity.view(), 0..batch + 1, &updates).is_err());
+    assert!(!T::advance(&mut buffers, broken.view(), 1..batch, &updates, None).unwrap(), "NaN in the rows read");
+    assert!(T::advance(&mut buffers, broken.view(), 0..1, &updates, None).unwrap(), "NaN in another row");
+    assert!(T::advance(&mut buffers, velocity.view(), 0..batch + 1, &updates, None).is_err());
 }
 
 #[test]
