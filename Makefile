@@ -12,7 +12,7 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features
 
-.PHONY: build demo demo-mixture test test-torch test-lean header libtorch-cuda clean
+.PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda clean
 
 build: $(STAMP)
 	cargo build --release
@@ -53,9 +53,23 @@ test-lean:
 test-torch: $(STAMP)
 	cargo test --release
 
-# Writes include/bespoke.h anew.
+# Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
 header:
-	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header --test abi_surface
+
+# Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
+PREFIX ?= /usr/local
+install: build
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
+
+install-lean:
+	cargo build $(LEAN_BUILD)
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
+
+# Ten million inputs; a few minutes.
+fuzz:
+	fuzz/run.sh documents 3000000
+	fuzz/run.sh tensors 8000000
 
 clean:
 	rm -rf target demo build

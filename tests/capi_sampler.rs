@@ -294,7 +294,7 @@ fn steps_that_build_on_others_come_in_order() {
     let (mut memory, mut shape, mut calls) = (noise(6), [2i64, 3], 0usize);
     let mut x = tensor(&mut memory, F64, &mut shape);
     let user_data = (&raw mut calls).cast();
-    let mut step =
+    let step =
         |step: u32, x: &mut DLTensor| unsafe { bespoke_step(handle, sampler, step, x, Some(velocity), user_data) };
     assert_eq!(step(1, &mut x), BESPOKE_ERROR_STATE);
     assert!(message().starts_with("step 1 of this theta builds on the steps before it"), "{}", message());

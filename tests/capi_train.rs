@@ -1,10 +1,11 @@
 //! Training on the host's own field, from C.
+#![allow(irrefutable_let_patterns)] // without libtorch there is one kind of model
 
 mod native;
 
 use bespoke::fields::Given;
 use bespoke::model::{self, Device, Model};
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::Theta;
 use bespoke::train::loss::bound_loss;
 use bespoke::train::{Conditioning, Parameters, Pool, PoolOptions, Shape};

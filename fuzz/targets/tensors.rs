@@ -139,7 +139,8 @@ impl Case {
             return Verdict::Bad;
         }
         let count = self.shape.iter().try_fold(1i128, |product, n| product.checked_mul(i128::from(*n)));
-        let Some(count) = count.filter(|count| count * bytes <= isize::MAX as i128) else { return Verdict::Bad };
+        let fits = |count: &i128| count.checked_mul(bytes).is_some_and(|bytes| bytes <= isize::MAX as i128);
+        let Some(count) = count.filter(fits) else { return Verdict::Bad };
         if i128::from(self.byte_offset) % bytes != 0 {
             return Verdict::Bad;
         }
