@@ -30,9 +30,10 @@ fn field(name: &str) -> ModelField<Module> {
 #[test]
 fn samples_are_the_digits_that_were_asked_for() {
     let classifier = tch::CModule::load(path("digits-classifier.pt")).unwrap();
-    let truth = Ready::new(&Solver::GroundTruth, Tolerance { rtol: 1e-3, atol: 1e-3 }).unwrap();
     for name in MODELS {
         let model = model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap();
+        let tolerance = Tolerance { rtol: 1e-3, atol: 1e-3 };
+        let truth = Ready::new(&Solver::GroundTruth, &model.card().gaussian_path().unwrap(), tolerance).unwrap();
         let condition = conditioning(&model, None, Some(2.0)).unwrap().of(0..1000);
         let Model::Torch(field) = &model else { panic!("{name} is a TorchScript model") };
         let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64);
