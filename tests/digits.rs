@@ -86,7 +86,7 @@ fn gradients_flow_through_the_whole_model() {
 #[test]
 fn a_short_training_beats_midpoint() {
     let config: TrainConfig = serde_json::from_value(serde_json::json!({
-        "model": path("digits-fm-ot.json"), "steps": 5, "iterations": 12, "pool": 300, "validation": 200
+        "model": path("digits-fm-ot.json"), "steps": 5, "iterations": 12, "batch": 200, "pool": 300, "validation": 200
     }))
     .unwrap();
     let outcome = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap();
