@@ -20,10 +20,12 @@
 //! | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output | tensor, velocity |
 //! | [`velocity`], [`fields`] | what a solver asks of a model; the analytic Gaussian mixture | tensor |
 //! | [`model`] | model cards; a network as a velocity field; guidance | velocity, scheduler |
-//! | [`tensor`] | the few operations a solver needs, over host memory and over libtorch | nothing |
+//! | [`tensor`] | the few operations a solver needs, over host memory here and libtorch in `torch` | nothing |
 //! | `torch` | the only place that names tch: TorchScript, tensors, device | model, tensor |
 //! | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers | all but torch |
+//! | [`path`], [`ladder`] | any solver on another path (BES Thm 2.3); thetas of several nfe in one file | solvers, theta |
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
+//! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
 //! | [`document`], [`noise`], [`error`] | files, seeded noise, the one error type | nothing |
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
