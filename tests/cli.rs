@@ -235,6 +235,22 @@ fn every_command_explains_itself() {
     bespoke().arg("--version").assert().success().stdout(contains(env!("CARGO_PKG_VERSION")));
 }
 
+/// `bespoke solvers | head -1`: a reader that has seen enough is no reason to panic.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    use std::process::Stdio;
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bespoke"))
+        .arg("solvers")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 /// Ctrl-C writes the best theta so far, and says so.
 #[cfg(unix)]
 #[test]

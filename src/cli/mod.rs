@@ -140,6 +140,12 @@ fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
 
 /// Runs the program and says how it ended.
 pub fn run() -> ExitCode {
+    // A reader that closes its end, like `head`, ends the program as it ends others.
+    #[cfg(unix)]
+    // SAFETY: before any thread is started, to the handler every process starts with in C.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
