@@ -15,6 +15,7 @@ enum Mode {
     Plain,
     /// AddressSanitizer with its leak check, and UndefinedBehaviorSanitizer.
     Sanitized,
+    #[cfg_attr(feature = "torch", allow(dead_code, reason = "libtorch is not for valgrind"))]
     Valgrind,
 }
 
