@@ -4,7 +4,7 @@ use bespoke::Error;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow};
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, TrainConfig, train};
+use bespoke::train::{Conditioning, Outcome, Progress, Settings, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ fn settings(changes: serde_json::Value) -> Settings {
         object.remove("pool");
     }
     let config: TrainConfig = serde_json::from_value(document).unwrap();
-    config.settings(2.0).unwrap()
+    config.settings(2.0, None).unwrap()
 }
 
 fn run(settings: &Settings) -> Outcome {
@@ -119,7 +119,7 @@ fn settings_are_refused_by_name() {
         (json!({ "resolve": true, "pool": 100 }), "resolve"),
     ] {
         let config: TrainConfig = serde_json::from_value(changes.clone()).unwrap();
-        match config.settings(2.0) {
+        match config.settings(2.0, None) {
             Err(Error::Invalid { field, .. }) => assert_eq!(field, named, "{changes}"),
             other => panic!("{changes}: {other:?}"),
         }

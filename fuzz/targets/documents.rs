@@ -53,7 +53,7 @@ fn mixture(text: &str) -> bespoke::Result<()> {
 
 fn config(text: &str) -> bespoke::Result<()> {
     let config: TrainConfig = document::parse(text, "input")?;
-    config.settings(2.0)?;
+    config.settings(2.0, None)?;
     if let Some(field) = &config.field {
         field.validate()?;
     }
