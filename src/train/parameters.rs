@@ -132,9 +132,7 @@ impl Parameters {
     /// The identity theta: Euler for RK1, midpoint for RK2; Euler's table for ns.
     pub fn identity(shape: Shape) -> Self {
         match shape {
-            Shape::Rk1(_) | Shape::Rk2(_) => {
-                Self::from_knots(shape, &Knots::identity(shape.nfe()))
-            }
+            Shape::Rk1(_) | Shape::Rk2(_) => Self::from_knots(shape, &Knots::identity(shape.nfe())),
             Shape::Ns(nfe) => {
                 Self::from_tableau(&crate::solvers::classical::euler(&crate::solvers::classical::uniform_grid(nfe)))
             }
@@ -181,7 +179,11 @@ impl Parameters {
 
     fn from_ns(table: &NsTable) -> Self {
         let rows = table.a.iter().zip(&table.b).flat_map(|(a, b)| std::iter::once(*a).chain(b.iter().copied()));
-        Self { shape: Shape::Ns(table.t.len()), values: table.t[1..].iter().copied().chain(rows).collect(), learn: Learn::Both }
+        Self {
+            shape: Shape::Ns(table.t.len()),
+            values: table.t[1..].iter().copied().chain(rows).collect(),
+            learn: Learn::Both,
+        }
     }
 
     /// The theta that these parameters stand for.

@@ -240,19 +240,15 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let best = self.state.best();
         let mut theta = in_shape(&best.best.1, self.settings.rungs[leg.rung].shape).theta()?;
         let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
-        let evaluations = Evaluations {
-            forward: all.forward - before.forward,
-            backward: all.backward - before.backward,
-        };
+        let evaluations =
+            Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
         theta.training = self.notes(&best.from, best.best.0, evaluations, stopped);
         let trained = Trained { theta, best: best.best.0, start: self.state.start, evaluations };
         self.state.done.push(trained);
         self.state.others.clear();
         self.state.rung_iteration = 0;
-        self.state.before = Evaluations {
-            forward: all.forward - truth.forward,
-            backward: all.backward - truth.backward,
-        };
+        self.state.before =
+            Evaluations { forward: all.forward - truth.forward, backward: all.backward - truth.backward };
         Ok(())
     }
 

@@ -164,7 +164,11 @@ impl TrainConfig {
         }
         let learn = self.learn.unwrap_or_default();
         if learn != Learn::Both && matches!(shapes[0], Shape::Ns(_)) {
-            return Err(Error::invalid("learn", serde_json::json!(learn), "\"t,s\" for family ns: a table has no parts"));
+            return Err(Error::invalid(
+                "learn",
+                serde_json::json!(learn),
+                "\"t,s\" for family ns: a table has no parts",
+            ));
         }
         let rung = |shape: Shape| {
             let mut starts = self.starts(shape, given, &inits, shapes.len() > 1, path)?;
@@ -193,7 +197,10 @@ impl TrainConfig {
         if let (Some(nfe), Some(steps)) = (&by_nfe, &by_steps)
             && nfe != steps
         {
-            let expected = format!("absent, or what nfe = {:?} comes to: {nfe:?}", self.nfe.as_ref().map_or(&[][..], OneOrMore::values));
+            let expected = format!(
+                "absent, or what nfe = {:?} comes to: {nfe:?}",
+                self.nfe.as_ref().map_or(&[][..], OneOrMore::values)
+            );
             return Err(Error::invalid("steps", format!("{steps:?}"), expected));
         }
         let steps = by_nfe.or(by_steps).unwrap_or_else(|| match known.as_slice() {
@@ -254,13 +261,18 @@ fn unfit(value: &str, shape: Shape) -> Error {
     let expected = match shape {
         Shape::Rk1(_) => format!("a theta of family rk1 with {steps} steps"),
         Shape::Rk2(_) => format!("a theta of family rk2 with {steps} steps"),
-        Shape::Ns(nfe) => format!("a theta or a published solver of {nfe} evaluations, published, rk1, or rk2 where they are even"),
+        Shape::Ns(nfe) => {
+            format!("a theta or a published solver of {nfe} evaluations, published, rk1, or rk2 where they are even")
+        }
     };
     Error::invalid("init", value, expected)
 }
 
 /// Steps that have `nfe` evaluations.
 fn steps_of(nfe: &[usize], per_step: usize) -> Result<Vec<usize>> {
+    if nfe.contains(&0) {
+        return Err(Error::invalid("nfe", 0, format!("at least {per_step}")));
+    }
     if let Some(odd) = nfe.iter().find(|nfe| !nfe.is_multiple_of(per_step)) {
         let nearest = if *odd > 1 { format!("{} or {}", odd - 1, odd.saturating_add(1)) } else { "2".into() };
         return Err(Error::invalid("nfe", odd, format!("a multiple of {per_step} for rk2, such as {nearest}")));
