@@ -138,10 +138,10 @@ fn settings_are_refused_by_name() {
         (json!({ "iterations": [3, 4] }), "iterations"),
         (json!({ "budget": 0 }), "budget"),
         (json!({ "init": "midpoint@10" }), "init"),
-        (json!({ "family": "ns", "nfe": 7, "init": "rk2" }), "init"),
-        (json!({ "family": "ns", "nfe": 8, "init": "midpoint@6" }), "init"),
-        (json!({ "family": "ns", "nfe": 8, "init": "ddim@8" }), "init"),
-        (json!({ "family": "ns", "nfe": 8, "init": "gt" }), "init"),
+        (json!({ "family": "ns", "steps": 7, "init": "rk2" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "midpoint@6" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "ddim@8" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "gt" }), "init"),
     ] {
         let config: TrainConfig = serde_json::from_value(changes.clone()).unwrap();
         match config.settings(2.0, None) {
