@@ -82,7 +82,7 @@ def main() -> None:
     output, sample = torch.randn(shape), torch.randn(shape)
     every = schedulers()
     best = dict.fromkeys(every, float("inf"))
-    rounds = max(1, 300_000 // output.numel())
+    rounds = max(1, min(20, 1_000_000 // output.numel()))
     for _ in range(arguments.repeats):
         for name, (scheduler, steps) in every.items():
             with torch.no_grad():
