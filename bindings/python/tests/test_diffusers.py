@@ -326,15 +326,15 @@ def test_the_vector_jacobian_product_is_that_of_the_field(pipelines, kind):
     w = noises(seed=7)
     by_x, by_t = field.vjp(t, x, classes, w)
 
-    def along(of_t, of_x, h=2e-3):
+    def along(of_t, of_x, h):
         difference = field(t + h * of_t, x + h * of_x, classes) - field(t - h * of_t, x - h * of_x, classes)
         return (w * difference).flatten(1).sum(1) / (2 * h)
 
     direction = noises(seed=8)
     found = (by_x * direction).flatten(1).sum(1)
-    expected = along(torch.zeros(4), direction)
+    expected = along(torch.zeros(4), direction, 2e-3)
     assert (found - expected).abs().max() < 0.02 * expected.abs().max()
-    expected = along(torch.ones(4), torch.zeros_like(x))
+    expected = along(torch.ones(4), torch.zeros_like(x), 1e-4)  # a tenth of a timestep
     assert (by_t - expected).abs().max() < 0.03 * expected.abs().max()
 
 
