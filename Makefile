@@ -44,7 +44,7 @@ demo-mixture:
 	$(BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
-test: test-lean test-torch test-python
+test: test-lean test-torch
 
 # Without libtorch.
 test-lean:

@@ -117,7 +117,7 @@ class TorchField:
             "weights": card.with_suffix(".pt").name,
             "runtime": "torchscript",
             "shape": list(self.shape),
-            "output": self.convention.output,
+            "output": "velocity" if self.convention.output == "flow" else self.convention.output,
             "scheduler": path_of,
             "time": {"end": self.convention.path.get("end", 1.0)},
             "classes": self.classes,
@@ -239,4 +239,5 @@ class _Traced(torch.nn.Module):
         kwargs = {}
         if classes is not None:
             kwargs = {key: getattr(self, f"condition_{key}")[classes] for key in self._field.conditions}
-        return self._field._call(x, timestep, kwargs)[:, : self._field.shape[0]]
+        output = self._field._call(x, timestep, kwargs)[:, : self._field.shape[0]]
+        return -output if self._field.convention.output == "flow" else output
