@@ -225,15 +225,15 @@ class _Traced(torch.nn.Module):
         convention = field.convention
         end = convention.path.get("end", 1.0)
         self._field = field
-        self.register_buffer("times", torch.tensor(convention.times * end))
-        self.register_buffer("timesteps", torch.tensor(convention.timesteps))
+        self.register_buffer("times", torch.tensor(np.ascontiguousarray(convention.times) * end))
+        self.register_buffer("timesteps", torch.tensor(np.ascontiguousarray(convention.timesteps)))
         for key, values in field.conditions.items():
             null = [field.null[key].reshape(1, *values.shape[1:])] if field.null else []
             self.register_buffer(f"condition_{key}", torch.cat([values, *null]))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         t = t.double()
-        i = (torch.searchsorted(self.times, t, right=True) - 1).clamp(0, len(self.times) - 2)
+        i = (torch.searchsorted(self.times, t, right=True) - 1).clamp(0, self.times.numel() - 2)
         share = (t - self.times[i]) / (self.times[i + 1] - self.times[i])
         timestep = torch.lerp(self.timesteps[i], self.timesteps[i + 1], share).float()
         kwargs = {}
