@@ -353,7 +353,7 @@ def test_a_solver_is_fitted_to_a_pipeline(pipelines, kind):
     settings |= {"batch": 60, **conditions()}
     scheduler = BespokeScheduler.fit(pipeline, iterations=6, guidance_scale=2.0, **settings)
     training = bespoke.Theta.parse(scheduler.config.theta[0]).training
-    assert training["validation"]["rmse"] < 0.7 * training["start"]["rmse"]
+    assert training["validation"]["rmse"] < 0.9 * training["start"]["rmse"]
     assert scheduler.config.prediction_type == {"flow": "flow_prediction", "vp": "epsilon"}[kind]
     assert pipeline.scheduler is pipelines[kind].scheduler is not scheduler
     # Without autograd.
