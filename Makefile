@@ -12,7 +12,7 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features
 
-.PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda clean
+.PHONY: build demo demo-mixture test test-torch test-lean test-python header install install-lean fuzz libtorch-cuda clean
 
 build: $(STAMP)
 	cargo build --release
@@ -53,6 +53,28 @@ test-lean:
 test-torch: $(STAMP)
 	cargo test --release
 
+PYTHON_STAMP := .venv-python/torch-2.11.0
+
+# Python with the whole of torch, and diffusers: 5 GB.
+$(PYTHON_STAMP):
+	python3 -m venv .venv-python
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 \
+	  build matplotlib pytest tqdm 'setuptools>=77,<82'
+	touch $@
+
+# The wheel, in an empty environment with numpy alone and in one with torch and diffusers; the sdist.
+# The program is built last, with libtorch: the tests compare with it.
+test-python: $(STAMP) $(PYTHON_STAMP)
+	rm -rf bindings/python/dist bindings/python/build .venv-numpy
+	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation bindings/python
+	python3 -m venv .venv-numpy
+	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+	  bindings/python/dist/*.whl
+	cargo build --release --bin bespoke
+	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	cd bindings/python && ../../.venv-python/bin/python -m pytest
+
 # Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header --test abi_surface
@@ -72,4 +94,4 @@ fuzz:
 	fuzz/run.sh tensors 8000000
 
 clean:
-	rm -rf target demo build
+	rm -rf target demo build bindings/python/build bindings/python/dist .venv-numpy

@@ -183,6 +183,40 @@ typedef struct bespoke_condition {
 } bespoke_condition;
 
 /**
+ * How a model's output makes the velocity at one time: u = x * state + output * (the output).
+ */
+typedef struct bespoke_velocity_scalars {
+    /**
+     * Solver time in [0, 1]: the one asked for, or the nearest at which the output determines the velocity.
+     */
+    double t;
+    /**
+     * Share of data.
+     */
+    double alpha;
+    /**
+     * Share of noise.
+     */
+    double sigma;
+    /**
+     * Coefficient of the state.
+     */
+    double x;
+    /**
+     * Coefficient of the output.
+     */
+    double output;
+    /**
+     * d x / dt.
+     */
+    double x_dot;
+    /**
+     * d output / dt.
+     */
+    double output_dot;
+} bespoke_velocity_scalars;
+
+/**
  * How a sampler works. NULL or zeros are the defaults.
  */
 typedef struct bespoke_sampler_options {
@@ -305,6 +339,10 @@ typedef struct bespoke_theta_properties {
      * How it was trained, a JSON object.
      */
     const char *training;
+    /**
+     * The theta file, a JSON object.
+     */
+    const char *document;
 } bespoke_theta_properties;
 
 /**
@@ -530,6 +568,20 @@ bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTe
 bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler, const DLTensor *u);
 
 /**
+ * One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
+ * `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+ *
+ * Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
+ * held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and
+ * the numbers in `x` are not read. `x` and `next` may be the same; on failure `next` is as it was.
+ */
+bespoke_status bespoke_sampler_advance(struct bespoke_sampler *sampler,
+                                       uint32_t k,
+                                       const DLTensor *x,
+                                       const DLTensor *u,
+                                       DLTensor *next);
+
+/**
  * Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
  * be done. The samples stay until the next start.
  */
@@ -596,6 +648,30 @@ int32_t bespoke_model_field(void *user_data, const DLTensor *t, const DLTensor *
  * Frees a model; NULL is fine.
  */
 void bespoke_model_free(struct bespoke_model *model);
+
+/**
+ * Makes a theta whose samplers take a model's output as it is, wherever one of `theta` takes the
+ * velocity: in `bespoke_sampler_update`, in `bespoke_sampler_advance`, and from a callback. The
+ * conversion is part of the same update.
+ *
+ * `output` is `velocity`, `epsilon`, `x1`, `v` or `flow`, and `scheduler` as in
+ * `bespoke_theta_solver`. Where `output` says nothing about the velocity at an end, the times
+ * asked for stop 1e-4 short of it. Scalars (`bespoke_theta_stage`) and file stay those of `theta`.
+ */
+bespoke_status bespoke_theta_for_output(const struct bespoke_theta *theta,
+                                        const char *scheduler,
+                                        const char *output,
+                                        struct bespoke_theta **out);
+
+/**
+ * Gives the scalars of `count` solver times `t`, each in [0, 1]; `scalars` has room for as many.
+ * `scheduler` and `output` as in `bespoke_theta_for_output`. Velocity and derivatives are by solver time.
+ */
+bespoke_status bespoke_output_velocity(const char *scheduler,
+                                       const char *output,
+                                       uint32_t count,
+                                       const double *t,
+                                       struct bespoke_velocity_scalars *scalars);
 
 /**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
@@ -700,6 +776,11 @@ bespoke_status bespoke_theta_stage(const struct bespoke_theta *theta,
  * Reads a theta file.
  */
 bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
+
+/**
+ * Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+ */
+bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
  * Writes a theta file, atomically: an earlier file stays whole until the new one is.

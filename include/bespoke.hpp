@@ -188,6 +188,13 @@ struct velocity_call {
 
 }  // namespace detail
 
+/// How a model's output makes the velocity at solver time `t`; arguments as `bespoke_output_velocity` takes them.
+inline bespoke_velocity_scalars output_velocity(const std::string &scheduler, const std::string &output, double t) {
+    bespoke_velocity_scalars scalars{};
+    check(bespoke_output_velocity(scheduler.c_str(), output.c_str(), 1, &t, &scalars));
+    return scalars;
+}
+
 /// A solver. Immutable; any thread.
 class theta {
 public:
@@ -195,6 +202,13 @@ public:
     static theta load(const std::string &path) {
         bespoke_theta *out = nullptr;
         check(bespoke_load_theta(path.c_str(), &out));
+        return theta(out);
+    }
+
+    /// Reads a theta from the text of its file.
+    static theta parse(const std::string &json) {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_parse(json.c_str(), &out));
         return theta(out);
     }
 
@@ -208,6 +222,14 @@ public:
 
     /// Takes over what the C library made.
     explicit theta(bespoke_theta *owned) noexcept : handle_(owned) {}
+
+    /// The same solver, whose samplers take a model's `output` wherever they else take the velocity;
+    /// `scheduler` and `output` as `bespoke_theta_for_output` takes them.
+    theta for_output(const std::string &scheduler, const std::string &output) const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_for_output(get(), scheduler.c_str(), output.c_str(), &out));
+        return theta(out);
+    }
 
     /// Writes a theta file, atomically.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
@@ -340,6 +362,15 @@ public:
     void update(tensor_view<T> u) {
         DLTensor tensor = u.dl();
         check(bespoke_sampler_update(get(), &tensor));
+    }
+
+    /// Evaluation `k`: from its states `x` and their velocity `u` to the states of the next, as
+    /// `bespoke_sampler_advance` has it.
+    template <class X, class U, class T>
+    void advance(std::uint32_t k, tensor_view<X> x, tensor_view<U> u, tensor_view<T> next) {
+        static_assert(!std::is_const_v<T>, "next is written");
+        DLTensor state = x.dl(), velocity = u.dl(), tensor = next.dl();
+        check(bespoke_sampler_advance(get(), k, &state, &velocity, &tensor));
     }
 
     /// Writes x(1) of the whole batch.
