@@ -15,8 +15,6 @@ std::vector<T> numbers(const std::vector<char> &bytes, const std::string &name, 
     return values;
 }
 
-std::string text_of(const std::vector<std::int64_t> &shape) { return nlohmann::json(shape).dump(); }
-
 }  // namespace
 
 inputs::inputs(TRITONBACKEND_Request *request) {
@@ -31,9 +29,9 @@ inputs::inputs(TRITONBACKEND_Request *request) {
         check(TRITONBACKEND_InputProperties(own.handle, &name, &own.type, &shape, &rank, nullptr, &own.buffers));
         own.shape.assign(shape, shape + rank);
         const std::int64_t rows = rank == 0 ? 0 : shape[0];
-        if (rows < 1) throw invalid(std::string(name) + ".shape", text_of(own.shape), "at least one row");
+        if (rows < 1) throw invalid(std::string(name) + ".shape", shape_text(own.shape), "at least one row");
         if (i > 0 && static_cast<std::size_t>(rows) != rows_)
-            throw invalid(std::string(name) + ".shape", text_of(own.shape), std::to_string(rows_) + " rows, as the inputs before it");
+            throw invalid(std::string(name) + ".shape", shape_text(own.shape), std::to_string(rows_) + " rows, as the inputs before it");
         rows_ = static_cast<std::size_t>(rows);
         tensors_.emplace(name, std::move(own));
     }
@@ -47,7 +45,7 @@ std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSE
     if (own.type != type) throw invalid(name + ".datatype", TRITONSERVER_DataTypeString(own.type), TRITONSERVER_DataTypeString(type));
     std::vector<std::int64_t> expected = shape;
     expected.insert(expected.begin(), static_cast<std::int64_t>(rows_));
-    if (own.shape != expected) throw invalid(name + ".shape", text_of(own.shape), text_of(expected));
+    if (own.shape != expected) throw invalid(name + ".shape", shape_text(own.shape), shape_text(expected));
     std::vector<char> values;
     for (std::uint32_t i = 0; i < own.buffers; i++) {
         const void *data = nullptr;

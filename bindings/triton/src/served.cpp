@@ -85,10 +85,6 @@ const json *tensor_of(const json &config, const char *kind, const std::string &n
     return nullptr;
 }
 
-std::string shape_text(const std::int64_t *shape, std::uint64_t rank) {
-    return json(std::vector<std::int64_t>(shape, shape + rank)).dump();
-}
-
 struct response_deleter {
     void operator()(TRITONSERVER_InferenceResponse *response) const noexcept {
         log_error(TRITONSERVER_InferenceResponseDelete(response), "freeing a response");
@@ -205,10 +201,9 @@ void served_network::send(call &call, const resolved &other) {
         check(TRITONSERVER_InferenceResponseOutput(response.get(), i, &name, &type, &shape, &rank, &base, &bytes, &memory,
                                                    &memory_id, &userp));
         if (output_ != name) continue;
-        const bool same = rank == call.shape.size() && std::equal(call.shape.begin(), call.shape.end(), shape);
-        if (!same || bytes != call.bytes)
-            throw invalid(where + "output " + output_ + ".shape", shape_text(shape, rank),
-                          shape_text(call.shape.data(), call.shape.size()));
+        const std::vector<std::int64_t> given(shape, shape + rank);
+        if (given != call.shape || bytes != call.bytes)
+            throw invalid(where + "output " + output_ + ".shape", shape_text(given), shape_text(call.shape));
         if (base != call.output) std::memcpy(call.output, base, bytes);
         return;
     }

@@ -116,8 +116,6 @@ std::vector<std::int64_t> dims_under(const tensor &tensor, bool batched) {
     return dims;
 }
 
-std::string text_of(const std::vector<std::int64_t> &dims) { return json(dims).dump(); }
-
 bool batched(const json &config) { return config.value("max_batch_size", 0) > 0; }
 
 bool absent(const json &config, const char *key) { return !config.contains(key) || config.at(key).empty(); }
@@ -134,7 +132,7 @@ void check_tensor(const json &given, const std::vector<tensor> &known, bool batc
     const std::string type = given.value("data_type", "");
     if (type != found->type) throw invalid(kind + ' ' + name + ".data_type", type, found->type);
     const auto expected = dims_under(*found, batched), dims = dims_of(given);
-    if (dims != expected) throw invalid(kind + ' ' + name + ".dims", text_of(dims), text_of(expected));
+    if (dims != expected) throw invalid(kind + ' ' + name + ".dims", shape_text(dims), shape_text(expected));
     if (kind == "input" && !given.value("optional", false))
         throw invalid("input " + name + ".optional", "false", "true");
 }

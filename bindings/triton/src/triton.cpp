@@ -77,6 +77,8 @@ nlohmann::json take_json(TRITONSERVER_Message *message) {
     return document;
 }
 
+std::string shape_text(const std::vector<std::int64_t> &shape) { return nlohmann::json(shape).dump(); }
+
 std::uint64_t now_ns() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());

@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace bespoke_triton {
 
@@ -56,6 +57,9 @@ void log(TRITONSERVER_LogLevel level, const std::string &message) noexcept;
 
 /// The document in a message, which is freed.
 nlohmann::json take_json(TRITONSERVER_Message *message);
+
+/// A shape as messages give it.
+std::string shape_text(const std::vector<std::int64_t> &shape);
 
 /// Time as statistics count it.
 std::uint64_t now_ns();
