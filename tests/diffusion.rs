@@ -36,6 +36,15 @@ struct Case {
     class: Option<Vec<i64>>,
 }
 
+impl Case {
+    /// Each level once, where EDM's Heun evaluates twice at those between.
+    fn levels(&self) -> Vec<(f64, f64)> {
+        let mut levels = self.levels.clone();
+        levels.dedup();
+        levels
+    }
+}
+
 fn golden() -> Golden {
     serde_json::from_str(include_str!("golden/diffusion.json")).expect("the golden file")
 }
@@ -53,13 +62,13 @@ fn velocity(mixture: &Mixture, (alpha, sigma): (f64, f64), x: &[f64]) -> Vec<f64
     predictions.map(|(x1, x0)| RATES.0 * x1 + RATES.1 * x0).collect()
 }
 
-/// Knots at t = i / n whose levels are `levels` but the last; level times are `times`, or the same.
-fn schedule(levels: &[(f64, f64)], times: Option<&[f64]>) -> Schedule {
+/// Knots at t = i / n whose levels are `levels` but the last.
+fn schedule(levels: &[(f64, f64)]) -> Schedule {
     let n = levels.len() - 1;
     let index = |i: usize| i as f64 / n as f64;
     let level = |i: usize| {
         let (alpha, sigma) = levels[i];
-        Level { t: times.map_or(index(i), |times| times[i]), alpha, sigma }
+        Level { t: index(i), alpha, sigma }
     };
     Schedule { knots: (0..n).map(|i| Knot::new(index(i), level(i), RATES)).collect(), end: level(n) }
 }
@@ -92,28 +101,38 @@ fn run<E: Element>(
     Ok(states)
 }
 
-fn tableau(case: &Case, levels: &[(f64, f64)]) -> Result<Tableau<f64>> {
-    let plain = schedule(levels, None);
+/// The same evaluations, taken for levels at other times.
+fn retimed(schedule: &Schedule, times: &[f64]) -> Schedule {
+    let mut schedule = schedule.clone();
+    for (level, t) in schedule.knots.iter_mut().map(|knot| &mut knot.level).chain([&mut schedule.end]).zip(times) {
+        level.t = *t;
+    }
+    schedule
+}
+
+/// The case's solver on the evaluations of `plain`.
+fn tableau(case: &Case, plain: &Schedule) -> Result<Tableau<f64>> {
     Ok(match case.name.as_str() {
-        "ddim" => ddim(&plain),
-        "dpm-solver-2" | "dpm-solver-3" => dpm_solver(&plain, case.orders.as_ref().expect("orders"))?,
-        "dpm++2m" => dpm_solver_pp(&plain, 2),
-        "dpm++3m" => dpm_solver_pp(&plain, 3),
-        "unipc" => unipc(&plain, 2, Bh::Bh2)?,
-        "unipc-bh1" => unipc(&plain, 2, Bh::Bh1)?,
-        "unipc3" => unipc(&plain, 3, Bh::Bh2)?,
-        "unipc3-bh1" => unipc(&plain, 3, Bh::Bh1)?,
+        "ddim" => ddim(plain),
+        "dpm-solver-2" | "dpm-solver-3" => dpm_solver(plain, case.orders.as_ref().expect("orders"))?,
+        "dpm++2m" => dpm_solver_pp(plain, 2),
+        "dpm++3m" => dpm_solver_pp(plain, 3),
+        "unipc" => unipc(plain, 2, Bh::Bh2)?,
+        "unipc-bh1" => unipc(plain, 2, Bh::Bh1)?,
+        "unipc3" => unipc(plain, 3, Bh::Bh2)?,
+        "unipc3-bh1" => unipc(plain, 3, Bh::Bh1)?,
         "logrho1" | "logrho2" => {
             // diffusers interpolates in log rho: the same method with that as the time.
-            let times: Vec<f64> = levels.iter().map(|(alpha, sigma)| (sigma / alpha).ln()).collect();
-            deis(&schedule(levels, Some(&times)), degree(&case.name), f64::exp)
+            let levels = plain.knots.iter().map(|knot| &knot.level).chain([&plain.end]);
+            let times: Vec<f64> = levels.map(|level| (level.sigma / level.alpha).ln()).collect();
+            deis(&retimed(plain, &times), degree(&case.name), f64::exp)
         }
         "deis1" | "deis2" | "deis3" => {
-            let schedule = schedule(levels, case.times.as_deref());
+            let schedule = retimed(plain, case.times.as_deref().expect("times"));
             deis(&schedule, degree(&case.name), |t| Scheduler::VP.sigma(t) / Scheduler::VP.alpha(t))
         }
-        "ipndm" => ipndm(&plain),
-        "edm" => edm(&plain),
+        "ipndm" => ipndm(plain),
+        "edm" => edm(plain),
         other => panic!("no solver for the golden case {other}"),
     })
 }
@@ -141,12 +160,8 @@ fn every_state_agrees_with_independent_code() {
     let mixture = Mixture::new(mixture).expect("the golden mixture");
     let mut failures = Vec::new();
     for case in &cases {
-        let mut levels = case.levels.clone();
-        if case.name == "edm" {
-            // Heun evaluates twice at every level between.
-            levels.dedup();
-        }
-        let table = tableau(case, &levels).expect(&case.name);
+        let levels = case.levels();
+        let table = tableau(case, &schedule(&levels)).expect(&case.name);
         assert!(table.scalars().iter().all(|c| c.is_finite()), "{}: a number of the table is not finite", case.name);
         let wide = deviation(&run::<f64>(&mixture, table.clone(), case, &levels).expect(&case.name), &case.states);
         let single = deviation(&run::<f32>(&mixture, table, case, &levels).expect(&case.name), &case.states);
@@ -161,11 +176,11 @@ fn every_state_agrees_with_independent_code() {
 /// The same on shipped networks, through libtorch and their cards.
 #[cfg(feature = "torch")]
 mod digits {
-    use super::{Case, deviation};
+    use super::{Case, deviation, tableau};
     use bespoke::model::{self, Device, Model};
     use bespoke::path::Level;
     use bespoke::sampler::{Plan, Sampler};
-    use bespoke::solvers::diffusion::{Bh, Knot, Schedule, dpm_solver_pp, unipc};
+    use bespoke::solvers::diffusion::{Knot, Schedule};
     use bespoke::tensor::{PerRow, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
     use bespoke::with_field;
@@ -217,14 +232,8 @@ mod digits {
             let name = case.model.as_deref().expect("a model");
             let card = format!("{}/models/digits-{name}.json", env!("CARGO_MANIFEST_DIR"));
             let model = model::open(Path::new(&card), Device::Cpu).expect("a shipped model");
-            let schedule = schedule(&model, &case.levels);
-            let table = match case.name.as_str() {
-                "dpm++2m" => dpm_solver_pp(&schedule, 2),
-                "dpm++3m" => dpm_solver_pp(&schedule, 3),
-                "unipc" => unipc(&schedule, 2, Bh::Bh2).expect("a table"),
-                "unipc3" => unipc(&schedule, 3, Bh::Bh2).expect("a table"),
-                other => panic!("no solver for the golden case {other}"),
-            };
+            let schedule = schedule(&model, &case.levels());
+            let table = tableau(case, &schedule).expect(&case.name);
             let plan = Arc::new(Plan::new(table));
             let states = with_field!(&model, field => run(field, &plan, case));
             let difference = deviation(&states, &case.states);

@@ -87,7 +87,11 @@ pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
     let data = Data::digits(&arguments.data, device)?;
     let labels = data.labels.as_ref().context("the digits have no labels")?;
     let (train, held_out) = split_indices(data.count(), HELD_OUT, device);
-    let train = Data { images: data.images.index_select(0, &train), labels: Some(labels.index_select(0, &train)) };
+    let train = Data {
+        images: data.images.index_select(0, &train),
+        labels: Some(labels.index_select(0, &train)),
+        level: data.level,
+    };
     let (test_images, test_labels) = (data.images.index_select(0, &held_out), labels.index_select(0, &held_out));
 
     let classifier = Classifier::new();

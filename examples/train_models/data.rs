@@ -12,6 +12,8 @@ pub struct Data {
     pub images: Tensor,
     /// int64 [N], for data that has classes.
     pub labels: Option<Tensor>,
+    /// From one grey level to the next.
+    pub level: f64,
 }
 
 impl Data {
@@ -28,8 +30,9 @@ impl Data {
             images.size(),
             labels.size()
         );
-        let images = images.to_device(device).to_kind(Kind::Float) / 8.0 - 1.0;
-        Ok(Self { images, labels: Some(labels.to_device(device).to_kind(Kind::Int64)) })
+        let level = 1.0 / 8.0;
+        let images = images.to_device(device).to_kind(Kind::Float) * level - 1.0;
+        Ok(Self { images, labels: Some(labels.to_device(device).to_kind(Kind::Int64)), level })
     }
 
     /// Every 8x8 patch of every photograph, and its mirror image.
@@ -43,8 +46,9 @@ impl Data {
             patches.push(windows.flip([-1]));
             patches.push(windows);
         }
-        let images = Tensor::cat(&patches, 0).to_kind(Kind::Float) / 127.5 - 1.0;
-        Ok(Self { images, labels: None })
+        let level = 1.0 / 127.5;
+        let images = Tensor::cat(&patches, 0).to_kind(Kind::Float) * level - 1.0;
+        Ok(Self { images, labels: None, level })
     }
 
     pub fn count(&self) -> i64 {

@@ -21,7 +21,7 @@ pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPa
     let settings = Settings {
         iterations: arguments.iterations.unwrap_or(if on_gpu { 12_000 } else { 3_000 }),
         learning_rate: 2e-3,
-        weight_decay: 0.0,
+        weight_decay: 0.05,
     };
     let classes = data.labels.as_ref().map(|_| DIGIT_CLASSES);
     let network = Network::new(data.channels(), classes, device);
@@ -34,6 +34,8 @@ pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPa
 
     let weights = fit::fit(&network.layout, &settings, device, |w| {
         let (x1, class) = data.batch(batch);
+        // Uniform dequantisation: values on a few exact grey levels would make the velocity stiff at t = 1.
+        let x1 = &x1 + (x1.rand_like() - 0.5) * data.level;
         let options = (Kind::Float, device);
         // One time from each of `batch` equal intervals: less noise than independent times.
         let t = (Tensor::arange(batch, options) + Tensor::rand([batch], options)) * (path.end() / batch as f64);

@@ -89,10 +89,10 @@ impl Network {
     pub fn new(channels: i64, classes: Option<i64>, device: Device) -> Self {
         let mut layout = Layout::default();
         let l = &mut layout;
-        // Angular frequencies from 1 to 8, in equal ratios: t runs over [0, 1], and a field that is
+        // Angular frequencies from 1 to 3, in equal ratios: t runs over [0, 1], and a field that is
         // smooth in time is what a sampler of few steps can follow.
         let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / (FREQUENCIES - 1) as f64;
-        let frequencies = (exponents * 8f64.ln()).exp();
+        let frequencies = (exponents * 3f64.ln()).exp();
         Self {
             frequencies,
             time: [Linear::new(l, 2 * FREQUENCIES, EMBEDDING), Linear::new(l, EMBEDDING, EMBEDDING)],

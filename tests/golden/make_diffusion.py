@@ -76,17 +76,17 @@ def sigma_driven(name, scheduler, steps, flow=False, noise_of=noise_of, start=NO
     return case(name, levels, states, **more)
 
 
-def ddim(steps):
+def ddim(steps, noise_of=noise_of, start=NOISE, **more):
     scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading")
     scheduler.set_timesteps(steps)
     squares = [float(scheduler.alphas_cumprod[t]) for t in scheduler.timesteps] + [1.0]
     levels = [(math.sqrt(a), math.sqrt(1 - a)) for a in squares]
-    x = torch.from_numpy(NOISE)
+    x = torch.from_numpy(start)
     states = [x]
     for timestep, level in zip(scheduler.timesteps, levels):
         x = scheduler.step(noise_of(x, *level), timestep, x).prev_sample
         states.append(x)
-    return case("ddim", levels, states)
+    return case("ddim", levels, states, **more)
 
 
 class PaperSingleStep(diffusers.DPMSolverSinglestepScheduler):
@@ -102,15 +102,15 @@ class PaperSingleStep(diffusers.DPMSolverSinglestepScheduler):
             self.register_to_config(solver_type=kind)
 
 
-def singlestep(order, steps):
+def singlestep(order, steps, **more):
     scheduler = PaperSingleStep(
         algorithm_type="dpmsolver", solver_order=order, final_sigmas_type="sigma_min", lower_order_final=False
     )
     orders = [order] * (steps // order)
-    return sigma_driven(f"dpm-solver-{order}", scheduler, steps, orders=orders)
+    return sigma_driven(f"dpm-solver-{order}", scheduler, steps, orders=orders, **more)
 
 
-def ipndm(steps):
+def ipndm(steps, noise_of=noise_of, start=NOISE, **more):
     scheduler = diffusers.IPNDMScheduler()
     scheduler.set_timesteps(steps)
     levels = list(zip(scheduler.alphas.double().tolist(), scheduler.betas.double().tolist()))
@@ -118,24 +118,24 @@ def ipndm(steps):
     # begin at the second, as with a strength below 1.
     scheduler.set_begin_index(1)
     levels = levels[1:]
-    x = torch.from_numpy(NOISE)
+    x = torch.from_numpy(start)
     states = [x]
     for timestep, (alpha, sigma) in zip(scheduler.timesteps[1:], levels):
         eps = noise_of(x, alpha, sigma)
         v = (eps - sigma * x) / alpha
         x = scheduler.step(v, timestep, x).prev_sample
         states.append(x)
-    return case("ipndm", levels, states)
+    return case("ipndm", levels, states, **more)
 
 
-def edm(levels_count):
+def edm(levels_count, noise_of=noise_of, start=NOISE, **more):
     scheduler = diffusers.HeunDiscreteScheduler(use_karras_sigmas=True)
     scheduler.set_timesteps(levels_count)
     # Its sigmas repeat, one for each call; its samples are x / alpha.
     sigmas = scheduler.sigmas.double().tolist()
     scale = lambda nsr: 1 / math.sqrt(1 + nsr**2)
-    y = torch.from_numpy(NOISE) / scale(sigmas[0])
-    states = [torch.from_numpy(NOISE)]
+    y = torch.from_numpy(start) / scale(sigmas[0])
+    states = [torch.from_numpy(start)]
     evaluations = [sigmas[0]]
     for call, timestep in enumerate(scheduler.timesteps):
         # The corrector's call is made at the next level.
@@ -146,10 +146,10 @@ def edm(levels_count):
         evaluations.append(after)
         states.append(y * scale(after))
     levels = [(scale(s), scale(s) * s) for s in evaluations]
-    return case("edm", levels, states)
+    return case("edm", levels, states, **more)
 
 
-def tab_deis(degree, steps):
+def tab_deis(degree, steps, noise_of=noise_of, start=NOISE, **more):
     """On the continuous VP path, quadratic in time, from t = 1 to 1e-3 of the noise's time."""
     beta_min, beta_max, last = 0.1, 20.0, 1e-3
     exponent = lambda s: s * s * (beta_max - beta_min) / 2 + s * beta_min
@@ -158,7 +158,7 @@ def tab_deis(degree, steps):
     rho = lambda s: level(s)[1] / level(s)[0]
     # rho = sqrt(e^T - 1): d rho / d s = e^T T' / (2 rho)
     rho_dot = lambda s: math.exp(exponent(s)) * (s * (beta_max - beta_min) + beta_min) / (2 * rho(s))
-    x = torch.from_numpy(NOISE)
+    x = torch.from_numpy(start)
     states, history = [x], []
     for i in range(steps):
         a, b = times[i], times[i + 1]
@@ -172,11 +172,11 @@ def tab_deis(degree, steps):
             y = y + weight * eps
         x = y * level(b)[0]
         states.append(x)
-    return case(f"deis{degree}", [level(s) for s in times], states, times=[1 - s for s in times])
+    return case(f"deis{degree}", [level(s) for s in times], states, times=[1 - s for s in times], **more)
 
 
-def digits(name, scheduler, steps, model, guidance_scale, **options):
-    """A shipped model: `model` is fm-ot or vp, classes are 3 and 8."""
+def digits(model, guidance_scale):
+    """What a driver needs to sample a shipped model: `model` is fm-ot or vp, classes are 3 and 8."""
     weights = pathlib.Path(__file__).parents[2] / "models" / f"digits-{model}.pt"
     network = torch.jit.load(weights).eval()
     classes, beta_min, beta_max = torch.tensor([3, 8]), 0.1, 20.0
@@ -199,7 +199,7 @@ def digits(name, scheduler, steps, model, guidance_scale, **options):
 
     start = np.round(np.random.default_rng(11).standard_normal((2, 64)), 4)
     more = {"model": model, "guidance_scale": guidance_scale, "class": classes.tolist()}
-    return sigma_driven(name, scheduler, steps, model == "fm-ot", noise_of, start, **more, **options)
+    return {"noise_of": noise_of, "start": start} | more
 
 
 def write(name, document, digits):
@@ -242,14 +242,24 @@ def main():
     cases += [ipndm(12), edm(9)]
     write("diffusion.json", {"mixture": MIXTURE, "cases": cases}, 12)
 
+    fm_ot, guided_fm_ot = digits("fm-ot", 1.0), digits("fm-ot", 2.5)
     cases = [
-        digits("dpm++2m", multistep(solver_order=2, **flow), 8, "fm-ot", 1.0),
-        digits("unipc3", unipc(solver_order=3, **flow), 8, "fm-ot", 2.5),
+        sigma_driven("dpm++2m", multistep(solver_order=2, **flow), 8, flow=True, **fm_ot),
+        sigma_driven("unipc3", unipc(solver_order=3, **flow), 8, flow=True, **guided_fm_ot),
     ]
     leading = {"timestep_spacing": "leading", "steps_offset": 1}
     for guidance_scale in (1.0, 2.5):
-        cases.append(digits("unipc", unipc(solver_order=2, **leading), 8, "vp", guidance_scale))
-        cases.append(digits("dpm++3m", multistep(solver_order=3, **leading), 8, "vp", guidance_scale))
+        vp = digits("vp", guidance_scale)
+        cases += [ddim(8, **vp), singlestep(2, 8, **vp), singlestep(3, 9, **vp)]
+        for order in (2, 3):
+            cases.append(sigma_driven(f"dpm++{order}m", multistep(solver_order=order, **leading), 8, **vp))
+            suffix = "" if order == 2 else "3"
+            cases.append(sigma_driven(f"unipc{suffix}", unipc(solver_order=order, **leading), 8, **vp))
+            scheduler = unipc(solver_order=order, solver_type="bh1", final_sigmas_type="sigma_min", **leading)
+            cases.append(sigma_driven(f"unipc{suffix}-bh1", scheduler, 8, **vp))
+            cases.append(sigma_driven(f"logrho{order - 1}", deis(solver_order=order, **leading), 16, **vp))
+        cases += [tab_deis(degree, 8, **vp) for degree in (1, 2, 3)]
+        cases += [ipndm(9, **vp), edm(5, **vp)]
     write("digits.json", {"cases": cases}, 8)
 
 
