@@ -12,6 +12,11 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features
 
+TRITON := build/triton
+TRITON_STAMP := .venv-triton/tritonserver-2.51.0
+TRITON_PYTHON := ../../../.venv-triton/bin/python
+
+.PHONY: test-triton soak-triton bench-triton triton-demo triton
 .PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda clean
 
 build: $(STAMP)
@@ -70,6 +75,40 @@ install-lean:
 fuzz:
 	fuzz/run.sh documents 3000000
 	fuzz/run.sh tensors 8000000
+
+# A tritonserver (release 24.10) from its Python package, without what the package's Python half needs, and the
+# clients: 250 MB. The server's Python models need numpy below 2.
+$(TRITON_STAMP):
+	python3 -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
+	touch $@
+
+# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. Needs nlohmann-json3-dev.
+triton: build $(TRITON_STAMP)
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
+	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON
+	cmake --build $(TRITON)/cmake
+	cmake --install $(TRITON)/cmake --prefix $(TRITON)
+
+# Against a real server on free ports of 127.0.0.1.
+test-triton: triton
+	cd bindings/triton/tests && $(TRITON_PYTHON) -m unittest
+	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 20
+
+# Ten minutes of load by 64 clients, every sample checked.
+soak-triton: triton
+	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 600
+
+# The backend against the bare network, Python loops, and itself without continuous batching.
+bench-triton: triton
+	cd bindings/triton/bench && $(TRITON_PYTHON) speed.py
+
+# A server with the digits, and a client that draws a picture: demo/triton.png.
+triton-demo: triton
+	mkdir -p demo
+	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
 	rm -rf target demo build

@@ -11,10 +11,6 @@ namespace {
 /// Published solvers that are kept; a model's clients ask for few.
 constexpr std::size_t made_at_most = 256;
 
-struct ladder_deleter {
-    void operator()(bespoke_ladder *ladder) const noexcept { bespoke_ladder_free(ladder); }
-};
-
 }  // namespace
 
 catalogue::catalogue(const settings &settings, const bespoke_model_properties &model) : max_nfe_(settings.max_nfe) {
@@ -37,9 +33,7 @@ void catalogue::add(const std::string &file, const bespoke_model_properties &mod
     const std::string name = std::filesystem::path(file).stem().string();
     if (files_.count(name) != 0) throw invalid("parameter thetas", '"' + file + '"', "a file name that no other has");
     if (name.find('@') != std::string::npos) throw invalid("parameter thetas", '"' + file + '"', "a file name without @");
-    bespoke_ladder *opened = nullptr;
-    bespoke::check(bespoke_ladder_load(file.c_str(), &opened));
-    const std::unique_ptr<bespoke_ladder, ladder_deleter> ladder(opened);
+    const auto ladder = bespoke::ladder::load(file);
     auto &rungs = files_[name];
     // From the greatest nfe down.
     for (std::uint32_t at_most = UINT32_MAX;;) {

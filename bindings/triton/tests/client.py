@@ -1,5 +1,7 @@
 """Requests to the backend's models, over HTTP and gRPC alike."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import tritonclient.grpc as grpc
 import tritonclient.http as http
@@ -57,8 +59,6 @@ class Client:
                 return result.as_numpy("SAMPLE"), parameters(result)
 
             return wait
-        from concurrent.futures import Future
-
         future = Future()
 
         def done(result, error):

@@ -69,7 +69,7 @@ class Repository:
             "scheduler": {"name": "fm-ot"}, "classes": 10, "null_class": 10, **dict(card),
         }  # fmt: skip
         own = {"card": "card.json", "solver": "euler@10", "velocity_library": "libvelocity.so", **dict(parameters)}
-        version = self.add(name, own, extra, [BUILD / "libvelocity.so"])
+        version = self.add(name, own, extra, [BUILD / "tests" / "libvelocity.so"])
         (version / "card.json").write_text(json.dumps(document))
         return version
 
