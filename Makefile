@@ -41,6 +41,10 @@ demo: build
 	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --json demo/eval.json --png demo/samples.png
 
+demo/theta.json: | build
+	mkdir -p demo
+	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 --out $@
+
 # The same without libtorch anywhere: the exact velocity of a Gaussian mixture of digits.
 demo-mixture:
 	mkdir -p demo
@@ -106,8 +110,7 @@ bench-triton: triton
 	cd bindings/triton/bench && $(TRITON_PYTHON) speed.py
 
 # A server with the digits, and a client that draws a picture: demo/triton.png.
-triton-demo: triton
-	mkdir -p demo
+triton-demo: triton demo/theta.json
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
