@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -53,11 +54,17 @@ class Server:
 
     @staticmethod
     def _backends():
-        """The built backend beside the package's Python backend."""
+        """The built backend beside the package's Python backend, with the stub for this Python."""
         folder = BUILD / "backends"
         python = folder / "python"
-        if not python.exists():
-            python.symlink_to(PACKAGE / "backends" / "python")
+        python.mkdir(exist_ok=True)
+        stub = PACKAGE / "python_backend_stubs" / "{}.{}".format(*sys.version_info) / "triton_python_backend_stub"
+        # The stub takes no environment, but imports what lies beside it.
+        numpy = [Path(sysconfig.get_path("purelib")) / name for name in ("numpy", "numpy.libs")]
+        for file in [*numpy, *(PACKAGE / "backends" / "python").glob("*triton*.*"), stub]:
+            link = python / file.name
+            if not link.exists():
+                link.symlink_to(file)
         return folder
 
     def __enter__(self):
