@@ -30,6 +30,22 @@ model *model_of(TRITONBACKEND_ModelInstance *instance) {
     return static_cast<model *>(state);
 }
 
+/// Takes the requests over: from here every one is answered, and no error goes back for them.
+void take(engine &engine, model &model, TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request **requests,
+          std::uint32_t count) noexcept {
+    std::vector<std::unique_ptr<request>> good;
+    for (std::uint32_t i = 0; i < count; i++) {
+        auto next = std::make_unique<request>(instance, requests[i]);
+        try {
+            next->read(model);
+            good.push_back(std::move(next));
+        } catch (...) {
+            next->fail(current_error());
+        }
+    }
+    engine.run(std::move(good));
+}
+
 }  // namespace
 
 extern "C" {
@@ -96,23 +112,10 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_ModelInsta
 
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceExecute(TRITONBACKEND_ModelInstance *instance,
                                                        TRITONBACKEND_Request **requests, const std::uint32_t count) {
-    // From the first request that is taken over, every one is answered here, and no error goes back.
     return guard([&] {
         void *state = nullptr;
         check(TRITONBACKEND_ModelInstanceState(instance, &state));
-        model *own = model_of(instance);
-        std::vector<std::unique_ptr<request>> good;
-        good.reserve(count);
-        for (std::uint32_t i = 0; i < count; i++) {
-            auto next = std::make_unique<request>(instance, requests[i]);
-            try {
-                next->read(*own);
-                good.push_back(std::move(next));
-            } catch (...) {
-                next->fail(current_error());
-            }
-        }
-        static_cast<engine *>(state)->run(std::move(good));
+        take(*static_cast<engine *>(state), *model_of(instance), instance, requests, count);
     });
 }
 
