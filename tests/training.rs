@@ -6,7 +6,7 @@ use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::Family;
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, TrainConfig, Trained, train};
+use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
