@@ -11,49 +11,48 @@ import time
 import numpy as np
 
 import models
-from client import Client
+from client import Client, tensors
 from repository import digits_noise
 from server import BUILD, Server
 
-SECONDS = "bespoke_network_seconds_total"
-
-
 def overhead(server):
-    """Requests of 16 samples, one after the other: their time on the server over that of the network calls alone."""
+    """Requests of 16 samples, one after the other: seconds in the network, in the backend, on the server, at the client."""
     client, noise = Client(server), digits_noise(16)
     values = {"NOISE": noise, "SOLVER": [b"midpoint"] * 16, "NFE": [models.NFE] * 16}
     for _ in range(20):
         client.infer("own", **values)
-    statistics = lambda: server.http().get_inference_statistics("own")["model_stats"][0]["inference_stats"]["success"]["ns"]  # noqa: E731
-    served, network = statistics(), server.metric(SECONDS, "own")
-    start = time.perf_counter()
+
+    def seconds():
+        statistics = server.http().get_inference_statistics("own")["model_stats"][0]["inference_stats"]
+        network, solver = (server.metric(f"bespoke_{part}_seconds_total", "own") for part in ("network", "solver"))
+        return np.array([network, network + solver, statistics["success"]["ns"] * 1e-9, time.perf_counter()])
+
+    before = seconds()
     for _ in range(200):
         client.infer("own", **values)
-    wall = time.perf_counter() - start
-    return (statistics() - served) * 1e-9, server.metric(SECONDS, "own") - network, wall
+    return seconds() - before
 
 
 def throughput(server, model, seconds, concurrency=16):
-    """Samples a second of clients that send one sample at a time."""
-    done, end = [0] * concurrency, time.perf_counter() + seconds
-    noise = digits_noise(concurrency)
+    """Samples a second with that many requests under way, of one sample each."""
+    noise, client = digits_noise(concurrency), server.grpc()
+    places, done, failed = threading.Semaphore(concurrency), [], []
+    solver = {} if model == "loop" else {"SOLVER": b"midpoint"}
+    inputs = [tensors("grpc", NOISE=noise[i : i + 1], CLASS=i % 10, NFE=models.NFE, **solver) for i in range(concurrency)]
 
-    def client(number):
-        own = Client(server, "grpc")
-        values = {"NOISE": noise[number : number + 1], "CLASS": number % 10, "NFE": models.NFE}
-        if model != "loop":
-            values["SOLVER"] = b"midpoint"
-        while time.perf_counter() < end:
-            own.infer(model, **values)
-            done[number] += 1
+    def finish(result, error):
+        (done if error is None else failed).append(error)
+        places.release()
 
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(concurrency)]
     start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.perf_counter() - start)
+    while time.perf_counter() < start + seconds:
+        places.acquire()
+        client.async_infer(model, inputs[len(done) % concurrency], finish)
+    for _ in range(concurrency):
+        places.acquire()
+    if failed:
+        raise failed[0]
+    return len(done) / (time.perf_counter() - start)
 
 
 def arrivals(server, model, rate, seconds, seed=0):
@@ -89,11 +88,12 @@ def main():
     repository = models.build()
     try:
         with Server(repository.folder) as server:
-            served, network, wall = overhead(server)
             print("batch 16, nfe 8, one client        seconds   over the network calls")
-            print(f"  network calls                 {network:10.3f}   1.00")
-            print(f"  on the server, in the backend {served:10.3f}   {served / network:.3f}")
-            print(f"  at the client, over HTTP      {wall:10.3f}   {wall / network:.3f}\n")
+            places = ("network calls", "in the backend", "on the server, its queue too", "at the client, over HTTP")
+            spent = overhead(server)
+            for place, own in zip(places, spent):
+                print(f"  {place:28} {own:11.3f}   {own / spent[0]:.3f}")
+            print()
             rates = {model: throughput(server, model, arguments.seconds) for model in ("own", "digits-served", "loop")}
             print("16 clients, nfe 8                samples/s   over the Python loop")
             for label, model in (("source a", "own"), ("source b", "digits-served"), ("Python BLS loop", "loop")):

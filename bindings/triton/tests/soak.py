@@ -143,10 +143,12 @@ def main():
         with Server(repository.folder) as server:
             truth = Truth(repository, server)
             load = Load(server, truth, arguments)
+            work = lambda: np.array([server.metric(f"bespoke_network_{what}_total", MODEL) for what in ("rows", "calls")])  # noqa: E731
+            before = work()
             started = time.monotonic()
             early, late = load.run()
             seconds = time.monotonic() - started
-            rows, calls = (server.metric(f"bespoke_network_{what}_total", MODEL) for what in ("rows", "calls"))
+            rows, calls = work() - before
             time.sleep(0.5)
             left = server.metric("bespoke_active_rows", MODEL)
     finally:
