@@ -106,6 +106,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.log_path.unlink()
 
     def log(self):
         return self.log_path.read_text(errors="replace")
