@@ -115,6 +115,23 @@ typedef struct bespoke_row {
 } bespoke_row;
 
 /**
+ * A network of the host: writes its output for every sample of a batch.
+ *
+ * `time` is float32 `[batch]`, as the network counts time (the card's `time`); `x` and `output` are float32
+ * `[batch, ...]` of the card's shape; `classes` is int64 `[batch]`, or NULL where the card has no classes.
+ * All are contiguous host memory of the library, valid during the call; only `output` is written.
+ * The batch is twice that of the samples where one of them is guided.
+ *
+ * Answers 0 when `output` is written. Anything else stops the call that evaluates, which then returns
+ * `BESPOKE_ERROR_CALLBACK`.
+ */
+typedef int32_t (*bespoke_network_fn)(void *user_data,
+                                      const DLTensor *time,
+                                      const DLTensor *x,
+                                      const DLTensor *classes,
+                                      DLTensor *output);
+
+/**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
  */
 typedef struct bespoke_model_properties {
@@ -615,6 +632,16 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
 /**
+ * Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
+ * card's time and output are then translated to a velocity as for any model. `network` may be called from
+ * every thread that evaluates the model, from several at a time, until the model is freed.
+ */
+bespoke_status bespoke_model_host(const char *path,
+                                  bespoke_network_fn network,
+                                  void *user_data,
+                                  struct bespoke_model **out);
+
+/**
  * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
  */
 bespoke_status bespoke_model_open(const char *path,
@@ -645,9 +672,27 @@ bespoke_status bespoke_model_velocity(const struct bespoke_model *model,
 int32_t bespoke_model_field(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
+ * Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
+ * state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
+ * model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+ */
+bespoke_status bespoke_model_prediction(const struct bespoke_model *model,
+                                        const DLTensor *t,
+                                        const DLTensor *x,
+                                        const DLTensor *u,
+                                        DLTensor *x1);
+
+/**
  * Frees a model; NULL is fine.
  */
 void bespoke_model_free(struct bespoke_model *model);
+
+/**
+ * Writes standard normal noise into `x`, `[count, ...]`: that of the samples `first`, `first` + 1, ... of
+ * `seed`. A sample's noise depends on the seed, its index and its number of elements alone, and is
+ * what `bespoke sample --seed` starts from.
+ */
+bespoke_status bespoke_noise(uint64_t seed, uint64_t first, DLTensor *x);
 
 /**
  * Makes a theta whose samplers take a model's output as it is, wherever one of `theta` takes the

@@ -421,6 +421,13 @@ public:
         return model(out);
     }
 
+    /// Opens a card of runtime `host` around a network of the host: see bespoke_model_host.
+    static model host(const std::string &path, bespoke_network_fn network, void *user_data) {
+        bespoke_model *out = nullptr;
+        check(bespoke_model_host(path.c_str(), network, user_data, &out));
+        return model(out);
+    }
+
     explicit model(bespoke_model *owned) noexcept : handle_(owned) {}
 
     bespoke_model_properties info() const {
@@ -445,6 +452,14 @@ public:
                    tensor_view<const float> t, auto x, auto u) {
             evaluate(own, t, x.dl(), u.dl(), classes, guidance_scale);
         };
+    }
+
+    /// x1 = the data that the velocity u at x points to.
+    template <class X, class U, class X1>
+    void prediction(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, tensor_view<X1> x1) const {
+        static_assert(!std::is_const_v<X1>, "x1 is written");
+        DLTensor times = t.dl(), states = x.dl(), velocities = u.dl(), predictions = x1.dl();
+        check(bespoke_model_prediction(get(), &times, &states, &velocities, &predictions));
     }
 
     const bespoke_model *get() const noexcept { return handle_.get(); }
@@ -533,6 +548,14 @@ inline theta train(const std::string &config_json, const train_callbacks &callba
     theta trained(out);
     call.carried.finish(status);
     return trained;
+}
+
+/// Standard normal noise of the samples `first`, `first` + 1, ... of `seed`.
+template <class T>
+void noise(std::uint64_t seed, std::uint64_t first, tensor_view<T> x) {
+    static_assert(!std::is_const_v<T>, "x is written");
+    DLTensor tensor = x.dl();
+    check(bespoke_noise(seed, first, &tensor));
 }
 
 /// The library's version.

@@ -294,6 +294,17 @@ impl Scheduler {
         }
     }
 
+    /// (p, q) with x1hat = p x + q u: the data that the velocity u = alpha' x1hat + sigma' x0hat at x points to.
+    pub fn data_coefficients(&self, t: f64) -> (f64, f64) {
+        let (alpha, sigma) = (self.alpha(t), self.sigma(t));
+        if sigma < f64::EPSILON {
+            return (1.0 / alpha, 0.0);
+        }
+        let (alpha_dot, sigma_dot) = (self.alpha_dot(t), self.sigma_dot(t));
+        let determinant = sigma_dot * alpha - sigma * alpha_dot;
+        (sigma_dot / determinant, -sigma / determinant)
+    }
+
     /// VP's T(1 - t).
     fn exponent<D: Number>(&self, t: D) -> D {
         let Scheduler::Vp { beta_min, beta_max } = self else { return D::zero() };
