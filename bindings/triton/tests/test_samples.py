@@ -109,7 +109,8 @@ class Mixed(OverBoth):
             solver, nfe = solvers[i % 5]
             yield {"NOISE": noise[i : i + 1], "CLASS": i % 10, "GUIDANCE_SCALE": (1, 2, 0, 3.5)[i % 4], "SOLVER": solver, "NFE": nfe}
 
-    def check(self, model):
+    def check(self, model, most):
+        """Each request's sample is what it is alone; all together take `most` of their own network calls."""
         requests = list(self.requests(digits_noise(40, seed=3)))
         for client in (Client(server, "http", concurrency=40), Client(server, "grpc")):
             alone = [client.infer("digits", **request)[0] for request in requests]
@@ -120,13 +121,13 @@ class Mixed(OverBoth):
                 self.close(found, expected)
                 self.assertEqual(said["nfe"], request["NFE"])
             spent = server.metric(calls, model) - before
-            self.assertLess(spent, sum(request["NFE"] for request in requests) / 2, "requests shared no call")
+            self.assertLessEqual(spent, most * sum(request["NFE"] for request in requests))
 
     def test_mixed_requests_are_what_they_are_alone(self):
-        self.check("digits")
+        self.check("digits", 1.0)  # how many meet in a call depends on when they arrive
 
     def test_mixed_requests_of_one_execute(self):
-        self.check("digits-delayed")
+        self.check("digits-delayed", 0.5)
 
     def test_one_execute_calls_the_network_as_often_as_its_longest_request(self):
         client = Client(server, "http", concurrency=8)
