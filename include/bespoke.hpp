@@ -198,6 +198,14 @@ public:
         return theta(out);
     }
 
+    /// The published solver `name` with `nfe` evaluations, as ("dpm++2m", 10, "vp"); `name` and
+    /// `scheduler` as `bespoke_theta_solver` takes them.
+    static theta solver(const std::string &name, std::uint32_t nfe, const std::string &scheduler) {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_solver(name.c_str(), nfe, scheduler.c_str(), &out));
+        return theta(out);
+    }
+
     /// Takes over what the C library made.
     explicit theta(bespoke_theta *owned) noexcept : handle_(owned) {}
 
@@ -226,6 +234,32 @@ public:
 
 private:
     detail::handle<bespoke_theta, bespoke_theta_free> handle_;
+};
+
+/// Thetas of one model for several nfe. Immutable; any thread.
+class ladder {
+public:
+    /// Reads a ladder file, or a theta file as a ladder of one.
+    static ladder load(const std::string &path) {
+        bespoke_ladder *out = nullptr;
+        check(bespoke_ladder_load(path.c_str(), &out));
+        return ladder(out);
+    }
+
+    /// Takes over what the C library made.
+    explicit ladder(bespoke_ladder *owned) noexcept : handle_(owned) {}
+
+    /// The theta of the greatest nfe that is at most `nfe_at_most`; it outlives the ladder.
+    theta best(std::uint32_t nfe_at_most) const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_ladder_theta(get(), nfe_at_most, &out));
+        return theta(out);
+    }
+
+    const bespoke_ladder *get() const noexcept { return handle_.get(); }
+
+private:
+    detail::handle<bespoke_ladder, bespoke_ladder_free> handle_;
 };
 
 /// What a sampler asks the host for.
@@ -285,6 +319,13 @@ public:
         check(bespoke_sampler_join(get(), theta.get(), &tensor));
     }
 
+    /// Adds samples at the start of the sampler's own theta.
+    template <class T>
+    void join(tensor_view<T> x0) {
+        DLTensor tensor = x0.dl();
+        check(bespoke_sampler_join(get(), nullptr, &tensor));
+    }
+
     /// What to evaluate next; nothing when all samples are done. Valid until the next call.
     template <class T>
     std::optional<evaluation<T>> query() {
@@ -342,7 +383,7 @@ private:
 /// A model that the library runs. Immutable; any thread.
 class model {
 public:
-    /// Opens a card on `device`: cpu, cuda or cuda:INDEX.
+    /// Opens a model card on `device`: cpu, cuda or cuda:INDEX.
     static model open(const std::string &path, const std::string &device = "cpu") {
         bespoke_model *out = nullptr;
         check(bespoke_model_open(path.c_str(), device.c_str(), &out));
@@ -363,20 +404,34 @@ public:
     void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
                   const std::vector<std::int64_t> &classes = {}, const std::vector<double> &guidance_scale = {}) const {
         static_assert(!std::is_const_v<U>, "u is written");
-        for (std::size_t length : {classes.size(), guidance_scale.size()})
-            if (length != 0 && length != x.batch()) throw std::invalid_argument("bespoke::model: one number a sample");
-        bespoke_condition condition{};
-        condition.struct_size = sizeof condition;
-        condition.batch = static_cast<std::uint32_t>(x.batch());
-        condition.classes = classes.empty() ? nullptr : classes.data();
-        condition.guidance_scale = guidance_scale.empty() ? nullptr : guidance_scale.data();
-        DLTensor times = t.dl(), states = x.dl(), velocities = u.dl();
-        check(bespoke_model_velocity(get(), &condition, &times, &states, &velocities));
+        evaluate(get(), t, x.dl(), u.dl(), classes, guidance_scale);
+    }
+
+    /// The velocity as a callable for `sampler::step` and `sampler::sample`, of one condition. The
+    /// model must live as long as it is called.
+    auto field(std::vector<std::int64_t> classes = {}, std::vector<double> guidance_scale = {}) const {
+        return [own = get(), classes = std::move(classes), guidance_scale = std::move(guidance_scale)](
+                   tensor_view<const float> t, auto x, auto u) {
+            evaluate(own, t, x.dl(), u.dl(), classes, guidance_scale);
+        };
     }
 
     const bespoke_model *get() const noexcept { return handle_.get(); }
 
 private:
+    static void evaluate(const bespoke_model *model, tensor_view<const float> t, DLTensor x, DLTensor u,
+                         const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) {
+        DLTensor times = t.dl();
+        for (std::size_t length : {classes.size(), guidance_scale.size()})
+            if (length != 0 && length != t.batch()) throw std::invalid_argument("bespoke::model: one number a sample");
+        bespoke_condition condition{};
+        condition.struct_size = sizeof condition;
+        condition.batch = static_cast<std::uint32_t>(t.batch());
+        condition.classes = classes.empty() ? nullptr : classes.data();
+        condition.guidance_scale = guidance_scale.empty() ? nullptr : guidance_scale.data();
+        check(bespoke_model_velocity(model, &condition, &times, &x, &u));
+    }
+
     detail::handle<bespoke_model, bespoke_model_free> handle_;
 };
 

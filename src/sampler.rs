@@ -89,6 +89,21 @@ impl Plan {
         self.stages.iter().map(|stage| stage.updates.as_slice())
     }
 
+    /// Batches that the updates of a whole solve read and write: its memory traffic in units of one batch.
+    pub fn streams(&self) -> usize {
+        let streams = self.updates().map(|updates| {
+            let mut read: Vec<Operand> =
+                updates.iter().flat_map(|update| update.terms.iter().map(|term| term.0)).collect();
+            read.sort_unstable_by_key(|operand| match operand {
+                Operand::Velocity => usize::MAX,
+                Operand::Buffer(i) => *i,
+            });
+            read.dedup();
+            read.len() + updates.len()
+        });
+        streams.sum()
+    }
+
     /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
     pub fn self_contained(&self, stage: usize) -> bool {
         self.stages.get(stage).is_some_and(|stage| stage.self_contained)

@@ -25,6 +25,10 @@ fn compare(path: &str, found: &str) {
     );
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
 #[test]
 fn the_exported_symbols_are_the_committed_ones() {
     let workshop = Workshop::new();
@@ -34,9 +38,14 @@ fn the_exported_symbols_are_the_committed_ones() {
     let mut symbols: Vec<&str> = listing.lines().filter_map(|line| line.split_whitespace().next()).collect();
     symbols.sort_unstable();
     compare("include/bespoke.symbols", &format!("{}\n", symbols.join("\n")));
-    let header = std::fs::read_to_string(root().join("include/bespoke.h")).unwrap();
+    let [header, wrapper, promises] = ["include/bespoke.h", "include/bespoke.hpp", "docs/abi.md"]
+        .map(|name| std::fs::read_to_string(root().join(name)).unwrap());
     for symbol in symbols {
         assert!(header.contains(&format!("{symbol}(")), "{symbol} is exported, but not in the header");
+        // In C++ a callable takes its place.
+        let wrapped = symbol == "bespoke_model_field" || words(&wrapper).any(|word| word == symbol);
+        assert!(wrapped, "{symbol} is exported, but bespoke.hpp does not use it");
+        assert!(promises.contains(&format!("`{symbol}`")), "{symbol} is exported, but docs/abi.md does not name it");
     }
 }
 

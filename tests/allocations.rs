@@ -31,12 +31,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn tensor(data: &mut [f32], shape: &mut [i64], strides: *mut i64) -> DLTensor {
+const FLOAT32: DLDataType = DLDataType { code: 2, bits: 32, lanes: 1 };
+const BFLOAT16: DLDataType = DLDataType { code: 4, bits: 16, lanes: 1 };
+
+/// Of float32 memory, or of the first half of it as bfloat16: its numbers are finite either way.
+fn tensor(data: &mut [f32], dtype: DLDataType, shape: &mut [i64], strides: *mut i64) -> DLTensor {
     DLTensor {
         data: data.as_mut_ptr().cast(),
         device: DLDevice { device_type: 1, device_id: 0 },
         ndim: shape.len() as i32,
-        dtype: DLDataType { code: 2, bits: 32, lanes: 1 },
+        dtype,
         shape: shape.as_mut_ptr(),
         strides,
         byte_offset: 0,
@@ -51,16 +55,22 @@ fn ok(status: bespoke_status) {
     assert_eq!(status, BESPOKE_OK);
 }
 
-/// A solve by steps, one as a whole, one driven by the host with a strided velocity, and a batch
-/// that a sample joins and another leaves.
-unsafe fn solves(theta: *const bespoke_theta, sampler: *mut bespoke_sampler, x: &mut [f32], u: &mut [f32]) {
+/// A solve by steps, one as a whole, and one driven by the host with a strided velocity, where
+/// samples leave and others join at the start of `theta` and of `other`.
+unsafe fn solves(
+    (theta, other): (*const bespoke_theta, *const bespoke_theta),
+    sampler: *mut bespoke_sampler,
+    dtype: DLDataType,
+    x: &mut [f32],
+    u: &mut [f32],
+) {
     let (mut shape, mut one) = ([4i64, (x.len() / 4) as i64], [1i64, (x.len() / 4) as i64]);
     let mut strides = [1i64, 4];
     unsafe {
         let mut info: bespoke_theta_properties = std::mem::zeroed();
         info.struct_size = size_of::<bespoke_theta_properties>() as u32;
         ok(bespoke_theta_info(theta, &mut info));
-        let mut state = tensor(x, &mut shape, null_mut());
+        let mut state = tensor(x, dtype, &mut shape, null_mut());
         for step in 0..info.steps {
             ok(bespoke_step(theta, sampler, step, &mut state, Some(zero), null_mut()));
         }
@@ -73,12 +83,13 @@ unsafe fn solves(theta: *const bespoke_theta, sampler: *mut bespoke_sampler, x: 
             if t.is_null() {
                 break;
             }
-            let velocity = tensor(u, &mut shape, if rounds % 2 == 0 { null_mut() } else { strides.as_mut_ptr() });
+            let velocity =
+                tensor(u, dtype, &mut shape, if rounds % 2 == 0 { null_mut() } else { strides.as_mut_ptr() });
             ok(bespoke_sampler_update(sampler, &velocity));
-            if rounds == 0 {
-                let mut joining = tensor(u, &mut one, null_mut());
+            if rounds < 3 {
+                let mut joining = tensor(u, dtype, &mut one, null_mut());
                 ok(bespoke_sampler_leave(sampler, 1, &mut joining));
-                ok(bespoke_sampler_join(sampler, theta, &joining));
+                ok(bespoke_sampler_join(sampler, if rounds == 1 { other } else { theta }, &joining));
             }
             rounds += 1;
         }
@@ -86,31 +97,41 @@ unsafe fn solves(theta: *const bespoke_theta, sampler: *mut bespoke_sampler, x: 
     }
 }
 
+fn load(theta: &Theta) -> *mut bespoke_theta {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    theta.save(file.path()).unwrap();
+    let name = CString::new(file.path().to_str().unwrap()).unwrap();
+    let mut handle = null_mut();
+    unsafe { ok(bespoke_load_theta(name.as_ptr(), &mut handle)) };
+    handle
+}
+
 #[test]
 fn nothing_is_allocated_after_the_first_call_of_a_shape() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("theta.json");
     let midpoint = Theta::new(Family::Rk2(Knots::identity(8))).unwrap();
     let table = Theta::new(Family::Ns(NsTable::compile(&midpoint.tableau()))).unwrap();
-    for theta in [midpoint, table] {
-        theta.save(&path).unwrap();
-        let name = CString::new(path.to_str().unwrap()).unwrap();
+    let handles = [load(&midpoint), load(&table)];
+    for (theta, other) in [(handles[0], handles[1]), (handles[1], handles[0])] {
         for (numbers, threads) in [(64, 1), (400_000, 1), (400_000, 2)] {
             let (mut x, mut u) = (vec![0.5f32; numbers], vec![0.25f32; numbers]);
-            let (mut handle, mut sampler) = (null_mut(), null_mut());
             let options = bespoke_sampler_options { struct_size: size_of::<bespoke_sampler_options>() as u32, threads };
-            unsafe {
-                ok(bespoke_load_theta(name.as_ptr(), &mut handle));
-                ok(bespoke_sampler_new(handle, &options, &mut sampler));
-                solves(handle, sampler, &mut x, &mut u);
-                let before = CALLS.load(Ordering::Relaxed);
-                for _ in 0..3 {
-                    solves(handle, sampler, &mut x, &mut u);
+            for dtype in [FLOAT32, BFLOAT16] {
+                let mut sampler = null_mut();
+                unsafe {
+                    ok(bespoke_sampler_new(theta, &options, &mut sampler));
+                    solves((theta, other), sampler, dtype, &mut x, &mut u);
+                    let before = CALLS.load(Ordering::Relaxed);
+                    for _ in 0..3 {
+                        solves((theta, other), sampler, dtype, &mut x, &mut u);
+                    }
+                    let asked = CALLS.load(Ordering::Relaxed) - before;
+                    assert_eq!(asked, 0, "{numbers} numbers, {threads} threads, {dtype:?}");
+                    bespoke_sampler_free(sampler);
                 }
-                assert_eq!(CALLS.load(Ordering::Relaxed) - before, 0, "{numbers} numbers, {threads} threads");
-                bespoke_sampler_free(sampler);
-                bespoke_theta_free(handle);
             }
         }
+    }
+    for handle in handles {
+        unsafe { bespoke_theta_free(handle) };
     }
 }

@@ -64,7 +64,7 @@ impl Bench {
             }
             Mode::Plain | Mode::Sanitized => Command::new(program),
         };
-        command.args(arguments).env("ASAN_OPTIONS", "detect_leaks=1");
+        command.args(arguments).env("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1");
         assert_eq!(succeed(command), "ok\n");
     }
 
@@ -73,14 +73,29 @@ impl Bench {
         let card = Path::new(&self.card);
         self.run("tests/c/abi.c", &[&self.rk2, &self.ns, card, &folder], mode);
         self.run("tests/c/solver.c", &[&self.rk2, &self.ladder], mode);
+        self.run("tests/c/versions.c", &[&self.rk2, card], mode);
+        self.run("tests/c/train.c", &[card], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
-        self.run("tests/cpp/abi.cpp", &[&self.rk2, card], mode);
+        self.run("tests/cpp/abi.cpp", &[&self.rk2, &self.ladder, card], mode);
     }
 }
 
 #[test]
 fn the_programs_pass() {
     Bench::new().all(Mode::Plain);
+}
+
+#[test]
+fn a_network_is_run_with_a_condition_for_each_sample_or_refused() {
+    let bench = Bench::new();
+    let digits = root().join("models/digits-fm-ot.json");
+    let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&digits).unwrap()).unwrap();
+    card["weights"] = digits.with_extension("pt").to_str().unwrap().into();
+    card["shape"] = serde_json::json!([2]);
+    let other = bench.workshop.path("other.json");
+    std::fs::write(&other, card.to_string()).unwrap();
+    let build = if cfg!(feature = "torch") { "torch" } else { "lean" };
+    bench.run("tests/c/network.c", &[Path::new(build), &digits, &other], Mode::Plain);
 }
 
 // libtorch's own start-up is not clean under these, and the code under test is the same in both builds.

@@ -228,6 +228,45 @@ fn a_theta_of_another_model_is_a_warning() {
 }
 
 #[test]
+fn several_nfe_are_written_as_a_ladder() {
+    let folder = TempDir::new().unwrap();
+    let ladder = folder.path().join("ladder.json");
+    let mut command = bespoke();
+    command.arg("train").arg("--model").arg(card()).arg("--out").arg(&ladder).args([
+        "--nfe",
+        "6,4",
+        "--iterations",
+        "2",
+        "--pool",
+        "60",
+        "--batch",
+        "50",
+        "--validation",
+        "20",
+        "--budget",
+        "100000000",
+    ]);
+    command.assert().success().stdout(contains("nfe 4").and(contains("nfe 6")).and(contains("% of the budget")));
+    let rungs = read_json(&ladder)["rungs"].as_array().unwrap().clone();
+    assert_eq!(rungs.iter().map(|rung| rung["steps"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(rungs[0]["model"]["name"], "digits-mixture");
+    command.args(["--steps", "5,6"]).assert().code(2).stderr(contains("steps"));
+}
+
+#[test]
+fn a_start_of_another_model_is_a_warning() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (folder.path().join("first.json"), folder.path().join("second.json"));
+    train(&first).assert().success();
+    let mut document = read_json(&first);
+    document["model"]["fingerprint"] = json!("sha256:of-another");
+    document["model"]["name"] = json!("the-other");
+    std::fs::write(&first, document.to_string()).unwrap();
+    train(&second).arg("--init").arg(&first).assert().success().stderr(contains("the-other"));
+    assert_eq!(read_json(&second)["model"]["name"], "digits-mixture");
+}
+
+#[test]
 fn every_command_explains_itself() {
     for command in ["train", "sample", "eval", "show"] {
         bespoke().args([command, "--help"]).assert().success().stdout(contains("Example:").and(contains("Usage:")));

@@ -4,7 +4,7 @@ mod native;
 
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, NsTable, Theta};
-use bespoke::train::{Loss, TrainConfig, train_config};
+use bespoke::train::{Loss, OneOrMore, TrainConfig, train_config};
 use native::{Workshop, ring_card, succeed};
 use std::ops::ControlFlow;
 use std::process::Command;
@@ -20,12 +20,12 @@ fn a_theta_in_place_of_an_euler_loop_is_closer_at_the_same_nfe() {
     let program = workshop.build("examples/cpp/replace_euler.cpp", &[]);
     let config = TrainConfig {
         model: Some(ring_card(&workshop.path("")).into()),
-        steps: Some(4),
-        loss: Some(Loss::LogMse),
-        iterations: Some(15),
+        steps: OneOrMore::new(vec![4]),
+        loss: OneOrMore::new(vec![Loss::LogMse]),
+        iterations: OneOrMore::new(vec![15]),
         ..TrainConfig::default()
     };
-    let theta = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap().theta;
+    let theta = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0).theta;
     let path = workshop.path("theta.json");
     theta.save(&path).unwrap();
     let mut command = Command::new(program);

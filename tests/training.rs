@@ -3,8 +3,10 @@
 use bespoke::Error;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::scheduler::Scheduler;
+use bespoke::solvers::bespoke::Knots;
 use bespoke::tensor::{Host, PerRow};
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, TrainConfig, train};
+use bespoke::theta::Family;
+use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -26,11 +28,18 @@ fn settings(changes: serde_json::Value) -> Settings {
         object.remove("pool");
     }
     let config: TrainConfig = serde_json::from_value(document).unwrap();
-    config.settings(2.0).unwrap()
+    config.settings(2.0, None).unwrap()
 }
 
-fn run(settings: &Settings) -> Outcome {
+fn run_all(settings: &Settings) -> Outcome {
     train(&field(), &UNCONDITIONAL, settings, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// The only solver of a run.
+fn run(settings: &Settings) -> Trained {
+    let mut outcome = run_all(settings);
+    assert_eq!(outcome.rungs.len(), 1);
+    outcome.rungs.remove(0)
 }
 
 #[test]
@@ -44,6 +53,9 @@ fn every_recipe_beats_its_start() {
         json!({ "loss": "rmse", "optimizer": "adam", "iterations": 60, "lr": 0.01 }),
         json!({ "loss": "rmse-bound", "resolve": true, "iterations": 30, "lr": 0.02 }),
         json!({ "pool_refresh": 4 }),
+        json!({ "loss": ["rmse-bound", "log-mse"], "iterations": [20, 6], "lr": 0.01 }),
+        json!({ "learn": "t" }),
+        json!({ "family": "ns", "steps": 5, "init": "published" }),
     ] {
         let outcome = run(&settings(changes.clone()));
         println!("{changes}: {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
@@ -72,8 +84,8 @@ fn the_best_by_validation_is_the_result_never_the_last() {
     .unwrap();
     let least = seen.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(seen.last().unwrap() > &least, "the last is not the best: {seen:?}");
-    assert_eq!(outcome.best.rmse, least);
-    assert_eq!(outcome.theta.training.0["validation"]["rmse"], json!(least));
+    assert_eq!(outcome.rungs[0].best.rmse, least);
+    assert_eq!(outcome.rungs[0].theta.training.0["validation"]["rmse"], json!(least));
 }
 
 #[test]
@@ -117,13 +129,107 @@ fn settings_are_refused_by_name() {
         (json!({ "family": "ns", "loss": "rmse-bound" }), "loss"),
         (json!({ "loss": "rmse-bound", "optimizer": "gauss-newton" }), "optimizer"),
         (json!({ "resolve": true, "pool": 100 }), "resolve"),
+        (json!({ "nfe": 7 }), "nfe"),
+        (json!({ "nfe": 0 }), "nfe"),
+        (json!({ "nfe": [8, 7] }), "nfe"),
+        (json!({ "nfe": 10, "steps": 4 }), "steps"),
+        (json!({ "steps": [4, 5, 4] }), "steps"),
+        (json!({ "family": "ns", "learn": "t" }), "learn"),
+        (json!({ "iterations": [3, 4] }), "iterations"),
+        (json!({ "budget": 0 }), "budget"),
+        (json!({ "init": "midpoint@10" }), "init"),
+        (json!({ "family": "ns", "steps": 7, "init": "rk2" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "midpoint@6" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "ddim@8" }), "init"),
+        (json!({ "family": "ns", "steps": 8, "init": "gt" }), "init"),
     ] {
         let config: TrainConfig = serde_json::from_value(changes.clone()).unwrap();
-        match config.settings(2.0) {
+        match config.settings(2.0, None) {
             Err(Error::Invalid { field, .. }) => assert_eq!(field, named, "{changes}"),
             other => panic!("{changes}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn nfe_stands_for_steps_in_every_family() {
+    for (family, steps, nfe) in [("rk1", 6, 6), ("rk2", 3, 6), ("ns", 6, 6)] {
+        let by_steps = settings(json!({ "family": family, "steps": steps }));
+        let by_both = settings(json!({ "family": family, "steps": steps, "nfe": nfe }));
+        assert_eq!(by_steps, by_both);
+        assert_eq!(by_steps.rungs[0].shape.nfe(), nfe);
+    }
+}
+
+#[test]
+fn a_table_starts_from_a_theta_that_is_trained_first() {
+    let settings = settings(json!({ "family": "ns", "steps": 6, "iterations": 6 }));
+    assert!(matches!(&settings.rungs[0].starts[..], [Start::Bespoke(_)]));
+    let trained = run(&settings);
+    assert_eq!(trained.theta.family_name(), "ns");
+    assert_eq!(trained.theta.training.0["start"]["solver"], "rk2@6");
+    assert_eq!(trained.theta.training.0["iterations"], 3 + 6);
+    // The start is the base solver's error, not that of the theta trained first.
+    let alone = run(&Settings { stages: vec![Stage { iterations: 1, ..settings.before }], ..settings.clone() });
+    assert_eq!(alone.start, trained.start);
+    assert!(trained.best.rmse < alone.best.rmse);
+}
+
+#[test]
+fn of_several_starts_the_best_is_kept() {
+    let of =
+        |init: serde_json::Value| run(&settings(json!({ "family": "ns", "steps": 4, "iterations": 20, "init": init })));
+    let both = of(json!(["euler@4", "midpoint@4"]));
+    // Each gets a tenth of the iterations, the better one the rest.
+    assert_eq!(both.theta.training.0["iterations"], 2 + 2 + 18);
+    let chosen = both.theta.training.0["start"]["solver"].as_str().unwrap().to_owned();
+    let least = of(json!("euler@4")).start.rmse.min(of(json!("midpoint@4")).start.rmse);
+    assert!(["euler@4", "midpoint@4"].contains(&chosen.as_str()), "{chosen}");
+    assert!(both.best.rmse < least);
+}
+
+#[test]
+fn the_parts_that_are_not_learned_stay() {
+    let of = |learn: &str| match run(&settings(json!({ "learn": learn }))).theta.family {
+        Family::Rk2(knots) => knots,
+        other => panic!("{other:?}"),
+    };
+    let (time, scale, identity) = (of("t"), of("s"), Knots::identity(6));
+    assert_eq!((&time.s, &time.s_dot), (&identity.s, &identity.s_dot));
+    assert_ne!(time.t, identity.t);
+    assert_eq!((&scale.t, &scale.t_dot), (&identity.t, &identity.t_dot));
+    assert_ne!(scale.s, identity.s);
+}
+
+#[test]
+fn a_budget_ends_the_run() {
+    let free = run_all(&settings(json!({ "iterations": 12 })));
+    let (truth, all) = (free.ground_truth.equivalents(), free.evaluations.equivalents());
+    let budget = (truth + all) / 2;
+    for changes in [json!({}), json!({ "loss": ["log-mse", "rmse"], "iterations": 6 })] {
+        let mut changes = changes;
+        changes["budget"] = json!(budget);
+        let kept = run_all(&settings(changes));
+        let spent = kept.evaluations.equivalents();
+        assert!(!kept.stopped);
+        assert!(spent > truth && spent <= budget, "{truth} {spent} {budget}");
+        assert_eq!(kept.rungs[0].theta.training.0["budget"]["spent"], json!(spent));
+        assert!(kept.rungs[0].best.rmse < kept.rungs[0].start.rmse);
+    }
+}
+
+#[test]
+fn a_ladder_shares_the_ground_truth() {
+    let both = run_all(&settings(json!({ "steps": [4, 3], "iterations": 4 })));
+    assert_eq!(both.rungs.iter().map(|rung| rung.theta.nfe()).collect::<Vec<_>>(), [6, 8]);
+    let truth = both.ground_truth;
+    let mut forward = truth.forward;
+    for (rung, steps) in both.rungs.iter().zip([3, 4]) {
+        let alone = run(&settings(json!({ "steps": steps, "iterations": 4 })));
+        assert_eq!((&rung.theta.family, rung.evaluations), (&alone.theta.family, alone.evaluations));
+        forward += rung.evaluations.forward - truth.forward;
+    }
+    assert_eq!(both.evaluations.forward, forward);
 }
 
 /// A field that turns to NaN from `t` on.

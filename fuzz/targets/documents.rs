@@ -1,11 +1,15 @@
-//! Theta files, model cards, mixtures and training configs: refused with a message, or read to
-//! something that survives a round trip. The first byte says which.
+//! Theta and ladder files, model cards, mixtures, training configs, and what `bespoke_theta_solver`
+//! is given: refused with a message, or read to something that survives a round trip. The first byte
+//! says which.
 #![no_main]
 
 use bespoke::document;
 use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::ladder::Ladder;
 use bespoke::model::Card;
+use bespoke::path::GaussianPath;
 use bespoke::sampler::Plan;
+use bespoke::solvers::{NamedSolver, SolverName};
 use bespoke::theta::Theta;
 use bespoke::train::TrainConfig;
 use libfuzzer_sys::fuzz_target;
@@ -14,11 +18,13 @@ use std::path::Path;
 fuzz_target!(|input: &[u8]| {
     let Some((kind, text)) = input.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let outcome = match kind % 4 {
+    let outcome = match kind % 6 {
         0 => theta(text),
         1 => card(text),
         2 => mixture(text),
-        _ => config(text),
+        3 => config(text),
+        4 => ladder(text),
+        _ => solver(text),
     };
     if let Err(error) = outcome {
         assert!(!error.to_string().is_empty());
@@ -34,6 +40,27 @@ fn theta(text: &str) -> bespoke::Result<()> {
         assert_eq!(plan.nfe(), theta.nfe());
         assert!(plan.tableau().steps() == theta.steps() && plan.self_contained(0));
     }
+    Ok(())
+}
+
+fn ladder(text: &str) -> bespoke::Result<()> {
+    let ladder = Ladder::parse(text, "input")?;
+    assert!(ladder.rungs().windows(2).all(|pair| pair[0].nfe() < pair[1].nfe()));
+    let most = ladder.rungs().last().map_or(0, Theta::nfe);
+    assert_eq!(ladder.best(most)?.nfe(), most);
+    Ok(())
+}
+
+/// `NAME`, its grid or nothing, nfe and scheduler, each on a line of its own.
+fn solver(text: &str) -> bespoke::Result<()> {
+    let mut lines = text.splitn(4, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (name, grid, nfe) = (SolverName::find(line())?, line(), line().parse().unwrap_or(8usize));
+    let grid = (!grid.is_empty()).then(|| grid.parse()).transpose()?;
+    // A large table takes a while and says nothing more.
+    let solver = NamedSolver { solver: name, nfe: nfe % 32, grid };
+    let theta = solver.theta(&line().parse::<GaussianPath>()?)?;
+    assert_eq!(theta.nfe(), solver.nfe);
     Ok(())
 }
 
@@ -53,7 +80,7 @@ fn mixture(text: &str) -> bespoke::Result<()> {
 
 fn config(text: &str) -> bespoke::Result<()> {
     let config: TrainConfig = document::parse(text, "input")?;
-    config.settings(2.0)?;
+    config.settings(2.0, None)?;
     if let Some(field) = &config.field {
         field.validate()?;
     }

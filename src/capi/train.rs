@@ -92,6 +92,7 @@ pub unsafe extern "C" fn bespoke_train(
 /// `callbacks` is NULL or a struct that starts with its size, of callbacks that may be called.
 unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) -> Result<bespoke_theta> {
     let config: TrainConfig = document::parse(config_json, "config_json")?;
+    check_single(&config)?;
     // SAFETY: by this function's contract.
     let callbacks = (!callbacks.is_null()).then(|| unsafe { structs::read("callbacks", callbacks) }).transpose()?;
     let mut observer = |progress: &Progress| {
@@ -110,7 +111,19 @@ unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) ->
         }
         _ => train_config(&config, &mut observer),
     };
-    bespoke_theta::new(outcome?.theta)
+    // One, as was checked.
+    let trained = outcome?.rungs.pop().ok_or_else(|| Error::State("training gave no theta".into()))?;
+    bespoke_theta::new(trained.theta)
+}
+
+/// One theta comes back: a ladder is for the program.
+fn check_single(config: &TrainConfig) -> Result<()> {
+    for (key, counts) in [("steps", &config.steps), ("nfe", &config.nfe)] {
+        if let Some(counts) = counts.as_ref().filter(|counts| counts.values().len() > 1) {
+            return Err(Error::invalid(key, format!("{:?}", counts.values()), "one count: one theta comes back"));
+        }
+    }
+    Ok(())
 }
 
 /// The host's functions as a field. Their contract is that of [`train`].

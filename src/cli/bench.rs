@@ -4,7 +4,7 @@ use bespoke::Result;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::solvers::bespoke::{Knots, rk1, rk2};
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Crew, Element, Host, Operand, Tensor};
+use bespoke::tensor::{Crew, Element, Host, Tensor};
 use bespoke::theta::NsTable;
 use clap::Subcommand;
 use half::bf16;
@@ -51,7 +51,7 @@ fn parse_size(text: &str) -> std::result::Result<usize, String> {
 
 pub fn run(args: BenchArgs) -> Result<()> {
     let What::Step(args) = args.what;
-    println!("solver  dtype     threads      size  evaluations/s      GB/s  triad GB/s  ratio  overhead/evaluation");
+    println!("solver  dtype     threads      size        steps/s      GB/s  triad GB/s  ratio   overhead/step");
     for (name, tableau) in tables() {
         let plan = Arc::new(Plan::new(tableau));
         for &threads in &args.threads {
@@ -67,7 +67,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Eight evaluations of each family, and a table that reads all of ten velocities.
+/// Eight evaluations of rk1 and rk2, and a table of ten rows that reads all of its velocities.
 fn tables() -> [(&'static str, Tableau<f64>); 3] {
     let bent = |intervals: usize| {
         let mut knots = Knots::identity(intervals);
@@ -78,27 +78,13 @@ fn tables() -> [(&'static str, Tableau<f64>); 3] {
     [("rk1", rk1(&bent(8))), ("rk2", rk2(&bent(8))), ("ns", NsTable::compile(&rk1(&bent(10))).tableau())]
 }
 
-/// Bytes that the updates of a whole solve read and write, for numbers of `bytes` each.
-fn traffic(plan: &Plan, numbers: usize, bytes: usize) -> usize {
-    let streams = plan.updates().map(|updates| {
-        let mut read: Vec<Operand> = updates.iter().flat_map(|update| update.terms.iter().map(|term| term.0)).collect();
-        read.sort_unstable_by_key(|operand| match operand {
-            Operand::Velocity => usize::MAX,
-            Operand::Buffer(i) => *i,
-        });
-        read.dedup();
-        read.len() + updates.len()
-    });
-    streams.sum::<usize>() * numbers * bytes
-}
-
-/// What one size came to.
+/// What one size came to, each per step of the solver.
 struct Measured {
-    /// Seconds of a solve's updates, per evaluation.
+    /// Seconds of a step's queries and updates.
     update: f64,
     /// Seconds of triads that move as many bytes.
     triad: f64,
-    /// Bytes of an evaluation.
+    /// Bytes of a step.
     bytes: f64,
 }
 
@@ -108,7 +94,7 @@ impl std::fmt::Display for Measured {
         let overhead = (self.update - self.triad) * 1e9;
         write!(
             f,
-            "{:>13.0}  {:>8.2}  {:>10.2}  {:>5.2}  {overhead:>16.0} ns",
+            "{:>13.0}  {:>8.2}  {:>10.2}  {:>5.2}  {overhead:>11.0} ns",
             self.update.recip(),
             rate(self.update),
             rate(self.triad),
@@ -135,7 +121,7 @@ fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<
     if threads > 1 {
         sampler.set_crew(Some(crew()?));
     }
-    let bytes = traffic(plan, numbers, size_of::<E>());
+    let bytes = plan.streams() * numbers * size_of::<E>();
     let mut triad = Triad::new(size / size_of::<f32>(), crew()?);
     // Some tens of milliseconds a round.
     let repeats = ((1usize << 28) / bytes).max(1);
@@ -154,8 +140,8 @@ fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<
         update = update.min(spent / repeats as f64);
         plain = plain.min(triad.seconds(bytes * repeats) / repeats as f64);
     }
-    let nfe = plan.nfe() as f64;
-    Ok(Measured { update: update / nfe, triad: plain / nfe, bytes: bytes as f64 / nfe })
+    let steps = plan.tableau().steps() as f64;
+    Ok(Measured { update: update / steps, triad: plain / steps, bytes: bytes as f64 / steps })
 }
 
 /// The yardstick: a loop over three arrays as anybody would write it.

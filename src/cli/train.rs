@@ -1,7 +1,7 @@
 //! `bespoke train`
 
 use super::progress;
-use bespoke::train::{Loss, Optimizer, Progress, TrainConfig, TrainedFamily, train_config};
+use bespoke::train::{Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, TrainedFamily, train_config};
 use bespoke::{Error, Result, document};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -13,7 +13,8 @@ use std::time::Instant;
 /// Learn a solver for a model.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n\n\
+    after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n  \
+    bespoke train --model models/digits-fm-ot.json --family ns --nfe 8,10,16 --out ladder.json\n\n\
     Ctrl-C writes the best theta so far. Options given here win over those of --config."
 )]
 pub struct TrainArgs {
@@ -26,12 +27,22 @@ pub struct TrainArgs {
     /// rk1 (one evaluation a step), rk2 (two), or ns (the table itself; a step is an evaluation).
     #[arg(long, value_name = "FAMILY", value_parser = parse::<TrainedFamily>)]
     family: Option<TrainedFamily>,
-    /// Steps n [default: 5 for rk2, else 10].
-    #[arg(long, value_name = "N")]
-    steps: Option<usize>,
-    /// A theta to start from, in place of the identity (the base solver); ns starts from any family's.
-    #[arg(long, value_name = "THETA")]
-    init: Option<PathBuf>,
+    /// Steps n [default: 5 for rk2, else 10]; several, as in 4,5,8, share the ground truth and are
+    /// written as a ladder.
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    steps: Vec<usize>,
+    /// The same in evaluations: 2n for rk2, n for the others.
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    nfe: Vec<usize>,
+    /// What to start from, in place of the base solver: a theta or ladder, of another model too.
+    /// For ns also NAME@NFE, published (the best of all published solvers) or rk1 or rk2 (a theta
+    /// of that family, trained first) [default for ns: rk2, or rk1 where nfe is odd]. May be given
+    /// several times: a tenth of the iterations go to each, the rest to the best.
+    #[arg(long, value_name = "START")]
+    init: Vec<String>,
+    /// What of rk1 and rk2 is learned: t,s (time and scale), t or s [default: t,s].
+    #[arg(long, value_name = "T,S", value_parser = parse::<Learn>)]
+    learn: Option<Learn>,
     /// Start on this scheduler's path in place of the model's own: fm-ot, cosine, vp or edm.
     #[arg(long, value_name = "SCHEDULER")]
     path: Option<String>,
@@ -41,15 +52,19 @@ pub struct TrainArgs {
     /// Where the theta file is written.
     #[arg(long, value_name = "THETA")]
     out: Option<PathBuf>,
-    /// rmse-bound (the paper's), rmse or log-mse (the error at the end) [default: log-mse].
-    #[arg(long, value_name = "LOSS", value_parser = parse::<Loss>)]
-    loss: Option<Loss>,
-    /// adam or gauss-newton [default: adam for rmse-bound, else gauss-newton].
+    /// rmse-bound (the paper's), rmse or log-mse (the error at the end) [default: log-mse]; one
+    /// after another, as in rmse-bound,log-mse.
+    #[arg(long, value_name = "LOSS", value_delimiter = ',', value_parser = parse::<Loss>)]
+    loss: Vec<Loss>,
+    /// adam or gauss-newton [default: gauss-newton; rmse-bound takes adam always].
     #[arg(long, value_name = "NAME", value_parser = parse::<Optimizer>)]
     optimizer: Option<Optimizer>,
-    /// Iterations [default: 1200 for adam, 60 for gauss-newton].
-    #[arg(long, value_name = "I")]
-    iterations: Option<usize>,
+    /// Iterations, or one count for each loss [default: 1200 for adam, 60 for gauss-newton].
+    #[arg(long, value_name = "I", value_delimiter = ',')]
+    iterations: Vec<usize>,
+    /// Velocity evaluations to end at: forward 1, backward 2; ground truth and validation count.
+    #[arg(long, value_name = "EVALS")]
+    budget: Option<u64>,
     /// Samples an iteration [default: 60 for adam, 400 for gauss-newton].
     #[arg(long, value_name = "B")]
     batch: Option<usize>,
@@ -106,18 +121,27 @@ impl TrainArgs {
             Some(path) => document::read(path)?,
             None => TrainConfig::default(),
         };
+        let base = if self.steps.is_empty() && self.nfe.is_empty() {
+            base
+        } else {
+            // Either says what both in the document say.
+            TrainConfig { steps: None, nfe: None, ..base }
+        };
         let config = TrainConfig {
             model: self.model.or(base.model),
             field: base.field,
             family: self.family.or(base.family),
-            steps: self.steps.or(base.steps),
-            init: self.init.or(base.init),
+            steps: OneOrMore::new(self.steps).or(base.steps),
+            nfe: OneOrMore::new(self.nfe).or(base.nfe),
+            init: OneOrMore::new(self.init).or(base.init),
             path: self.path.or(base.path),
             sigma0: self.sigma0.or(base.sigma0),
             out: self.out.or(base.out),
-            loss: self.loss.or(base.loss),
+            learn: self.learn.or(base.learn),
+            loss: OneOrMore::new(self.loss).or(base.loss),
             optimizer: self.optimizer.or(base.optimizer),
-            iterations: self.iterations.or(base.iterations),
+            iterations: OneOrMore::new(self.iterations).or(base.iterations),
+            budget: self.budget.or(base.budget),
             batch: self.batch.or(base.batch),
             lr: self.lr.or(base.lr),
             l_tau: self.l_tau.or(base.l_tau),
@@ -175,19 +199,34 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    let how = if outcome.stopped { "interrupted: the best theta so far is" } else { "the best theta is" };
-    let evaluations = outcome.evaluations;
-    println!(
-        "{how} in {}: validation rmse {:.6} ({:.2} dB), from {:.6} ({:.2} dB) at the start; \
-         {} forward and {} backward evaluations, {:.0} s",
-        config.out.as_deref().unwrap_or("".as_ref()).display(),
-        outcome.best.rmse,
-        outcome.best.psnr,
-        outcome.start.rmse,
-        outcome.start.psnr,
-        evaluations.forward,
-        evaluations.backward,
-        started.elapsed().as_secs_f64()
-    );
+    report(&config, &outcome, started.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn report(config: &TrainConfig, outcome: &Outcome, seconds: f64) {
+    let how = if outcome.stopped { "interrupted: the best theta so far is" } else { "the best theta is" };
+    let out = config.out.as_deref().unwrap_or("".as_ref()).display();
+    for rung in &outcome.rungs {
+        println!(
+            "{how} in {out}: nfe {}, validation rmse {:.6} ({:.2} dB), from {:.6} ({:.2} dB) at the start",
+            rung.theta.nfe(),
+            rung.best.rmse,
+            rung.best.psnr,
+            rung.start.rmse,
+            rung.start.psnr
+        );
+    }
+    let (spent, truth) = (outcome.evaluations, outcome.ground_truth);
+    let share = config.budget.map(|budget| {
+        let percent = 100.0 * spent.equivalents() as f64 / budget as f64;
+        format!(", {percent:.1} % of the budget of {budget}")
+    });
+    println!(
+        "{} forward evaluations ({} of them ground truth) and {} backward: as {} forward{}; {seconds:.0} s",
+        spent.forward,
+        truth.forward,
+        spent.backward,
+        spent.equivalents(),
+        share.unwrap_or_default()
+    );
 }

@@ -166,6 +166,11 @@ impl SolverName {
         })
     }
 
+    /// Whether its table depends on the scheduler of the model.
+    pub fn needs_scheduler(&self) -> bool {
+        !matches!(self.method, Method::RungeKutta(..) | Method::AdamsBashforth(_))
+    }
+
     /// The table with `nfe` evaluations of the velocity of a model sampled on `path`, on the times
     /// of `grid`: one interval for each step of a Runge-Kutta method, for each noise level of
     /// `edm`, and for each evaluation of any other. DPM-Solver takes every k-th of them for a step

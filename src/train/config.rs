@@ -1,12 +1,11 @@
 //! What a training run can be told: one document for the command line's `--config` and for
 //! `bespoke_train`.
 
-use crate::dopri5::Tolerance;
 use crate::error::{Error, Result};
-use crate::theta::{Family, MAX_STEPS, Theta};
 use crate::train::loss::Direct;
-use crate::train::parameters::{Parameters, Shape};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// A solver family that can be trained.
@@ -52,6 +51,56 @@ pub enum Optimizer {
     Adam,
     /// Sketched Gauss-Newton; direct losses only.
     GaussNewton,
+}
+
+/// What of a theta is learned: the change of time, the scaling, or both (the paper's ablation).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Learn {
+    /// Both.
+    #[default]
+    #[serde(rename = "t,s")]
+    Both,
+    /// t_r; s_r stays as it was at the start.
+    #[serde(rename = "t")]
+    Time,
+    /// s_r; t_r stays as it was at the start.
+    #[serde(rename = "s")]
+    Scale,
+}
+
+/// One value, or a list of them where several are meant; never empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OneOrMore<T>(Vec<T>);
+
+impl<T> OneOrMore<T> {
+    /// `None` for no values.
+    pub fn new(values: Vec<T>) -> Option<Self> {
+        (!values.is_empty()).then_some(Self(values))
+    }
+
+    /// The values, at least one.
+    pub fn values(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Serialize> Serialize for OneOrMore<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(serializer),
+            more => more.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let values = match Value::deserialize(deserializer)? {
+            list @ Value::Array(_) => serde_json::from_value(list),
+            one => serde_json::from_value(one).map(|one| vec![one]),
+        };
+        Self::new(values.map_err(D::Error::custom)?).ok_or_else(|| D::Error::custom("is an empty list"))
+    }
 }
 
 /// A velocity field of the host, in place of a model card: what its functions do not say.
@@ -138,12 +187,21 @@ pub struct TrainConfig {
     /// `rk1`, `rk2` or `ns`. Default `rk2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<TrainedFamily>,
-    /// Steps n, 1 to 1000. Default 5 for rk2, else 10.
+    /// Steps n, 1 to 1000; several for a ladder. Default 5 for rk2, else 10.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub steps: Option<usize>,
-    /// A theta file to start from, in place of the identity; `ns` starts from any family's.
+    pub steps: Option<OneOrMore<usize>>,
+    /// The same in evaluations: 2n for rk2, n for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub init: Option<PathBuf>,
+    pub nfe: Option<OneOrMore<usize>>,
+    /// What training starts from: theta or ladder files and, for `ns`, `NAME@NFE`, `published`
+    /// (the published solver that is best) and `rk1` or `rk2` (a theta of that family that is
+    /// trained first). Of several the best is kept. Default: the identity; for `ns`, `rk2`, or
+    /// `rk1` where the nfe is odd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<OneOrMore<String>>,
+    /// Which of a theta's functions of solver time is learned: `t,s`, `t` or `s`. Default `t,s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learn: Option<Learn>,
     /// The scheduler whose path training starts on, in place of the model's own (BES Thm 2.3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -153,15 +211,20 @@ pub struct TrainConfig {
     /// Where the theta file is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// `rmse-bound`, `rmse` or `log-mse`. Default `log-mse`.
+    /// `rmse-bound`, `rmse` or `log-mse`; of several, each goes on where the one before it ended.
+    /// Default `log-mse`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss: Option<Loss>,
-    /// `adam` or `gauss-newton`. Default: adam for `rmse-bound`, else gauss-newton.
+    pub loss: Option<OneOrMore<Loss>>,
+    /// `adam` or `gauss-newton`; `rmse-bound` is minimised by adam always. Default `gauss-newton`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Optimizer>,
-    /// Iterations. Default 1200 for adam, 60 for gauss-newton.
+    /// Iterations, or one count for each loss. Default 1200 for adam, 60 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<usize>,
+    pub iterations: Option<OneOrMore<usize>>,
+    /// Velocity evaluations at which the run ends: a forward pass of a sample is one, a backward
+    /// pass two; ground truth and validation count. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<u64>,
     /// Samples an iteration. Default 60 for adam, 400 for gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
@@ -205,143 +268,4 @@ pub struct TrainConfig {
     /// Absolute tolerance of the ground truth. Default 1e-5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub atol: Option<f64>,
-}
-
-/// A training run with every choice made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Where training starts: family, size and numbers.
-    pub start: Parameters,
-    /// What is minimised.
-    pub loss: Loss,
-    /// How.
-    pub optimizer: Optimizer,
-    /// Iterations.
-    pub iterations: usize,
-    /// Samples an iteration.
-    pub batch: usize,
-    /// Adam's first learning rate.
-    pub lr: f64,
-    /// L_tau of the bound.
-    pub l_tau: f64,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Noises solved for training.
-    pub pool: usize,
-    /// Iterations after which the pool is drawn anew; 0 for never.
-    pub pool_refresh: usize,
-    /// Fresh noises for validation.
-    pub validation: usize,
-    /// Iterations between validations.
-    pub validate_every: usize,
-    /// Of the ground truth.
-    pub tolerance: Tolerance,
-    /// Greatest minus least value of the data, for PSNR.
-    pub range: f64,
-}
-
-/// Iterations, batches and pools beyond this are mistakes.
-const MOST: usize = 100_000_000;
-
-impl TrainConfig {
-    /// Makes every choice; `range` is the data's.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the key at fault.
-    pub fn settings(&self, range: f64) -> Result<Settings> {
-        if self.init.is_some() && (self.path.is_some() || self.sigma0.is_some()) {
-            return Err(Error::invalid("init", "given beside path or sigma0", "one start"));
-        }
-        let start = self.start()?;
-        let loss = self.loss.unwrap_or(Loss::LogMse);
-        let optimizer = match self.optimizer {
-            Some(optimizer) => optimizer,
-            None if loss.direct().is_none() => Optimizer::Adam,
-            None => Optimizer::GaussNewton,
-        };
-        if optimizer == Optimizer::GaussNewton && loss.direct().is_none() {
-            return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
-        }
-        if loss == Loss::RmseBound && matches!(start.shape, Shape::Ns(_)) {
-            return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
-        }
-        let adam = optimizer == Optimizer::Adam;
-        let iterations = self.iterations.unwrap_or(if adam { 1200 } else { 60 });
-        let batch = self.batch.unwrap_or(if adam { 60 } else { 400 });
-        let resolve = self.resolve.unwrap_or(false);
-        if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
-            return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
-        }
-        let settings = Settings {
-            start,
-            loss,
-            optimizer,
-            iterations,
-            batch,
-            lr: self.lr.unwrap_or(2e-2),
-            l_tau: self.l_tau.unwrap_or(1.0),
-            seed: self.seed.unwrap_or(0),
-            pool: if resolve { batch } else { self.pool.unwrap_or(1500.max(batch)) },
-            pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
-            validation: self.validation.unwrap_or(1000),
-            validate_every: self.validate_every.unwrap_or((iterations / 12).max(1)),
-            tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
-            range,
-        };
-        check_range("iterations", settings.iterations, 1, MOST)?;
-        check_range("batch", settings.batch, 1, MOST)?;
-        check_range("pool", settings.pool, settings.batch, MOST)?;
-        check_range("validation", settings.validation, 1, MOST)?;
-        check_range("validate_every", settings.validate_every, 1, MOST)?;
-        check_positive("lr", settings.lr)?;
-        check_positive("l_tau", settings.l_tau)?;
-        settings.tolerance.validate()?;
-        Ok(settings)
-    }
-}
-
-impl TrainConfig {
-    /// The parameters that training starts from.
-    fn start(&self) -> Result<Parameters> {
-        let init = self.init.as_deref().map(Theta::load).transpose()?;
-        let own_family = init.as_ref().map(|theta| match theta.family {
-            Family::Rk1(_) => TrainedFamily::Rk1,
-            Family::Rk2(_) => TrainedFamily::Rk2,
-            Family::Ns(_) => TrainedFamily::Ns,
-        });
-        let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
-        let own_steps =
-            init.as_ref().map(|theta| if family == TrainedFamily::Ns { theta.nfe() } else { theta.steps() });
-        let steps = self.steps.or(own_steps).unwrap_or(if family == TrainedFamily::Rk2 { 5 } else { 10 });
-        check_range("steps", steps, 1, MAX_STEPS)?;
-        let shape = match family {
-            TrainedFamily::Rk1 => Shape::Rk1(steps),
-            TrainedFamily::Rk2 => Shape::Rk2(steps),
-            TrainedFamily::Ns => Shape::Ns(steps),
-        };
-        let Some(theta) = init else { return Ok(Parameters::identity(shape)) };
-        let start = match family {
-            TrainedFamily::Ns => Parameters::from_tableau(&theta.tableau()),
-            _ => Parameters::from_theta(&theta),
-        };
-        if start.shape == shape {
-            return Ok(start);
-        }
-        let value = format!("a theta of family {} with {} steps", theta.family_name(), theta.steps());
-        Err(Error::invalid("init", value, format!("one that {steps} steps of the family asked for can start from")))
-    }
-}
-
-fn check_range(field: &str, value: usize, least: usize, most: usize) -> Result<()> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::invalid(field, value, format!("{least} to {most}")))
-}
-
-fn check_positive(field: &str, value: f64) -> Result<()> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(Error::invalid(field, value, "a positive finite number"))
 }

@@ -1,18 +1,32 @@
 //! Learning a theta: `paths` → `loss` → `optimize`, for any field that can be evaluated and
 //! differentiated.
+//!
+//! A document (`config`) becomes settings with every choice made, whose legs (`schedule`) `run`
+//! goes through one iteration (`step`) after another.
 
 mod config;
+mod entry;
 pub mod loss;
 mod optimize;
 mod parameters;
 mod paths;
 mod run;
+mod schedule;
+mod settings;
 mod start;
+mod state;
+mod step;
 mod validate;
 
-pub use config::{FieldConfig, Loss, Optimizer, Precision, Settings, TrainConfig, TrainedFamily};
+pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
+pub use entry::{conditioning, train_config, train_field};
 pub use parameters::{Linearised, Parameters, Shape};
 pub use paths::{Conditioning, Pool, PoolOptions};
-pub use run::{Observer, Outcome, Progress, conditioning, train, train_config, train_field};
-pub use start::start_on_path;
+pub use run::{Observer, Outcome, Progress, train};
+pub use settings::{Rung, Settings, Stage};
+pub use start::{Start, start_on_path};
+pub use state::Trained;
 pub use validate::{Errors, Quality, errors};
+
+/// Samples in flight at once: memory does not grow with pools and batches.
+const CHUNK: usize = 250;

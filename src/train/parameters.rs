@@ -10,6 +10,7 @@ use crate::scheduler::Number;
 use crate::solvers::bespoke::{self, Knots};
 use crate::tableau::{Base, Row, Stage, Tableau};
 use crate::theta::{Family, NsTable, Theta};
+use crate::train::config::Learn;
 use nalgebra::DMatrix;
 use num_dual::Dual64;
 
@@ -31,6 +32,8 @@ pub struct Parameters {
     pub shape: Shape,
     /// The numbers.
     pub values: Vec<f64>,
+    /// Which of them are learned: the Jacobians of the others are zero.
+    pub learn: Learn,
 }
 
 /// Scalars as functions of the parameters: values and their Jacobian.
@@ -42,6 +45,20 @@ pub struct Linearised {
 }
 
 impl Shape {
+    /// Of a theta.
+    pub fn of(theta: &Theta) -> Self {
+        match theta.family {
+            Family::Rk1(_) => Shape::Rk1(theta.steps()),
+            Family::Rk2(_) => Shape::Rk2(theta.steps()),
+            Family::Ns(_) => Shape::Ns(theta.steps()),
+        }
+    }
+
+    /// Evaluations of the whole solver.
+    pub fn nfe(&self) -> usize {
+        self.steps() * self.stages_per_step()
+    }
+
     /// Evaluations in one step.
     pub fn stages_per_step(&self) -> usize {
         match self {
@@ -115,12 +132,25 @@ impl Parameters {
     /// The identity theta: Euler for RK1, midpoint for RK2; Euler's table for ns.
     pub fn identity(shape: Shape) -> Self {
         match shape {
-            Shape::Rk1(_) | Shape::Rk2(_) => {
-                Self::from_knots(shape, &Knots::identity(shape.steps() * shape.stages_per_step()))
-            }
+            Shape::Rk1(_) | Shape::Rk2(_) => Self::from_knots(shape, &Knots::identity(shape.nfe())),
             Shape::Ns(nfe) => {
                 Self::from_tableau(&crate::solvers::classical::euler(&crate::solvers::classical::uniform_grid(nfe)))
             }
+        }
+    }
+
+    /// The same numbers, of which `learn` are learned; a table of its own (ns) has no parts.
+    pub fn learning(self, learn: Learn) -> Self {
+        Self { learn, ..self }
+    }
+
+    /// Whether the number `j` is learned: times are the first half of the knots' numbers.
+    fn is_learned(&self, j: usize) -> bool {
+        let time = j < self.values.len() / 2;
+        match self.learn {
+            Learn::Both => true,
+            Learn::Time => time,
+            Learn::Scale => !time,
         }
     }
 
@@ -144,12 +174,16 @@ impl Parameters {
         let a = knots.t.windows(2).map(|pair| (pair[1] - pair[0]) * intervals);
         let c = knots.s[1..].iter().map(|s| s.ln());
         let values = a.chain(knots.t_dot.iter().copied()).chain(c).chain(knots.s_dot.iter().copied()).collect();
-        Self { shape, values }
+        Self { shape, values, learn: Learn::Both }
     }
 
     fn from_ns(table: &NsTable) -> Self {
         let rows = table.a.iter().zip(&table.b).flat_map(|(a, b)| std::iter::once(*a).chain(b.iter().copied()));
-        Self { shape: Shape::Ns(table.t.len()), values: table.t[1..].iter().copied().chain(rows).collect() }
+        Self {
+            shape: Shape::Ns(table.t.len()),
+            values: table.t[1..].iter().copied().chain(rows).collect(),
+            learn: Learn::Both,
+        }
     }
 
     /// The theta that these parameters stand for.
@@ -185,7 +219,7 @@ impl Parameters {
         let mut duals: Vec<Dual64> = self.values.iter().map(|v| Dual64::from(*v)).collect();
         let values: Vec<f64> = scalars(&duals).iter().map(|s| s.re).collect();
         let mut jacobian = DMatrix::zeros(values.len(), self.values.len());
-        for j in 0..duals.len() {
+        for j in (0..duals.len()).filter(|j| self.is_learned(*j)) {
             duals[j].eps = 1.0;
             for (i, scalar) in scalars(&duals).iter().enumerate() {
                 jacobian[(i, j)] = scalar.eps;

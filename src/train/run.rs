@@ -1,39 +1,35 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
-use super::config::{Optimizer, Settings, TrainConfig};
-use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
-use super::optimize::{Adam, GaussNewton, Trial, cosine_decay, gauss_newton_weights};
+use super::CHUNK;
+use super::config::{Learn, OneOrMore, Optimizer};
+use super::optimize::OptimizerState;
 use super::parameters::Parameters;
 use super::paths::{Conditioning, Pool, PoolOptions};
-use super::start::start_on_path;
+use super::schedule::{Leg, Origin, legs};
+use super::settings::Settings;
+use super::start::Start;
+use super::state::{Candidate, State, Trained, in_shape};
+use super::step::{Step, TRIED_ON};
 use super::validate::{self, Quality};
 use crate::document::Notes;
 use crate::error::{Error, Result};
-use crate::model::{self, Device, Model};
-use crate::noise::{self, Purpose};
+use crate::noise::Purpose;
 use crate::sampler::Plan;
-use crate::tensor::Tensor;
-use crate::theta::Theta;
 use crate::velocity::{Counted, Evaluations, VelocityField};
-use crate::with_field;
-use rand::seq::index;
 use serde::Serialize;
 use serde_json::json;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-
-/// Samples solved at once for ground truth and validation.
-const CHUNK: usize = 250;
-/// Samples of the pool on which Gauss-Newton's steps are tried, and which it does not learn from.
-const TRIED_ON: usize = 100;
 
 /// What a run reports as it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
-    /// Iterations done.
+    /// Iterations done, over all solvers and their stages.
     pub iteration: usize,
-    /// Iterations in all.
+    /// Iterations in all, where no budget ends a stage before.
     pub iterations: usize,
+    /// Evaluations of the solver under training.
+    pub nfe: usize,
     /// The last batch's loss; NaN before the first.
     pub loss: f64,
     /// The last validation.
@@ -50,143 +46,19 @@ pub struct Progress {
 pub type Observer<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
 
 /// What a run comes to.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The best by validation, with notes in its `training`.
-    pub theta: Theta,
-    /// Its validation.
-    pub best: Quality,
-    /// Validation of the solver that training started from.
-    pub start: Quality,
+    /// The solvers, by increasing nfe; those that were not begun when the run was stopped are missing.
+    pub rungs: Vec<Trained>,
     /// Whether the observer stopped it.
     pub stopped: bool,
     /// What the field was asked for, ground truth and validation included.
     pub evaluations: Evaluations,
+    /// What the ground truth took of that, before the first iteration.
+    pub ground_truth: Evaluations,
 }
 
-/// Trains as `config` says, on the model that it names.
-///
-/// # Errors
-/// [`Error::Invalid`] naming the key at fault; the model's, the field's and the file's own.
-pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result<Outcome> {
-    if config.field.is_some() {
-        return Err(Error::invalid("field", "there", "absent: only a host that gives its functions can train on them"));
-    }
-    let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
-    let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
-    let model = model::open(path, device)?;
-    let [low, high] = model.card().data_range;
-    let mut settings = config.settings(high - low)?;
-    if config.path.is_some() || config.sigma0.is_some() {
-        let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
-        settings.start = start_on_path(settings.start.shape, &path)?;
-    }
-    let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
-    let mut outcome = with_field!(&model, field => train(field, &conditioning, &settings, observer))?;
-    outcome.theta.model = model_notes(&model, &conditioning)?;
-    if let Some(out) = &config.out {
-        outcome.theta.save(out)?;
-    }
-    Ok(outcome)
-}
-
-/// Trains as `config` says, on a `field` of the caller that `config.field` describes.
-///
-/// A field without a vector-Jacobian product is trained by differences, with the `rmse-bound` loss.
-///
-/// # Errors
-/// [`Error::Invalid`] naming the key at fault; the field's and the file's own.
-pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: &mut Observer<'_>) -> Result<Outcome> {
-    let description = config.field.as_ref().ok_or_else(|| Error::invalid("field", "absent", "the caller's field"))?;
-    description.validate()?;
-    for (key, given) in [
-        ("model", config.model.is_some()),
-        ("device", config.device.is_some()),
-        ("guidance_scale", config.guidance_scale.is_some()),
-        ("path", config.path.is_some()),
-        ("sigma0", config.sigma0.is_some()),
-    ] {
-        if given {
-            return Err(Error::invalid(key, "there", "absent beside field: the caller's functions see to it"));
-        }
-    }
-    if let Some(class) = config.class.filter(|class| !(0..description.classes).contains(class)) {
-        let expected = format!("0 to {}", description.classes - 1);
-        return Err(Error::invalid("class", class, if description.classes > 0 { &expected } else { "absent" }));
-    }
-    let [low, high] = description.data_range;
-    let mut config = config.clone();
-    if !field.differentiable() {
-        config.loss = config.loss.or(Some(super::config::Loss::RmseBound));
-    }
-    let settings = config.settings(high - low)?;
-    if !field.differentiable() && settings.loss.direct().is_some() {
-        let expected = "rmse-bound: the field has no vector-Jacobian product";
-        return Err(Error::invalid("loss", json!(settings.loss), expected));
-    }
-    let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
-    let mut outcome = train(field, &conditioning, &settings, observer)?;
-    let mut notes = serde_json::Map::new();
-    notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
-    notes.insert("shape".into(), json!(description.shape));
-    notes.extend(config.class.map(|class| ("class".into(), json!(class))));
-    outcome.theta.model = Notes(notes);
-    if let Some(out) = &config.out {
-        outcome.theta.save(out)?;
-    }
-    Ok(outcome)
-}
-
-/// The conditioning that a class and a guidance scale ask of a model.
-///
-/// # Errors
-/// [`Error::Invalid`] naming what the model does not have.
-pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f64>) -> Result<Conditioning> {
-    let card = model.card();
-    if let Some(class) = class
-        && !((0..card.classes).contains(&class) || Some(class) == card.null_class)
-    {
-        let expected = match card.classes {
-            0 => "absent: the model has no classes".to_owned(),
-            classes => format!("0 to {}", classes - 1),
-        };
-        return Err(Error::invalid("class", class, expected));
-    }
-    let guidance_scale = guidance_scale.unwrap_or(1.0);
-    if !guidance_scale.is_finite() || (guidance_scale != 1.0 && card.null_class.is_none()) {
-        let expected = if card.null_class.is_none() { "1: the model has no null_class" } else { "a finite number" };
-        return Err(Error::invalid("guidance_scale", guidance_scale, expected));
-    }
-    Ok(Conditioning { classes: card.classes, class, guidance_scale })
-}
-
-fn model_notes(model: &Model, conditioning: &Conditioning) -> Result<Notes> {
-    let card = model.card();
-    let mut notes = serde_json::Map::new();
-    notes.insert("name".into(), json!(card.name()));
-    notes.insert("fingerprint".into(), json!(card.fingerprint()?));
-    notes.insert("shape".into(), json!(card.shape));
-    notes.insert("output".into(), json!(card.output));
-    notes.insert("scheduler".into(), json!(card.scheduler));
-    notes.insert("end".into(), json!(card.time.end));
-    notes.insert("guidance_scale".into(), json!(conditioning.guidance_scale));
-    if let Some(class) = conditioning.class {
-        notes.insert("class".into(), json!(class));
-    }
-    Ok(Notes(notes))
-}
-
-/// What the loop carries.
-struct Run<'a, F: VelocityField> {
-    field: Counted<'a, F>,
-    conditioning: &'a Conditioning,
-    settings: &'a Settings,
-    parameters: Parameters,
-    pool: Pool<F::Tensor>,
-    /// How often the pool was drawn.
-    draws: usize,
-}
-
-/// Trains a solver for `field`.
+/// Trains solvers for `field`.
 ///
 /// # Errors
 /// The field's own; [`Error::NonFinite`], [`Error::Numeric`] where the ground truth has none.
@@ -197,194 +69,280 @@ pub fn train<F: VelocityField>(
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
     let field = Counted::new(field, Evaluations::default());
-    let validation_options = PoolOptions {
-        purpose: Purpose::Validation,
-        seed: settings.seed,
-        indices: 0..settings.validation,
-        chunk: CHUNK,
-        tolerance: settings.tolerance,
-        dense: false,
-    };
-    let validation = Pool::solve(&field, conditioning, &validation_options)?;
-    let pool = Pool::solve(&field, conditioning, &pool_options(settings, 0))?;
-    let gt = field.evaluations();
-    let parameters = settings.start.clone();
-    let mut run = Run { field, conditioning, settings, parameters, pool, draws: 1 };
-    let start = run.validate(&validation)?;
-    let mut best = (start, run.parameters.clone());
-    let mut progress = Progress {
-        iteration: 0,
-        iterations: settings.iterations,
-        loss: f64::NAN,
-        validation: start,
-        best: start,
-        validated: true,
-        evaluations: run.field.evaluations(),
-    };
-    let mut stopped = observer(&progress).is_break();
-    let mut optimizer = run.optimizer();
-    while progress.iteration < settings.iterations && !stopped {
-        progress.loss = run.iterate(progress.iteration, &mut optimizer)?;
-        progress.iteration += 1;
-        progress.validated =
-            progress.iteration.is_multiple_of(settings.validate_every) || progress.iteration == settings.iterations;
-        if progress.validated {
-            progress.validation = run.validate(&validation)?;
-            if progress.validation.rmse < best.0.rmse {
-                best = (progress.validation, run.parameters.clone());
-            }
-            progress.best = best.0;
+    let mut run = Run::begin(&field, conditioning, settings)?;
+    let mut stopped = observer(&run.progress()).is_break();
+    loop {
+        while !stopped && run.goes_on() {
+            run.iterate()?;
+            stopped = observer(&run.progress()).is_break();
         }
-        progress.evaluations = run.field.evaluations();
-        stopped = observer(&progress).is_break();
-    }
-    let mut theta = best.1.theta()?;
-    theta.training = training_notes(settings, &progress, start, gt, stopped);
-    Ok(Outcome { theta, best: best.0, start, stopped, evaluations: progress.evaluations })
-}
-
-/// The pool's noises: the `draw`th lot.
-fn pool_options(settings: &Settings, draw: usize) -> PoolOptions {
-    PoolOptions {
-        purpose: Purpose::Train,
-        seed: settings.seed,
-        indices: draw * settings.pool..(draw + 1) * settings.pool,
-        chunk: CHUNK,
-        tolerance: settings.tolerance,
-        dense: settings.loss.direct().is_none(),
-    }
-}
-
-fn training_notes(settings: &Settings, progress: &Progress, start: Quality, gt: Evaluations, stopped: bool) -> Notes {
-    let adam = settings.optimizer == Optimizer::Adam;
-    let notes = json!({
-        "loss": settings.loss,
-        "optimizer": settings.optimizer,
-        "iterations": progress.iteration,
-        "batch": settings.batch,
-        "lr": adam.then_some(settings.lr),
-        "l_tau": settings.loss.direct().is_none().then_some(settings.l_tau),
-        "seed": settings.seed,
-        "pool": settings.pool,
-        "pool_refresh": settings.pool_refresh,
-        "tolerance": settings.tolerance,
-        "evaluations": progress.evaluations,
-        "ground_truth_evaluations": gt.forward,
-        "validation": { "count": settings.validation, "rmse": progress.best.rmse, "psnr": progress.best.psnr },
-        "start": { "rmse": start.rmse, "psnr": start.psnr },
-        "stopped": stopped,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    match notes {
-        serde_json::Value::Object(mut map) => {
-            map.retain(|_, value| !value.is_null());
-            Notes(map)
+        if stopped || run.state.leg + 1 == run.legs.len() {
+            break;
         }
-        _ => Notes::default(),
+        run.next_leg()?;
+        stopped = observer(&run.progress()).is_break();
     }
+    run.finish_rung(stopped)?;
+    let (evaluations, ground_truth) = (field.evaluations(), run.ground_truth);
+    Ok(Outcome { rungs: run.state.done, stopped, evaluations, ground_truth })
 }
 
-/// State of either optimiser.
-enum State {
-    Adam(Adam),
-    GaussNewton(GaussNewton),
+/// A run under way.
+struct Run<'a, F: VelocityField> {
+    field: &'a Counted<'a, F>,
+    conditioning: &'a Conditioning,
+    settings: &'a Settings,
+    legs: Vec<Leg>,
+    validation: Pool<F::Tensor>,
+    pool: Pool<F::Tensor>,
+    ground_truth: Evaluations,
+    state: State,
 }
 
-impl<F: VelocityField> Run<'_, F> {
-    fn optimizer(&self) -> State {
-        match self.settings.optimizer {
-            Optimizer::Adam => State::Adam(Adam::new(self.parameters.values.len())),
-            Optimizer::GaussNewton => State::GaussNewton(GaussNewton::default()),
+impl<'a, F: VelocityField> Run<'a, F> {
+    /// Solves the ground truth and enters the first leg.
+    fn begin(field: &'a Counted<'a, F>, conditioning: &'a Conditioning, settings: &'a Settings) -> Result<Self> {
+        let legs = legs(settings);
+        let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
+        let solve = |options: &PoolOptions| Pool::solve(field, conditioning, options);
+        let validation = solve(&options(settings, Purpose::Validation, 0..settings.validation))?;
+        let pool = solve(&options(settings, Purpose::Train, 0..settings.pool))?;
+        let ground_truth = field.evaluations();
+        let candidate = enter(field, settings, &validation, &first, 0)?;
+        let state = State {
+            leg: 0,
+            iteration: 0,
+            rung_iteration: 0,
+            limit: None,
+            iteration_cost: first.iteration_cost(),
+            validated: true,
+            start: candidate.validation,
+            candidate,
+            others: Vec::new(),
+            before: Evaluations::default(),
+            draws: 1,
+            done: Vec::new(),
+        };
+        let mut run = Run { field, conditioning, settings, legs, validation, pool, ground_truth, state };
+        run.state.limit = run.limit();
+        Ok(run)
+    }
+
+    fn leg(&self) -> &Leg {
+        &self.legs[self.state.leg]
+    }
+
+    fn spent(&self) -> u64 {
+        self.field.evaluations().equivalents()
+    }
+
+    /// The leg's share of what is left of the budget, as it is estimated to cost.
+    fn limit(&self) -> Option<u64> {
+        let budget = self.settings.budget?;
+        let costs = self.legs[self.state.leg..].iter().map(Leg::cost);
+        let share = self.leg().cost() as f64 / costs.fold(0.0, |sum, cost| sum + cost as f64).max(1.0);
+        let spent = self.spent();
+        Some(spent + (budget.saturating_sub(spent) as f64 * share) as u64)
+    }
+
+    /// Whether the leg has iterations left, and what the next and a validation cost.
+    fn goes_on(&self) -> bool {
+        let next = self.state.iteration_cost + (self.settings.validation * self.leg().shape.nfe()) as u64;
+        self.state.iteration < self.leg().stage.iterations
+            && self.state.limit.is_none_or(|limit| self.spent() + next <= limit)
+    }
+
+    fn progress(&self) -> Progress {
+        let State { leg, iteration, validated, candidate, .. } = &self.state;
+        let before: usize = self.legs[..*leg].iter().map(|leg| leg.stage.iterations).sum();
+        Progress {
+            iteration: before + iteration,
+            iterations: self.legs.iter().map(|leg| leg.stage.iterations).sum(),
+            nfe: self.leg().shape.nfe(),
+            loss: candidate.loss,
+            validation: candidate.validation,
+            best: self.state.best().best.0,
+            validated: *validated,
+            evaluations: self.field.evaluations(),
         }
     }
 
-    fn validate(&self, pool: &Pool<F::Tensor>) -> Result<Quality> {
-        let plan = Arc::new(Plan::new(self.parameters.tableau()));
-        Ok(validate::errors(&plan, &self.field, pool, 0..pool.size(), CHUNK)?.quality(self.settings.range))
-    }
-
-    /// One iteration; gives the batch's loss.
-    fn iterate(&mut self, iteration: usize, state: &mut State) -> Result<f64> {
+    fn iterate(&mut self) -> Result<()> {
+        let before = self.spent();
+        let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
-        if refresh > 0 && iteration > 0 && iteration.is_multiple_of(refresh) {
-            self.pool = Pool::solve(&self.field, self.conditioning, &pool_options(self.settings, self.draws))?;
-            self.draws += 1;
+        if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
+            let first = self.state.draws * self.settings.pool;
+            let options = options(self.settings, Purpose::Train, first..first + self.settings.pool);
+            self.pool = Pool::solve(self.field, self.conditioning, &options)?;
+            self.state.draws += 1;
         }
-        match state {
-            State::Adam(adam) => self.adam(iteration, adam),
-            State::GaussNewton(gauss_newton) => self.gauss_newton(iteration, gauss_newton),
+        let stage = self.leg().stage;
+        let (field, pool, settings, iteration) = (self.field, &self.pool, self.settings, self.state.iteration);
+        let candidate = &mut self.state.candidate;
+        let step = Step { field, pool, settings, stage: &stage, iteration, key };
+        candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
+        self.state.iteration += 1;
+        self.state.rung_iteration += 1;
+        self.state.iteration_cost = self.spent() - before;
+        let every = settings.validate_every.unwrap_or((stage.iterations / 12).max(1));
+        self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
+        if self.state.validated {
+            let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters)?;
+            self.state.candidate.judge(quality);
         }
+        Ok(())
     }
 
-    /// `count` of the first `among` samples of the pool, in increasing order.
-    fn choose(&self, iteration: usize, count: usize, among: usize) -> Vec<usize> {
-        let mut rng = noise::generator(self.settings.seed, Purpose::Choice, iteration as u64);
-        let mut rows = index::sample(&mut rng, among, count).into_vec();
-        rows.sort_unstable();
-        rows
-    }
-
-    fn adam(&mut self, iteration: usize, adam: &mut Adam) -> Result<f64> {
-        let Settings { batch, loss, l_tau, lr, iterations, .. } = *self.settings;
-        let rows = self.choose(iteration, batch, self.pool.size());
-        let found = match loss.direct() {
-            None => bound_loss(&self.parameters, l_tau, &self.field, &self.pool, &rows)?,
-            Some(direct) => direct_loss(direct, &self.parameters, &self.field, &self.pool, &rows)?,
-        };
-        adam.step(&mut self.parameters.values, &found.gradient, cosine_decay(lr, iteration, iterations));
-        Ok(found.loss)
-    }
-
-    fn gauss_newton(&mut self, iteration: usize, state: &mut GaussNewton) -> Result<f64> {
-        let size = self.pool.size();
-        // A small pool cannot spare samples that are only tried on.
-        let tried_on = if size >= self.settings.batch + TRIED_ON { TRIED_ON } else { 0 };
-        let rows = self.choose(iteration, self.settings.batch.min(size - tried_on), size - tried_on);
-        let loss = self.settings.loss.direct().unwrap_or(Direct::LogMse);
-        let residual = direct_residual(&self.parameters, &self.field, &self.pool, &rows)?;
-        let sketch = self.sketch(iteration, &rows)?;
-        let by_scalar = residual.pull_back(&self.field, vec![residual.error.duplicate()?, sketch])?;
-        let jacobian = self.parameters.table_jacobian().jacobian;
-        let weights = gauss_newton_weights(&residual.rms, loss.power());
-        let trials = state.propose(&(&by_scalar[0] * &jacobian), &(&by_scalar[1] * &jacobian), &weights);
-        let judged = if tried_on > 0 { size - tried_on..size } else { 0..size };
-        let taken = self.try_steps(loss, &trials, judged)?;
-        state.settle(taken.map(|i| &trials[i]));
-        if let Some(i) = taken {
-            self.parameters = moved(&self.parameters, &trials[i]);
+    /// Goes from a leg that is done to the next.
+    fn next_leg(&mut self) -> Result<()> {
+        let next = self.legs[self.state.leg + 1];
+        let new_rung = next.rung != self.leg().rung;
+        if new_rung {
+            self.finish_rung(false)?;
         }
-        Ok(loss.mean(&residual.rms))
-    }
-
-    /// A standard normal cotangent for each of `rows`.
-    fn sketch(&self, iteration: usize, rows: &[usize]) -> Result<F::Tensor> {
-        let first = (iteration + 1) * self.settings.batch;
-        let noise =
-            noise::normal(self.settings.seed, Purpose::Sketch, first..first + rows.len(), self.field.elements());
-        self.field.upload(&noise)
-    }
-
-    /// The trial under which the mean loss of the samples `judged` is least, if it falls.
-    fn try_steps(&self, loss: Direct, trials: &[Trial], judged: std::ops::Range<usize>) -> Result<Option<usize>> {
-        let mean = |parameters: &Parameters| {
-            let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
-            Ok(loss.mean(&validate::errors(&plan, &self.field, &self.pool, judged.clone(), CHUNK)?.rms))
-        };
-        let mut least = mean(&self.parameters)?;
-        let mut taken = None;
-        for (i, trial) in trials.iter().enumerate() {
-            match mean(&moved(&self.parameters, trial)) {
-                Ok(value) if value < least => (least, taken) = (value, Some(i)),
-                // A step too far may leave the constraints or blow the solve up: it is not taken.
-                Ok(_) | Err(Error::Invalid { .. } | Error::NonFinite { .. }) => {}
-                Err(other) => return Err(other),
+        match next.origin {
+            Origin::Start(i) => {
+                let entered = enter(self.field, self.settings, &self.validation, &next, i)?;
+                let last = std::mem::replace(&mut self.state.candidate, entered);
+                if new_rung {
+                    self.state.start = self.state.candidate.validation;
+                } else {
+                    self.state.others.push(last);
+                }
+            }
+            Origin::Carried => {
+                let last = &mut self.state.candidate;
+                last.parameters = in_shape(&last.best.1, next.shape);
+                last.best.1 = last.parameters.clone();
+                last.validation = last.best.0;
+                last.optimizer = OptimizerState::new(next.stage.optimizer, last.parameters.values.len());
+            }
+            Origin::Winner => {
+                let best = self.state.best().best.0.rmse;
+                let is_best = |other: &Candidate| other.best.0.rmse == best;
+                if let Some(i) = self.state.others.iter().position(is_best) {
+                    std::mem::swap(&mut self.state.candidate, &mut self.state.others[i]);
+                }
             }
         }
-        Ok(taken)
+        self.state.validated = matches!(next.origin, Origin::Start(_));
+        self.state.leg += 1;
+        self.state.iteration = 0;
+        self.state.iteration_cost = next.iteration_cost();
+        self.state.limit = self.limit();
+        Ok(())
+    }
+
+    /// The best of the rung, with its notes, joins those that are done.
+    fn finish_rung(&mut self, stopped: bool) -> Result<()> {
+        let leg = *self.leg();
+        let best = self.state.best();
+        let mut theta = in_shape(&best.best.1, self.settings.rungs[leg.rung].shape).theta()?;
+        let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
+        let evaluations =
+            Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
+        theta.training = self.notes(&best.from, best.best.0, evaluations, stopped);
+        let trained = Trained { theta, best: best.best.0, start: self.state.start, evaluations };
+        self.state.done.push(trained);
+        self.state.others.clear();
+        self.state.rung_iteration = 0;
+        self.state.before =
+            Evaluations { forward: all.forward - truth.forward, backward: all.backward - truth.backward };
+        Ok(())
+    }
+
+    fn notes(&self, from: &str, best: Quality, evaluations: Evaluations, stopped: bool) -> Notes {
+        let (settings, leg, state) = (self.settings, self.leg(), &self.state);
+        let stage = leg.stage;
+        let losses: Vec<_> = settings.stages.iter().map(|stage| stage.loss).collect();
+        let all = self.spent();
+        let notes = json!({
+            "loss": OneOrMore::new(losses),
+            "optimizer": stage.optimizer,
+            "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
+            "iterations": state.rung_iteration,
+            "batch": stage.batch,
+            "lr": settings.stages.iter().any(|stage| stage.optimizer == Optimizer::Adam).then_some(settings.lr),
+            "l_tau": settings.dense().then_some(settings.l_tau),
+            "seed": settings.seed,
+            "pool": settings.pool,
+            "pool_refresh": settings.pool_refresh,
+            "tolerance": settings.tolerance,
+            "evaluations": evaluations,
+            "ground_truth_evaluations": self.ground_truth.forward,
+            "budget": settings.budget.map(|budget| json!({ "evaluations": budget, "spent": all })),
+            "validation": { "count": settings.validation, "rmse": best.rmse, "psnr": best.psnr },
+            "start": { "solver": from, "rmse": state.start.rmse, "psnr": state.start.psnr },
+            "stopped": stopped,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        match notes {
+            serde_json::Value::Object(mut map) => {
+                map.retain(|_, value| !value.is_null());
+                Notes(map)
+            }
+            _ => Notes::default(),
+        }
     }
 }
 
-fn moved(parameters: &Parameters, trial: &Trial) -> Parameters {
-    let values = parameters.values.iter().zip(trial.step.iter()).map(|(v, d)| v + d).collect();
-    Parameters { shape: parameters.shape, values }
+fn options(settings: &Settings, purpose: Purpose, indices: Range<usize>) -> PoolOptions {
+    let dense = purpose == Purpose::Train && settings.dense();
+    PoolOptions { purpose, seed: settings.seed, indices, chunk: CHUNK, tolerance: settings.tolerance, dense }
+}
+
+fn quality<F: VelocityField>(
+    field: &F,
+    settings: &Settings,
+    validation: &Pool<F::Tensor>,
+    parameters: &Parameters,
+) -> Result<Quality> {
+    let plan = Arc::new(Plan::new(parameters.tableau()));
+    Ok(validate::errors(&plan, field, validation, 0..validation.size(), CHUNK)?.quality(settings.range))
+}
+
+/// The `index`th start of the rung that `leg` is of, validated.
+fn enter<F: VelocityField>(
+    field: &F,
+    settings: &Settings,
+    validation: &Pool<F::Tensor>,
+    leg: &Leg,
+    index: usize,
+) -> Result<Candidate> {
+    let (from, parameters) = match &settings.rungs[leg.rung].starts[index] {
+        Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
+        Start::Bespoke(parameters) => {
+            let family = if parameters.shape.stages_per_step() == 2 { "rk2" } else { "rk1" };
+            (format!("{family}@{}", parameters.shape.nfe()), parameters.clone())
+        }
+        Start::Published(solvers) => best_of(field, validation, solvers)?,
+    };
+    let validated = quality(field, settings, validation, &parameters)?;
+    let optimizer = OptimizerState::new(leg.stage.optimizer, parameters.values.len());
+    let best = (validated, parameters.clone());
+    Ok(Candidate { from, parameters, optimizer, loss: f64::NAN, validation: validated, best })
+}
+
+/// The solver of the least error on a few samples.
+fn best_of<F: VelocityField>(
+    field: &F,
+    validation: &Pool<F::Tensor>,
+    solvers: &[(String, Parameters)],
+) -> Result<(String, Parameters)> {
+    let mut least: Option<(f64, &(String, Parameters))> = None;
+    for solver in solvers {
+        let plan = Arc::new(Plan::new(solver.1.tableau()));
+        let rmse = match validate::errors(&plan, field, validation, 0..validation.size().min(TRIED_ON), CHUNK) {
+            Ok(errors) => errors.quality(1.0).rmse,
+            // A solver that diverges here is not the best.
+            Err(Error::NonFinite { .. }) => continue,
+            Err(other) => return Err(other),
+        };
+        if rmse.is_finite() && least.is_none_or(|(least, _)| rmse < least) {
+            least = Some((rmse, solver));
+        }
+    }
+    let none = || Error::Numeric("no published solver has a finite error at this nfe".into());
+    least.map(|(_, solver)| solver.clone()).ok_or_else(none)
 }

@@ -1,10 +1,33 @@
-//! Where training starts on another path than the model's own (BES Thm 2.3).
+//! Where training starts.
 
+use super::config::TrainedFamily;
 use super::parameters::{Parameters, Shape};
-use crate::error::Result;
+use crate::document::Notes;
+use crate::error::{Error, Result};
+use crate::ladder::Ladder;
 use crate::path::GaussianPath;
-use crate::solvers::classical;
+use crate::scheduler::Scheduler;
+use crate::solvers::{NamedSolver, Solver, SolverName, classical};
 use crate::theta::{Family, NsTable, Theta};
+use std::path::Path;
+
+/// What one rung can start from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// These numbers.
+    Given {
+        /// What messages and notes call them.
+        name: String,
+        /// The numbers.
+        parameters: Parameters,
+        /// What the theta they come from was made for.
+        model: Notes,
+    },
+    /// The best of these published solvers.
+    Published(Vec<(String, Parameters)>),
+    /// A theta of `rk1` or `rk2` that is trained first, from here.
+    Bespoke(Parameters),
+}
 
 /// The parameters of the base solver on `path`: Euler for `rk1` and `ns`, midpoint for `rk2`.
 ///
@@ -22,4 +45,98 @@ pub fn start_on_path(shape: Shape, path: &GaussianPath) -> Result<Parameters> {
         }
     };
     Ok(Parameters::from_theta(&Theta::new(family)?))
+}
+
+/// The base solver on `path`, the field's own where it says none.
+pub(super) fn base(shape: Shape, path: Option<&GaussianPath>) -> Result<Parameters> {
+    path.map_or_else(|| Ok(Parameters::identity(shape)), |path| start_on_path(shape, path))
+}
+
+/// One `init`, read.
+pub(super) enum Init {
+    /// A theta file, or a ladder.
+    Thetas(String, Ladder),
+    /// `NAME@NFE`.
+    Named(NamedSolver),
+    /// `published`.
+    Published,
+    /// `rk1` or `rk2`.
+    Bespoke(TrainedFamily),
+}
+
+impl Init {
+    pub fn read(text: &str) -> Result<Self> {
+        match text {
+            "published" => return Ok(Init::Published),
+            "rk1" => return Ok(Init::Bespoke(TrainedFamily::Rk1)),
+            "rk2" => return Ok(Init::Bespoke(TrainedFamily::Rk2)),
+            _ => {}
+        }
+        if Path::new(text).exists() {
+            return Ok(Init::Thetas(text.to_owned(), Ladder::load(Path::new(text))?));
+        }
+        match Solver::parse(text)? {
+            Solver::Theta(name, theta) => Ok(Init::Thetas(name, Ladder::new(vec![*theta])?)),
+            Solver::Named(named) => Ok(Init::Named(named)),
+            Solver::GroundTruth => Err(Error::invalid("init", "gt", "a solver with a fixed count of evaluations")),
+        }
+    }
+
+    /// What `shape` can start from, or `None` where this does not fit it. `path` is what published
+    /// solvers sample on; without one, there are those that need no scheduler.
+    pub fn fit(&self, shape: Shape, path: Option<&GaussianPath>) -> Result<Option<Start>> {
+        let ns = matches!(shape, Shape::Ns(_));
+        Ok(match self {
+            Init::Thetas(name, ladder) => {
+                let parameters = |theta: &Theta| {
+                    if ns { Parameters::from_tableau(&theta.tableau()) } else { Parameters::from_theta(theta) }
+                };
+                let fitting = |theta: &Theta| {
+                    let parameters = parameters(theta);
+                    let given = || Start::Given { name: name.clone(), parameters, model: theta.model.clone() };
+                    (Shape::of(theta) == shape || ns && theta.nfe() == shape.nfe()).then(given)
+                };
+                ladder.rungs().iter().find_map(fitting)
+            }
+            Init::Named(named) if ns && named.nfe == shape.nfe() => {
+                let tableau = match path {
+                    Some(path) => named.tableau(path)?,
+                    None if named.solver.needs_scheduler() => {
+                        let expected = "a solver that needs no scheduler: a field of the caller has none";
+                        return Err(Error::invalid("init", named, expected));
+                    }
+                    None => named.tableau(&GaussianPath::new(Scheduler::FmOt, 1.0)?)?,
+                };
+                let parameters = Parameters::from_tableau(&tableau);
+                Some(Start::Given { name: named.to_string(), parameters, model: Notes::default() })
+            }
+            Init::Published if ns => Some(Start::Published(published(shape.nfe(), path)?)),
+            Init::Bespoke(TrainedFamily::Rk1) if ns => Some(Start::Bespoke(base(Shape::Rk1(shape.nfe()), path)?)),
+            Init::Bespoke(_) if ns && shape.nfe().is_multiple_of(2) => {
+                Some(Start::Bespoke(base(Shape::Rk2(shape.nfe() / 2), path)?))
+            }
+            _ => None,
+        })
+    }
+
+    /// Families and sizes that a file has.
+    pub fn shapes(&self) -> Vec<Shape> {
+        match self {
+            Init::Thetas(_, ladder) => ladder.rungs().iter().map(Shape::of).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Every published solver that can have `nfe` evaluations, on its usual grid.
+fn published(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Parameters)>> {
+    let own = GaussianPath::new(Scheduler::FmOt, 1.0)?;
+    let usable = SolverName::ALL.iter().filter(|solver| path.is_some() || !solver.needs_scheduler());
+    // A solver that cannot have this nfe, or whose table is not finite on this path, is no candidate.
+    let compiled = usable.filter_map(|solver| {
+        let tableau = solver.tableau(nfe, &solver.grid, path.unwrap_or(&own)).ok()?;
+        let theta = Theta::new(Family::Ns(NsTable::compile(&tableau))).ok()?;
+        Some((format!("{}@{nfe}", solver.name), Parameters::from_theta(&theta)))
+    });
+    Ok(compiled.collect())
 }

@@ -1,5 +1,5 @@
 /* Every function of the header: NULL for each pointer, every status, callbacks that misbehave,
- * structs of other versions.
+ * models. Structs of other versions: versions.c; training: train.c; solvers and ladders: solver.c.
  *
  *     abi RK2_THETA NS_THETA CARD FOLDER
  */
@@ -85,14 +85,6 @@ static void null_pointers(bespoke_theta *theta, bespoke_sampler *sampler, bespok
     FAILS(bespoke_model_field(&binding, &t, NULL, &u), invalid, "x is NULL");
     FAILS(bespoke_model_field(&binding, &t, &x, NULL), invalid, "u is NULL");
     bespoke_model_free(NULL);
-
-    FAILS(bespoke_train(NULL, NULL, &no_theta), invalid, "config_json is NULL");
-    CHECK(no_theta == NULL);
-    FAILS(bespoke_train("{}", NULL, NULL), invalid, "out is NULL");
-    FAILS(bespoke_train("{}", NULL, &no_theta), invalid, "model is absent, expected the path of a model card");
-    FAILS(bespoke_train("{\"field\": {\"shape\": [2]}}", NULL, &no_theta), invalid, "field is there, expected absent");
-    bespoke_train_callbacks callbacks = {.struct_size = sizeof callbacks};
-    FAILS(bespoke_train("{\"field\": {\"shape\": [2]}}", &callbacks, &no_theta), invalid, "callbacks.velocity is NULL");
 }
 
 struct behaviour {
@@ -140,20 +132,6 @@ static void callbacks(bespoke_theta *theta, bespoke_sampler *sampler) {
     OK(bespoke_sample(theta, sampler, &x, &x, decay, NULL));
 }
 
-static int32_t broken(void *user_data, const DLTensor *t, const DLTensor *x, const DLTensor *classes, DLTensor *u) {
-    (void)classes;
-    decay(NULL, t, x, u);
-    if (user_data == NULL) return 5;
-    for (int64_t i = 0; i < x->shape[0] * 2; i++) ((float *)u->data)[i] = *(const float *)user_data;
-    return 0;
-}
-
-static int32_t stop(void *user_data, const bespoke_train_progress *progress) {
-    CHECK(progress->struct_size == sizeof *progress && progress->iteration == 0 && progress->validated == 1);
-    ++*(int *)user_data;
-    return 1;
-}
-
 static void write_file(const char *name, const char *text, char *path, size_t size) {
     snprintf(path, size, "%s/%s", folder, name);
     FILE *file = fopen(path, "w");
@@ -161,7 +139,7 @@ static void write_file(const char *name, const char *text, char *path, size_t si
 }
 
 static void statuses(bespoke_theta *theta, bespoke_sampler *sampler) {
-    char path[4096], config[8192];
+    char path[4096];
     bespoke_theta *out = theta;
     float numbers[2] = {1.0f, 2.0f};
     int64_t shape[2] = {1, 2};
@@ -173,68 +151,27 @@ static void statuses(bespoke_theta *theta, bespoke_sampler *sampler) {
     FAILS(bespoke_load_theta("/does/not/exist.json", &out), BESPOKE_ERROR_IO, "cannot read /does/not/exist.json: ");
     FAILS(bespoke_theta_save(theta, "/does/not/exist.json"), BESPOKE_ERROR_IO, "cannot write /does/not/exist.json: ");
     FAILS(bespoke_load_theta("\xff.json", &out), BESPOKE_ERROR_INVALID, "path is ");
-    FAILS(bespoke_train("{\"modell\": 1}", NULL, &out), BESPOKE_ERROR_FORMAT, "config_json: ");
     FAILS(bespoke_step(theta, sampler, 99, &x, decay, NULL), BESPOKE_ERROR_INVALID, "step is 99, expected 0 to 1");
+    bespoke_stage stage = {.struct_size = sizeof stage};
+    FAILS(bespoke_theta_stage(theta, 4, &stage), BESPOKE_ERROR_INVALID, "k is 4, expected 0 to 3");
     OK(bespoke_sampler_start(sampler, &x));
     FAILS(bespoke_sampler_update(sampler, &x), BESPOKE_ERROR_STATE, "an update without a query before it");
+    FAILS(bespoke_sampler_finish(sampler, &x), BESPOKE_ERROR_STATE, "");
+
+    /* More than any machine has, and read from one number. The sampler is good afterwards. */
+    int64_t huge_shape[2] = {1, (int64_t)1 << 46}, no_strides[2] = {0, 0};
+    DLTensor huge = tensor(numbers, huge_shape, 2);
+    huge.strides = no_strides;
+    FAILS(bespoke_sampler_start(sampler, &huge), BESPOKE_ERROR_MEMORY, "");
+    FAILS(bespoke_sampler_update(sampler, &x), BESPOKE_ERROR_STATE, "the sampler holds no samples");
+    OK(bespoke_sampler_start(sampler, &x));
+    OK(bespoke_sampler_leave(sampler, 0, NULL));
+    uint32_t batch = 9;
+    OK(bespoke_sampler_batch(sampler, &batch));
+    CHECK(batch == 0);
     bespoke_model *model = NULL;
     FAILS(bespoke_model_open(card_path, "tpu", &model), BESPOKE_ERROR_INVALID, "device is \"tpu\"");
 
-    /* A struct of a later version, with something set that this one does not know. */
-    struct {
-        bespoke_sampler_options known;
-        uint32_t unknown[2];
-    } later = {{.struct_size = sizeof later}, {0, 0}};
-    bespoke_sampler *made = NULL;
-    OK(bespoke_sampler_new(theta, &later.known, &made));
-    bespoke_sampler_free(made);
-    later.unknown[1] = 1;
-    FAILS(bespoke_sampler_new(theta, &later.known, &made), BESPOKE_ERROR_UNSUPPORTED, "not supported: bespoke_sampler_options has members");
-    CHECK(made == NULL);
-
-    bespoke_train_callbacks field = {.struct_size = sizeof field, .velocity = broken};
-    const char *on_field = "{\"field\": {\"shape\": [2]}, \"pool\": 60, \"validation\": 10, \"iterations\": 2}";
-    FAILS(bespoke_train(on_field, &field, &out), BESPOKE_ERROR_CALLBACK, "the velocity callback answered 5");
-    float not_a_number = NAN;
-    field.user_data = &not_a_number;
-    FAILS(bespoke_train(on_field, &field, &out), BESPOKE_ERROR_NUMERIC, "the velocity at t = 0 holds a NaN");
-    CHECK(out == NULL);
-    FAILS(bespoke_train("{\"field\": {\"shape\": [2]}, \"loss\": \"rmse\"}", &field, &out), BESPOKE_ERROR_INVALID,
-          "loss is \"rmse\", expected rmse-bound");
-
-    /* Stopping is no failure. */
-    int stops = 0;
-    bespoke_train_callbacks stopping = {.struct_size = sizeof stopping, .user_data = &stops, .progress = stop};
-    snprintf(config, sizeof config, "{\"model\": \"%s\", \"pool\": 20, \"batch\": 10, \"validation\": 10}", card_path);
-    OK(bespoke_train(config, &stopping, &out));
-    CHECK(out != NULL && stops == 1);
-    bespoke_theta_free(out);
-}
-
-static void versions(bespoke_theta *theta) {
-    bespoke_theta_properties properties;
-    memset(&properties, 0x55, sizeof properties);
-    /* A caller of an older version, whose struct ended after `nfe`. */
-    properties.struct_size = (uint32_t)((const char *)&properties.kept_velocities - (const char *)&properties);
-    OK(bespoke_theta_info(theta, &properties));
-    CHECK(properties.steps == 2 && properties.nfe == 4 && properties.kept_velocities == 0x55555555u);
-    properties.struct_size = sizeof properties;
-    OK(bespoke_theta_info(theta, &properties));
-    CHECK(properties.kept_velocities == 0 && strcmp(properties.family, "rk2") == 0);
-    CHECK(strcmp(properties.model, "{}") == 0 && strcmp(properties.training, "{}") == 0);
-    /* And of a later one, whose further members become zero. */
-    struct {
-        bespoke_theta_properties known;
-        uint64_t unknown;
-    } later = {{.struct_size = sizeof later}, 7};
-    OK(bespoke_theta_info(theta, &later.known));
-    CHECK(later.known.nfe == 4 && later.unknown == 0 && later.known.struct_size == sizeof later);
-    for (uint32_t size = 0; size < sizeof properties; size++) {
-        properties.struct_size = size;
-        bespoke_status status = bespoke_theta_info(theta, &properties);
-        int at_a_member = size >= 4 && (size <= 16 ? size % 4 == 0 : size % 8 == 0);
-        CHECK(status == (at_a_member ? BESPOKE_OK : BESPOKE_ERROR_INVALID));
-    }
 }
 
 static void model_queries(bespoke_model *model) {
@@ -309,7 +246,6 @@ int main(int count, char **arguments) {
     null_pointers(theta, sampler, model);
     callbacks(theta, sampler);
     statuses(theta, sampler);
-    versions(theta);
     model_queries(model);
     /* A sampler outlives the theta it was made for. */
     float numbers[2] = {1.0f, 2.0f};

@@ -1,11 +1,14 @@
 // bespoke.hpp: owners, exceptions, callables.
 //
-//     abi THETA CARD
+//     abi THETA LADDER CARD
+//
+// THETA is the identity, midpoint with nfe 4; LADDER has nfe 4 and 8.
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <type_traits>
 
 #include "bespoke.h"
@@ -42,22 +45,32 @@ static bespoke_status status_of(Call &&call) {
     }
 }
 
+// Whether `call` lets out_of_luck out, with `number`.
+template <class Call>
+static bool throws(int number, Call &&call) {
+    try {
+        call();
+    } catch (const out_of_luck &thrown) {
+        return thrown.number == number;
+    }
+    return false;
+}
+
 static void exceptions(const bespoke::theta &theta) {
     bespoke::sampler sampler(theta);
     float numbers[2] = {1.0f, 2.0f};
     tensor_view<float> x(numbers, {1, 2});
     int calls = 0;
-    auto throws = [&](auto, auto, auto) {
+    auto failing = [&](auto, auto, auto) {
         calls++;
         throw out_of_luck{calls};
     };
-    bool caught = false;
-    try {
-        sampler.sample(theta, x, throws);
-    } catch (const out_of_luck &thrown) {
-        caught = thrown.number == 1;
-    }
-    CHECK(caught && calls == 1 && numbers[0] == 1.0f && numbers[1] == 2.0f);
+    CHECK(throws(1, [&] { sampler.sample(theta, x, failing); }));
+    CHECK(throws(2, [&] { sampler.step(theta, 0, x, failing); }));
+    CHECK(calls == 2 && numbers[0] == 1.0f && numbers[1] == 2.0f);
+    // The library's own failure inside a callback comes out as it went in.
+    auto again = [&](auto, auto, auto) { sampler.step(theta, 0, x, decay); };
+    CHECK(status_of([&] { sampler.sample(theta, x, again); }) == BESPOKE_ERROR_STATE);
     CHECK(status_of([&] { bespoke::theta::load("/does/not/exist"); }) == BESPOKE_ERROR_IO);
     CHECK(status_of([&] { sampler.step(theta, 77, x, decay); }) == BESPOKE_ERROR_INVALID);
     CHECK(status_of([&] { sampler.sample(theta, x, [](auto, auto, auto u) { u[0] = NAN; }); }) == BESPOKE_ERROR_NON_FINITE);
@@ -115,36 +128,85 @@ static void training(const std::string &card) {
         CHECK(classes == nullptr);
         model.velocity(t, x, u);
     };
-    const std::string config = "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"validation\": 20}";
+    const std::string config = "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"batch\": 10, \"validation\": 20}";
     const auto theta = bespoke::train(config, callbacks);
     CHECK(told == 3 && theta.nfe() == 4);
 
     callbacks.velocity = [](auto, auto, const std::int64_t *, auto) { throw out_of_luck{7}; };
-    bool caught = false;
-    try {
-        bespoke::train(config, callbacks);
-    } catch (const out_of_luck &thrown) {
-        caught = thrown.number == 7;
-    }
-    CHECK(caught);
-    callbacks.velocity = [&](auto t, auto x, const std::int64_t *, auto u) { model.velocity(t, x, u); };
+    CHECK(throws(7, [&] { bespoke::train(config, callbacks); }));
+    // u_t(x) = -x
+    callbacks.velocity = [](auto t, auto x, const std::int64_t *, auto u) { decay(t, x, u); };
     callbacks.progress = [](const bespoke_train_progress &) -> bool { throw out_of_luck{8}; };
-    caught = false;
+    CHECK(throws(8, [&] { bespoke::train(config, callbacks); }));
+    std::uint64_t backward = 0;
+    callbacks.progress = [&](const bespoke_train_progress &progress) { return backward = progress.backward, backward == 0; };
+    callbacks.vjp = [](auto t, auto, const std::int64_t *, auto w, auto by_x, auto by_t) {
+        decay(t, w, by_x);
+        for (float &number : by_t) number = 0.0f;
+    };
+    CHECK(bespoke::train(config, callbacks).nfe() == 4 && backward > 0);
+    callbacks.vjp = [](auto, auto, const std::int64_t *, auto, auto, auto) { throw out_of_luck{9}; };
+    CHECK(throws(9, [&] { bespoke::train(config, callbacks); }));
+}
+
+static void solvers(const bespoke::theta &theta, const std::string &path) {
+    const auto midpoint = bespoke::theta::solver("midpoint", 4, "fm-ot");
+    bespoke::sampler sampler(theta);
+    float ours[2] = {1.0f, 2.0f}, theirs[2] = {1.0f, 2.0f};
+    sampler.sample(theta, tensor_view<float>(ours, {1, 2}), decay);
+    sampler.sample(midpoint, tensor_view<float>(theirs, {1, 2}), decay);
+    CHECK(std::fabs(ours[0] - theirs[0]) < 1e-6f && std::fabs(ours[1] - theirs[1]) < 1e-6f);
+    CHECK(status_of([] { bespoke::theta::solver("eular", 4, "fm-ot"); }) == BESPOKE_ERROR_INVALID);
+
+    auto ladder = bespoke::ladder::load(path);
+    const auto best = ladder.best(7), finest = ladder.best(100);
+    CHECK(best.nfe() == 4 && finest.nfe() == 8);
+    CHECK(status_of([&] { ladder.best(3); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([] { bespoke::ladder::load("/does/not/exist"); }) == BESPOKE_ERROR_IO);
+}
+
+static void rows(const bespoke::theta &theta) {
+    bespoke::sampler sampler(theta);
+    float numbers[2] = {1.0f, 2.0f}, end[2];
+    tensor_view<float> x0(numbers, {1, 2});
+    sampler.join(x0);
+    sampler.join(bespoke::theta::solver("euler", 2, "fm-ot"), x0);
+    CHECK(sampler.batch() == 2 && sampler.row(0).nfe == 4 && sampler.row(1).nfe == 2);
+    sampler.leave(0);
+    sampler.leave(0, tensor_view<float>(end, {1, 2}));
+    CHECK(sampler.batch() == 0 && std::memcmp(end, numbers, sizeof end) == 0);
+}
+
+static void fields(const bespoke::theta &theta, const std::string &card) {
+    const auto model = bespoke::model::open(card);
+    bespoke::sampler sampler(theta);
+    float one[2] = {0.5f, 0.25f}, other[2] = {0.5f, 0.25f};
+    sampler.sample(theta, tensor_view<float>(one, {1, 2}), model.field());
+    sampler.sample(theta, tensor_view<float>(other, {1, 2}), [&](auto t, auto x, auto u) { model.velocity(t, x, u); });
+    CHECK(std::memcmp(one, other, sizeof one) == 0 && one[0] != 0.5f);
+    // A ring without classes has none to give, and without a null class no guidance.
+    auto sample = [&](auto field) { sampler.sample(theta, tensor_view<float>(one, {1, 2}), field); };
+    CHECK(status_of([&] { sample(model.field({3})); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([&] { sample(model.field({}, {2.0})); }) == BESPOKE_ERROR_INVALID);
+    bool refused = false;
     try {
-        bespoke::train(config, callbacks);
-    } catch (const out_of_luck &thrown) {
-        caught = thrown.number == 8;
+        sample(model.field({1, 2}));
+    } catch (const std::invalid_argument &) {
+        refused = true;
     }
-    CHECK(caught);
+    CHECK(refused);
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) return 2;
+    if (count != 4) return 2;
     const auto theta = bespoke::theta::load(arguments[1]);
     exceptions(theta);
     views(theta);
     driving(theta);
-    training(arguments[2]);
+    solvers(theta, arguments[2]);
+    rows(theta);
+    fields(theta, arguments[3]);
+    training(arguments[3]);
     std::puts("ok");
     return 0;
 }

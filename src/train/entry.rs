@@ -1,0 +1,144 @@
+//! A training run as a document asks for it: on a model card, or on a field of the caller.
+
+use super::config::{Loss, OneOrMore, TrainConfig};
+use super::paths::Conditioning;
+use super::run::{Observer, Outcome, train};
+use super::settings::Settings;
+use crate::document::Notes;
+use crate::error::{Error, Result};
+use crate::ladder::Ladder;
+use crate::model::{self, Device, Model};
+use crate::velocity::VelocityField;
+use crate::with_field;
+use serde_json::json;
+
+/// Trains as `config` says, on the model that it names.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the key at fault; the model's, the field's and the file's own.
+pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result<Outcome> {
+    if config.field.is_some() {
+        return Err(Error::invalid("field", "there", "absent: only a host that gives its functions can train on them"));
+    }
+    let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
+    let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
+    let model = model::open(path, device)?;
+    let [low, high] = model.card().data_range;
+    let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
+    let settings = config.settings(high - low, Some(&path))?;
+    let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
+    let notes = model_notes(&model, &conditioning)?;
+    warn_of_others(&settings, &notes);
+    let mut outcome = with_field!(&model, field => train(field, &conditioning, &settings, observer))?;
+    outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
+    save(config, &outcome)?;
+    Ok(outcome)
+}
+
+/// Trains as `config` says, on a `field` of the caller that `config.field` describes.
+///
+/// A field without a vector-Jacobian product is trained by differences, with the `rmse-bound` loss.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the key at fault; the field's and the file's own.
+pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: &mut Observer<'_>) -> Result<Outcome> {
+    let description = config.field.as_ref().ok_or_else(|| Error::invalid("field", "absent", "the caller's field"))?;
+    description.validate()?;
+    for (key, given) in [
+        ("model", config.model.is_some()),
+        ("device", config.device.is_some()),
+        ("guidance_scale", config.guidance_scale.is_some()),
+        ("path", config.path.is_some()),
+        ("sigma0", config.sigma0.is_some()),
+    ] {
+        if given {
+            return Err(Error::invalid(key, "there", "absent beside field: the caller's functions see to it"));
+        }
+    }
+    if let Some(class) = config.class.filter(|class| !(0..description.classes).contains(class)) {
+        let expected = format!("0 to {}", description.classes - 1);
+        return Err(Error::invalid("class", class, if description.classes > 0 { &expected } else { "absent" }));
+    }
+    let [low, high] = description.data_range;
+    let mut config = config.clone();
+    if !field.differentiable() {
+        config.loss = config.loss.or(OneOrMore::new(vec![Loss::RmseBound]));
+    }
+    let settings = config.settings(high - low, None)?;
+    if !field.differentiable()
+        && let Some(stage) = settings.stages.iter().find(|stage| stage.loss.direct().is_some())
+    {
+        let expected = "rmse-bound: the field has no vector-Jacobian product";
+        return Err(Error::invalid("loss", json!(stage.loss), expected));
+    }
+    let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
+    let mut outcome = train(field, &conditioning, &settings, observer)?;
+    let mut notes = serde_json::Map::new();
+    notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
+    notes.insert("shape".into(), json!(description.shape));
+    notes.extend(config.class.map(|class| ("class".into(), json!(class))));
+    outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = Notes(notes.clone()));
+    save(&config, &outcome)?;
+    Ok(outcome)
+}
+
+/// Writes what was asked for: a theta, or a ladder where several counts were.
+fn save(config: &TrainConfig, outcome: &Outcome) -> Result<()> {
+    let Some(out) = &config.out else { return Ok(()) };
+    let several = |counts: &Option<OneOrMore<usize>>| counts.as_ref().is_some_and(|counts| counts.values().len() > 1);
+    let thetas = outcome.rungs.iter().map(|rung| &rung.theta);
+    match outcome.rungs.as_slice() {
+        [rung] if !several(&config.steps) && !several(&config.nfe) => rung.theta.save(out),
+        _ => Ladder::new(thetas.cloned().collect())?.save(out),
+    }
+}
+
+/// Thetas move between models: what they were trained for is worth a warning.
+fn warn_of_others(settings: &Settings, model: &Notes) {
+    for (file, notes) in settings.given() {
+        let trained_for = notes.0.get("fingerprint");
+        if trained_for.is_some() && trained_for != model.0.get("fingerprint") {
+            let name = |notes: &Notes| notes.0.get("name").and_then(|n| n.as_str()).unwrap_or("another").to_owned();
+            tracing::warn!("{file}, where training starts, was trained for {}, not for {}", name(notes), name(model));
+        }
+    }
+}
+
+/// The conditioning that a class and a guidance scale ask of a model.
+///
+/// # Errors
+/// [`Error::Invalid`] naming what the model does not have.
+pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f64>) -> Result<Conditioning> {
+    let card = model.card();
+    if let Some(class) = class
+        && !((0..card.classes).contains(&class) || Some(class) == card.null_class)
+    {
+        let expected = match card.classes {
+            0 => "absent: the model has no classes".to_owned(),
+            classes => format!("0 to {}", classes - 1),
+        };
+        return Err(Error::invalid("class", class, expected));
+    }
+    let guidance_scale = guidance_scale.unwrap_or(1.0);
+    if !guidance_scale.is_finite() || (guidance_scale != 1.0 && card.null_class.is_none()) {
+        let expected = if card.null_class.is_none() { "1: the model has no null_class" } else { "a finite number" };
+        return Err(Error::invalid("guidance_scale", guidance_scale, expected));
+    }
+    Ok(Conditioning { classes: card.classes, class, guidance_scale })
+}
+
+fn model_notes(model: &Model, conditioning: &Conditioning) -> Result<Notes> {
+    let card = model.card();
+    let mut notes = serde_json::Map::new();
+    notes.insert("name".into(), json!(card.name()));
+    notes.insert("fingerprint".into(), json!(card.fingerprint()?));
+    notes.insert("shape".into(), json!(card.shape));
+    notes.insert("output".into(), json!(card.output));
+    notes.insert("scheduler".into(), json!(card.scheduler));
+    notes.insert("end".into(), json!(card.time.end));
+    notes.insert("guidance_scale".into(), json!(conditioning.guidance_scale));
+    if let Some(class) = conditioning.class {
+        notes.insert("class".into(), json!(class));
+    }
+    Ok(Notes(notes))
+}

@@ -1,0 +1,78 @@
+//! The legs of a run: which start, which loss and how long, one after another.
+
+use super::config::Optimizer;
+use super::parameters::Shape;
+use super::settings::{Rung, Settings, Stage};
+use super::start::Start;
+use super::step::TRIED_ON;
+
+/// Where a leg begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// At this one of the rung's starts.
+    Start(usize),
+    /// At the best of the leg before, with another loss or family.
+    Carried,
+    /// Where the best of the starts has got to.
+    Winner,
+}
+
+/// A stretch of training with one family, loss and optimiser.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Leg {
+    /// Which of [`Settings::rungs`].
+    pub rung: usize,
+    /// What is trained.
+    pub shape: Shape,
+    /// Where it begins.
+    pub origin: Origin,
+    /// Loss, optimiser, iterations.
+    pub stage: Stage,
+}
+
+/// Of several starts, each gets this share of the iterations before the best goes on alone.
+const HEAT_SHARE: usize = 10;
+
+impl Leg {
+    /// Forward evaluations that one iteration costs about as much as.
+    pub fn iteration_cost(&self) -> u64 {
+        let (batch, nfe) = (self.stage.batch as u64, self.shape.nfe() as u64);
+        match self.stage.optimizer {
+            Optimizer::Adam => 4 * batch * nfe,
+            // Two cotangents, and the mean loss of three thetas.
+            Optimizer::GaussNewton => (6 * batch + 3 * TRIED_ON as u64) * nfe,
+        }
+    }
+
+    /// The same for all of it.
+    pub fn cost(&self) -> u64 {
+        self.iteration_cost().saturating_mul(self.stage.iterations as u64)
+    }
+}
+
+/// All legs of a run.
+pub fn legs(settings: &Settings) -> Vec<Leg> {
+    settings.rungs.iter().enumerate().flat_map(|(i, rung)| of_rung(settings, i, rung)).collect()
+}
+
+fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
+    let leg = |shape, origin, stage| Leg { rung: index, shape, origin, stage };
+    let first = settings.stages[0];
+    let heat = Stage { iterations: first.iterations.div_ceil(HEAT_SHARE), ..first };
+    let rest = Stage { iterations: first.iterations.saturating_sub(heat.iterations), ..first };
+    let several = rung.starts.len() > 1;
+    let mut legs = Vec::new();
+    for (i, start) in rung.starts.iter().enumerate() {
+        let mut origin = Origin::Start(i);
+        if let Start::Bespoke(parameters) = start {
+            legs.push(leg(parameters.shape, origin, settings.before));
+            origin = Origin::Carried;
+        }
+        legs.push(leg(rung.shape, origin, if several { heat } else { first }));
+    }
+    if several {
+        legs.push(leg(rung.shape, Origin::Winner, rest));
+    }
+    legs.extend(settings.stages[1..].iter().map(|stage| leg(rung.shape, Origin::Carried, *stage)));
+    legs
+}

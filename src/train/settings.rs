@@ -1,0 +1,295 @@
+//! A training run with every choice made.
+
+use super::config::{Learn, Loss, OneOrMore, Optimizer, TrainConfig, TrainedFamily};
+use super::parameters::Shape;
+use super::start::{self, Init, Start};
+use crate::document::Notes;
+use crate::dopri5::Tolerance;
+use crate::error::{Error, Result};
+use crate::path::GaussianPath;
+use crate::theta::MAX_STEPS;
+
+/// A training run with every choice made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Solvers to train, by increasing nfe, at least one.
+    pub rungs: Vec<Rung>,
+    /// What each goes through.
+    pub stages: Vec<Stage>,
+    /// What a theta of `rk1` or `rk2` that `ns` starts from goes through.
+    pub before: Stage,
+    /// Velocity evaluations at which the run ends.
+    pub budget: Option<u64>,
+    /// Adam's first learning rate.
+    pub lr: f64,
+    /// L_tau of the bound.
+    pub l_tau: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Noises solved for training.
+    pub pool: usize,
+    /// Iterations after which the pool is drawn anew; 0 for never.
+    pub pool_refresh: usize,
+    /// Fresh noises for validation.
+    pub validation: usize,
+    /// Iterations between validations; a twelfth of a stage where absent.
+    pub validate_every: Option<usize>,
+    /// Of the ground truth.
+    pub tolerance: Tolerance,
+    /// Greatest minus least value of the data, for PSNR.
+    pub range: f64,
+}
+
+/// One solver to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rung {
+    /// Its family and size.
+    pub shape: Shape,
+    /// What it starts from: the best of these.
+    pub starts: Vec<Start>,
+}
+
+/// One loss, and how it is minimised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// What is minimised.
+    pub loss: Loss,
+    /// How.
+    pub optimizer: Optimizer,
+    /// Iterations.
+    pub iterations: usize,
+    /// Samples an iteration.
+    pub batch: usize,
+}
+
+/// Iterations, batches and pools beyond this are mistakes.
+const MOST: usize = 100_000_000;
+
+impl Settings {
+    /// Whether ground-truth paths are wanted at any time, not at their ends alone.
+    pub fn dense(&self) -> bool {
+        self.stages.iter().any(|stage| stage.loss.direct().is_none())
+    }
+
+    /// The thetas of other models that training starts from: names of their files and what they
+    /// were made for.
+    pub fn given(&self) -> impl Iterator<Item = (&str, &Notes)> {
+        self.rungs.iter().flat_map(|rung| &rung.starts).filter_map(|start| match start {
+            Start::Given { name, model, .. } => Some((name.as_str(), model)),
+            _ => None,
+        })
+    }
+}
+
+impl TrainConfig {
+    /// Makes every choice; `range` is the data's, `path` what the model is sampled on, where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key at fault.
+    pub fn settings(&self, range: f64, path: Option<&GaussianPath>) -> Result<Settings> {
+        let stages = self.stages()?;
+        let rungs = self.rungs(path)?;
+        let ns = rungs.iter().any(|rung| matches!(rung.shape, Shape::Ns(_)));
+        if ns && stages.iter().any(|stage| stage.loss == Loss::RmseBound) {
+            return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
+        }
+        let resolve = self.resolve.unwrap_or(false);
+        if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
+            return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
+        }
+        let batch = stages.iter().map(|stage| stage.batch).max().unwrap_or(0);
+        let before = Stage { iterations: stages[0].iterations.div_ceil(BEFORE_SHARE), ..stages[0] };
+        let settings = Settings {
+            rungs,
+            before,
+            budget: self.budget,
+            lr: self.lr.unwrap_or(2e-2),
+            l_tau: self.l_tau.unwrap_or(1.0),
+            seed: self.seed.unwrap_or(0),
+            pool: if resolve { batch } else { self.pool.unwrap_or(1500.max(batch)) },
+            pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
+            validation: self.validation.unwrap_or(1000),
+            validate_every: self.validate_every,
+            tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
+            range,
+            stages,
+        };
+        check_range("pool", settings.pool, batch, MOST)?;
+        check_range("validation", settings.validation, 1, MOST)?;
+        check_range("validate_every", settings.validate_every.unwrap_or(1), 1, MOST)?;
+        if settings.budget == Some(0) {
+            return Err(Error::invalid("budget", 0, "a positive count of evaluations"));
+        }
+        check_positive("lr", settings.lr)?;
+        check_positive("l_tau", settings.l_tau)?;
+        settings.tolerance.validate()?;
+        Ok(settings)
+    }
+
+    fn stages(&self) -> Result<Vec<Stage>> {
+        let losses = self.loss.as_ref().map_or(&[Loss::LogMse][..], OneOrMore::values);
+        if self.optimizer == Some(Optimizer::GaussNewton) && losses.iter().all(|loss| loss.direct().is_none()) {
+            return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
+        }
+        let counts = self.iterations.as_ref().map_or(&[][..], OneOrMore::values);
+        if counts.len() > 1 && counts.len() != losses.len() {
+            let expected = format!("one count, or one for each of {} losses", losses.len());
+            return Err(Error::invalid("iterations", format!("{counts:?}"), expected));
+        }
+        let stage = |(i, loss): (usize, &Loss)| {
+            let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
+            let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
+            let (iterations, batch) = if optimizer == Optimizer::Adam { (1200, 60) } else { (60, 400) };
+            let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
+            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
+            check_range("iterations", stage.iterations, 1, MOST)?;
+            check_range("batch", stage.batch, 1, MOST)?;
+            Ok(stage)
+        };
+        losses.iter().enumerate().map(stage).collect()
+    }
+
+    fn rungs(&self, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
+        let given = self.init.as_ref().map_or(&[][..], OneOrMore::values);
+        let inits = given.iter().map(|text| Init::read(text)).collect::<Result<Vec<_>>>()?;
+        if (self.path.is_some() || self.sigma0.is_some())
+            && let Some(i) = inits.iter().position(|init| matches!(init, Init::Thetas(..)))
+        {
+            return Err(Error::invalid("init", &given[i], "no theta beside path or sigma0: it has a path of its own"));
+        }
+        let mut shapes = self.shapes(&inits)?;
+        shapes.sort_by_key(Shape::nfe);
+        if let Some(pair) = shapes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid("steps", pair[0].steps(), "counts that differ"));
+        }
+        let learn = self.learn.unwrap_or_default();
+        if learn != Learn::Both && matches!(shapes[0], Shape::Ns(_)) {
+            return Err(Error::invalid(
+                "learn",
+                serde_json::json!(learn),
+                "\"t,s\" for family ns: a table has no parts",
+            ));
+        }
+        let rung = |shape: Shape| {
+            let mut starts = self.starts(shape, given, &inits, shapes.len() > 1, path)?;
+            for start in &mut starts {
+                if let Start::Given { parameters, .. } = start {
+                    parameters.learn = learn;
+                }
+            }
+            Ok(Rung { shape, starts })
+        };
+        shapes.iter().map(|shape| rung(*shape)).collect()
+    }
+
+    /// Of the solvers asked for, in the order of the document.
+    fn shapes(&self, inits: &[Init]) -> Result<Vec<Shape>> {
+        let known: Vec<Shape> = if let [init] = inits { init.shapes() } else { Vec::new() };
+        let own_family = known.first().map(|shape| match shape {
+            Shape::Rk1(_) => TrainedFamily::Rk1,
+            Shape::Rk2(_) => TrainedFamily::Rk2,
+            Shape::Ns(_) => TrainedFamily::Ns,
+        });
+        let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
+        let per_step = if family == TrainedFamily::Rk2 { 2 } else { 1 };
+        let by_nfe = self.nfe.as_ref().map(|nfe| steps_of(nfe.values(), per_step)).transpose()?;
+        let by_steps = self.steps.as_ref().map(|steps| steps.values().to_vec());
+        if let (Some(nfe), Some(steps)) = (&by_nfe, &by_steps)
+            && nfe != steps
+        {
+            let expected = format!(
+                "absent, or what nfe = {:?} comes to: {nfe:?}",
+                self.nfe.as_ref().map_or(&[][..], OneOrMore::values)
+            );
+            return Err(Error::invalid("steps", format!("{steps:?}"), expected));
+        }
+        let steps = by_nfe.or(by_steps).unwrap_or_else(|| match known.as_slice() {
+            [] if family == TrainedFamily::Rk2 => vec![5],
+            [] => vec![10],
+            known if family == TrainedFamily::Ns => known.iter().map(Shape::nfe).collect(),
+            known => known.iter().map(Shape::steps).collect(),
+        });
+        let shape = |steps: &usize| {
+            check_range("steps", *steps, 1, MAX_STEPS)?;
+            Ok(match family {
+                TrainedFamily::Rk1 => Shape::Rk1(*steps),
+                TrainedFamily::Rk2 => Shape::Rk2(*steps),
+                TrainedFamily::Ns => Shape::Ns(*steps),
+            })
+        };
+        steps.iter().map(shape).collect()
+    }
+
+    /// What `shape` starts from; of a ladder's `inits`, those that fit it.
+    fn starts(
+        &self,
+        shape: Shape,
+        given: &[String],
+        inits: &[Init],
+        ladder: bool,
+        path: Option<&GaussianPath>,
+    ) -> Result<Vec<Start>> {
+        let base = |shape: Shape| start::base(shape, path);
+        if inits.is_empty() {
+            return Ok(vec![match shape {
+                Shape::Ns(nfe) if nfe.is_multiple_of(2) => Start::Bespoke(base(Shape::Rk2(nfe / 2))?),
+                Shape::Ns(nfe) => Start::Bespoke(base(Shape::Rk1(nfe))?),
+                _ => {
+                    let name = if matches!(shape, Shape::Rk1(_)) { "euler" } else { "midpoint" };
+                    let name = format!("{name}@{}", shape.nfe());
+                    Start::Given { name, parameters: base(shape)?, model: Notes::default() }
+                }
+            }]);
+        }
+        let mut starts = Vec::new();
+        for (text, init) in given.iter().zip(inits) {
+            match init.fit(shape, path)? {
+                Some(start) => starts.push(start),
+                None if ladder => {}
+                None => return Err(unfit(text, shape)),
+            }
+        }
+        if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
+    }
+}
+
+/// Of the iterations of an `ns` training, the theta it starts from gets one in so many.
+const BEFORE_SHARE: usize = 2;
+
+fn unfit(value: &str, shape: Shape) -> Error {
+    let steps = shape.steps();
+    let expected = match shape {
+        Shape::Rk1(_) => format!("a theta of family rk1 with {steps} steps"),
+        Shape::Rk2(_) => format!("a theta of family rk2 with {steps} steps"),
+        Shape::Ns(nfe) => {
+            format!("a theta or a published solver of {nfe} evaluations, published, rk1, or rk2 where they are even")
+        }
+    };
+    Error::invalid("init", value, expected)
+}
+
+/// Steps that have `nfe` evaluations.
+fn steps_of(nfe: &[usize], per_step: usize) -> Result<Vec<usize>> {
+    if nfe.contains(&0) {
+        return Err(Error::invalid("nfe", 0, format!("at least {per_step}")));
+    }
+    if let Some(odd) = nfe.iter().find(|nfe| !nfe.is_multiple_of(per_step)) {
+        let nearest = if *odd > 1 { format!("{} or {}", odd - 1, odd.saturating_add(1)) } else { "2".into() };
+        return Err(Error::invalid("nfe", odd, format!("a multiple of {per_step} for rk2, such as {nearest}")));
+    }
+    Ok(nfe.iter().map(|nfe| nfe / per_step).collect())
+}
+
+fn check_range(field: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, value, format!("{least} to {most}")))
+}
+
+fn check_positive(field: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::invalid(field, value, "a positive finite number"))
+}

@@ -1,0 +1,133 @@
+//! One iteration of either optimiser.
+
+use super::CHUNK;
+use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
+use super::optimize::{OptimizerState, Trial, cosine_decay, gauss_newton_weights};
+use super::parameters::Parameters;
+use super::paths::Pool;
+use super::settings::{Settings, Stage};
+use super::validate::errors;
+use crate::error::{Error, Result};
+use crate::noise::{self, Purpose};
+use crate::sampler::Plan;
+use crate::tensor::Tensor;
+use crate::velocity::VelocityField;
+use nalgebra::DMatrix;
+use rand::seq::index;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Samples of the pool on which Gauss-Newton's steps are tried, and which it does not learn from.
+pub const TRIED_ON: usize = 100;
+
+/// What an iteration works on.
+pub struct Step<'a, F: VelocityField> {
+    pub field: &'a F,
+    pub pool: &'a Pool<F::Tensor>,
+    pub settings: &'a Settings,
+    pub stage: &'a Stage,
+    /// Of the stage.
+    pub iteration: usize,
+    /// What the iteration's random choices are keyed by.
+    pub key: usize,
+}
+
+impl<F: VelocityField> Step<'_, F> {
+    /// Moves the parameters; gives the batch's loss before.
+    pub fn take(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
+        let Settings { l_tau, lr, .. } = *self.settings;
+        let adam = match state {
+            OptimizerState::GaussNewton(_) => return self.gauss_newton(parameters, state),
+            OptimizerState::Adam(adam) => adam,
+        };
+        let rows = self.choose(self.stage.batch, self.pool.size());
+        let found = match self.stage.loss.direct() {
+            None => bound_loss(parameters, l_tau, self.field, self.pool, &rows)?,
+            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, &rows)?,
+        };
+        let lr = cosine_decay(lr, self.iteration, self.stage.iterations);
+        adam.step(&mut parameters.values, &found.gradient, lr);
+        Ok(found.loss)
+    }
+
+    /// `count` of the first `among` samples of the pool, in increasing order.
+    fn choose(&self, count: usize, among: usize) -> Vec<usize> {
+        let mut rng = noise::generator(self.settings.seed, Purpose::Choice, self.key as u64);
+        let mut rows = index::sample(&mut rng, among, count).into_vec();
+        rows.sort_unstable();
+        rows
+    }
+
+    fn gauss_newton(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
+        let OptimizerState::GaussNewton(state) = state else { return Ok(f64::NAN) };
+        let size = self.pool.size();
+        // A small pool cannot spare samples that are only tried on.
+        let tried_on = if size >= self.stage.batch + TRIED_ON { TRIED_ON } else { 0 };
+        let rows = self.choose(self.stage.batch.min(size - tried_on), size - tried_on);
+        let loss = self.stage.loss.direct().unwrap_or(Direct::LogMse);
+        let jacobian = parameters.table_jacobian().jacobian;
+        let scalars = jacobian.nrows();
+        let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
+        for (i, rows) in rows.chunks(CHUNK).enumerate() {
+            let residual = direct_residual(parameters, self.field, self.pool, rows)?;
+            let sketch = self.sketch(i * CHUNK..i * CHUNK + rows.len())?;
+            let by_scalar = residual.pull_back(self.field, vec![residual.error.duplicate()?, sketch])?;
+            for (all, part) in products.iter_mut().zip(by_scalar) {
+                *all = stack(all, &part);
+            }
+            rms.extend(residual.rms);
+        }
+        let weights = gauss_newton_weights(&rms, loss.power());
+        let trials = state.propose(&(&products[0] * &jacobian), &(&products[1] * &jacobian), &weights);
+        let judged = if tried_on > 0 { size - tried_on..size } else { 0..size };
+        let taken = self.try_steps(parameters, loss, &trials, judged)?;
+        state.settle(taken.map(|i| &trials[i]));
+        if let Some(i) = taken {
+            *parameters = moved(parameters, &trials[i]);
+        }
+        Ok(loss.mean(&rms))
+    }
+
+    /// A standard normal cotangent for each of the batch's samples `part`.
+    fn sketch(&self, part: Range<usize>) -> Result<F::Tensor> {
+        let first = (self.key + 1) * self.stage.batch;
+        let indices = first + part.start..first + part.end;
+        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, self.field.elements()))
+    }
+
+    /// The trial under which the mean loss of the samples `judged` is least, if it falls.
+    fn try_steps(
+        &self,
+        parameters: &Parameters,
+        loss: Direct,
+        trials: &[Trial],
+        judged: Range<usize>,
+    ) -> Result<Option<usize>> {
+        let mean = |parameters: &Parameters| {
+            let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
+            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), CHUNK)?.rms))
+        };
+        let mut least = mean(parameters)?;
+        let mut taken = None;
+        for (i, trial) in trials.iter().enumerate() {
+            match mean(&moved(parameters, trial)) {
+                Ok(value) if value < least => (least, taken) = (value, Some(i)),
+                // A step too far may leave the constraints or blow the solve up: it is not taken.
+                Ok(_) | Err(Error::Invalid { .. } | Error::NonFinite { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(taken)
+    }
+}
+
+fn stack(above: &DMatrix<f64>, below: &DMatrix<f64>) -> DMatrix<f64> {
+    let mut both = above.clone().resize_vertically(above.nrows() + below.nrows(), 0.0);
+    both.rows_mut(above.nrows(), below.nrows()).copy_from(below);
+    both
+}
+
+fn moved(parameters: &Parameters, trial: &Trial) -> Parameters {
+    let values = parameters.values.iter().zip(trial.step.iter()).map(|(v, d)| v + d).collect();
+    Parameters { values, ..parameters.clone() }
+}
