@@ -12,7 +12,7 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features
 
-.PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda clean
+.PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda results clean
 
 build: $(STAMP)
 	cargo build --release
@@ -66,10 +66,14 @@ install-lean:
 	cargo build $(LEAN_BUILD)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
+# Trains the solvers of docs/results.md and makes its tables and pictures anew; `scripts/results --help`.
+results: build
+	scripts/results
+
 # Ten million inputs; a few minutes.
 fuzz:
 	fuzz/run.sh documents 3000000
 	fuzz/run.sh tensors 8000000
 
 clean:
-	rm -rf target demo build
+	rm -rf target demo build results

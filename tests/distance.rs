@@ -99,8 +99,7 @@ fn networks_see_what_their_cards_say() {
         let mut card = case["card"].clone();
         card["weights"] = json!(folder().join(card["weights"].as_str().unwrap()));
         let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
-        let features =
-            Features::open(&write_card(scratch.path(), &card), Device::Cpu, &shape, [-1.0, 1.0]).unwrap();
+        let features = Features::open(&write_card(scratch.path(), &card), Device::Cpu, &shape, [-1.0, 1.0]).unwrap();
         let size = 2 * shape.iter().product::<usize>();
         let samples: Vec<f32> = (0..size).map(|i| ((0.37 * i as f64).sin() * 1.1) as f32).collect();
         let (found, width) = features.of(&samples).unwrap();

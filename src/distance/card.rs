@@ -135,7 +135,8 @@ impl FeatureCard {
         for (field, values, good) in
             [("mean", &self.mean, f64::is_finite as fn(f64) -> bool), ("std", &self.std, |v| v > 0.0 && v.is_finite())]
         {
-            if values.iter().any(|v| !good(*v)) || self.channels.is_some_and(|c| !values.is_empty() && values.len() != c)
+            if values.iter().any(|v| !good(*v))
+                || self.channels.is_some_and(|c| !values.is_empty() && values.len() != c)
             {
                 return wrong(field, format!("is {values:?}, expected one finite number a channel (std: above 0)"));
             }

@@ -92,7 +92,13 @@ impl Scale {
         }
         if axis.range.is_none() {
             let (a, b) = if log { (low.ln(), high.ln()) } else { (low, high) };
-            let room = if b > a { 0.06 * (b - a) } else if log { 0.3 } else { 0.06 * a.abs().max(1.0) };
+            let room = if b > a {
+                0.06 * (b - a)
+            } else if log {
+                0.3
+            } else {
+                0.06 * a.abs().max(1.0)
+            };
             (low, high) = if log { ((a - room).exp(), (b + room).exp()) } else { (a - room, b + room) };
         }
         Self { low, high, log }
@@ -128,9 +134,14 @@ impl Scale {
                 .filter(|v| (self.low..=self.high).contains(v))
                 .collect()
         };
-        let choices: [(&[f64], i32); 6] =
-            [(&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], 1), (&[1.0, 2.0, 3.0, 5.0], 1), (&[1.0, 2.0, 5.0], 1),
-             (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 3)];
+        let choices: [(&[f64], i32); 6] = [
+            (&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], 1),
+            (&[1.0, 2.0, 3.0, 5.0], 1),
+            (&[1.0, 2.0, 5.0], 1),
+            (&[1.0, 3.0], 1),
+            (&[1.0], 1),
+            (&[1.0], 3),
+        ];
         choices.iter().map(|(m, every)| among(m, *every)).find(|t| t.len() <= 8).unwrap_or_else(|| vec![self.low])
     }
 }

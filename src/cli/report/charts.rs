@@ -30,19 +30,37 @@ fn against_nfe(report: &Report) -> Vec<Chart> {
     let to_truth: Value = |row| row.distances.map(|found| found.to_ground_truth.frechet);
     let precision: Value = |row| Some(row.distances?.to_data?.precision_recall?.precision);
     let recall: Value = |row| Some(row.distances?.to_data?.precision_recall?.recall);
-    let truth_to_data =
-        report.distances.as_ref().and_then(|found| found.ground_truth_to_data).map(|data| (data, data.precision_recall));
+    let truth_to_data = report
+        .distances
+        .as_ref()
+        .and_then(|found| found.ground_truth_to_data)
+        .map(|data| (data, data.precision_recall));
     let gt = &report.ground_truth;
     let entries: [(&'static str, &'static str, Axis, Value, Option<f64>); 7] = [
         ("rmse", "Error of the samples", Axis::log("rmse to the ground truth"), |row| Some(row.rmse), Some(gt.rmse)),
         ("psnr", "Likeness of the samples", Axis::linear("psnr (dB)"), |row| Some(row.psnr), Some(gt.psnr)),
-        ("frechet-data", "Fréchet distance to data", Axis::log("Fréchet distance"), to_data,
-         truth_to_data.map(|(data, _)| data.frechet)),
+        (
+            "frechet-data",
+            "Fréchet distance to data",
+            Axis::log("Fréchet distance"),
+            to_data,
+            truth_to_data.map(|(data, _)| data.frechet),
+        ),
         ("frechet-gt", "Fréchet distance to the ground truth's samples", Axis::log("Fréchet distance"), to_truth, None),
-        ("precision", "Precision: samples that are like data", Axis::linear("share"), precision,
-         truth_to_data.and_then(|(_, shares)| Some(shares?.precision))),
-        ("recall", "Recall: data that samples are like", Axis::linear("share"), recall,
-         truth_to_data.and_then(|(_, shares)| Some(shares?.recall))),
+        (
+            "precision",
+            "Precision: samples that are like data",
+            Axis::linear("share"),
+            precision,
+            truth_to_data.and_then(|(_, shares)| Some(shares?.precision)),
+        ),
+        (
+            "recall",
+            "Recall: data that samples are like",
+            Axis::linear("share"),
+            recall,
+            truth_to_data.and_then(|(_, shares)| Some(shares?.recall)),
+        ),
         ("seconds", "Time of a sample", Axis::log("seconds a sample"), |row| Some(row.seconds), Some(gt.seconds)),
     ];
     let chart = |(name, title, y, value, level): (&'static str, &'static str, Axis, Value, Option<f64>)| {

@@ -143,13 +143,23 @@ fn curve(solver: &Solver) -> String {
             format!("{}{grid}", named.solver.name)
         }
         Solver::Theta(name, theta) => {
-            let file = name.rsplit_once('@').filter(|(_, nfe)| nfe.parse::<usize>().is_ok()).map_or(&**name, |(f, _)| f);
+            let file =
+                name.rsplit_once('@').filter(|(_, nfe)| nfe.parse::<usize>().is_ok()).map_or(&**name, |(f, _)| f);
             let stem = Path::new(file).file_stem().map_or(file.into(), |stem| stem.to_string_lossy());
-            let short = stem.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '_', '.', 'n']);
-            let short = if short.is_empty() { &stem } else { short };
+            let short = unnumbered(&stem);
             let family = theta.family_name();
             if short.contains(family) { short.to_owned() } else { format!("{short} ({family})") }
         }
+    }
+}
+
+/// Without a number at the end: `theta-6` and `theta-n6` are `theta`, `rk2` stays.
+fn unnumbered(stem: &str) -> &str {
+    let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+    let before = if before.len() < stem.len() { before.strip_suffix('n').unwrap_or(before) } else { before };
+    match before.strip_suffix(['-', '_', '.']) {
+        Some(short) if !short.is_empty() && before.len() < stem.len() => short,
+        _ => stem,
     }
 }
 
@@ -168,9 +178,8 @@ fn quantiles(errors: &[f64]) -> [f64; 7] {
 pub fn shown(rows: &[Row], nfe: usize) -> Vec<usize> {
     const MOST: usize = 8;
     let far = |i: usize| (rows[i].nfe / nfe.max(1) as f64).ln().abs();
-    let nearest = |curve: &str| {
-        (0..rows.len()).filter(|i| rows[*i].curve == curve).min_by(|a, b| far(*a).total_cmp(&far(*b)))
-    };
+    let nearest =
+        |curve: &str| (0..rows.len()).filter(|i| rows[*i].curve == curve).min_by(|a, b| far(*a).total_cmp(&far(*b)));
     curves(rows).into_iter().filter_map(nearest).take(MOST).collect()
 }
 

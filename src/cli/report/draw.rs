@@ -68,7 +68,9 @@ pub fn svg(chart: &Chart) -> Result<String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, (WIDTH as u32, height(chart) as u32)).into_drawing_area();
-        draw(&root, chart, 1).and_then(|()| root.present()).map_err(|e| Error::State(format!("{}: {e}", chart.name)))?;
+        draw(&root, chart, 1)
+            .and_then(|()| root.present())
+            .map_err(|e| Error::State(format!("{}: {e}", chart.name)))?;
     }
     Ok(text)
 }
@@ -292,8 +294,7 @@ fn shortened(text: &str, longest: usize) -> String {
         return text.to_owned();
     }
     let half = (longest - 1) / 2;
-    let (head, tail): (String, String) =
-        (text.chars().take(half).collect(), text.chars().skip(count - half).collect());
+    let (head, tail): (String, String) = (text.chars().take(half).collect(), text.chars().skip(count - half).collect());
     format!("{head}…{tail}")
 }
 

@@ -1,9 +1,9 @@
 //! The page: one file without a script, and with nothing that is loaded from elsewhere.
 
+use super::super::picture::MAGNIFIED;
 use super::chart::Chart;
 use super::data::{Report, Row};
 use super::pictures::{Drawn, Kind};
-use super::super::picture::MAGNIFIED;
 use super::{draw, label};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -228,7 +228,11 @@ fn number(value: f64) -> String {
 }
 
 fn fixed(value: f64, digits: usize) -> String {
-    if value != 0.0 && value.abs() < 0.5 * 0.1f64.powi(digits as i32 - 1) { format!("{value:.1e}") } else { format!("{value:.digits$}") }
+    if value != 0.0 && value.abs() < 0.5 * 0.1f64.powi(digits as i32 - 1) {
+        format!("{value:.1e}")
+    } else {
+        format!("{value:.digits$}")
+    }
 }
 
 fn escaped(text: &str) -> String {
