@@ -140,7 +140,14 @@ fn knots(report: &Report) -> Vec<Chart> {
         ("s", "Learned scale", "s(r)", true, |curve| &curve.s),
         ("s-dot", "Learned scale: its derivative", "s'(r)", false, |curve| &curve.s_dot),
     ];
-    let others = super::data::curves(&report.results).len();
+    // Published transformations take the styles that the learned ones leave.
+    let style_of = |curve: &KnotCurve| {
+        report.results.iter().find(|row| label(row) == curve.solver).map(|row| style(report, &row.curve))
+    };
+    let taken: Vec<usize> = curves.iter().filter_map(|curve| style_of(curve)).collect();
+    let mut free = (0..).filter(|style| !taken.contains(style));
+    let styles: Vec<usize> =
+        curves.iter().map(|curve| style_of(curve).or_else(|| free.next()).unwrap_or_default()).collect();
     let chart = |(name, title, y, log, of): (&'static str, &'static str, &'static str, bool, Of)| {
         let learned = || curves.iter().filter(|curve| curve.learned).flat_map(|curve| of(curve));
         // DDIM's and EDM's derivatives grow without bound: they leave the picture.
@@ -156,11 +163,12 @@ fn knots(report: &Report) -> Vec<Chart> {
         };
         let mut series: Vec<Series> = curves
             .iter()
-            .enumerate()
-            .map(|(i, curve)| {
-                let row = report.results.iter().find(|row| label(row) == curve.solver);
-                let style = row.map_or(others + i, |row| style(report, &row.curve));
-                Series { label: curve.solver.clone(), points: of(curve).clone(), style, markers: curve.learned }
+            .zip(&styles)
+            .map(|(curve, &style)| Series {
+                label: curve.solver.clone(),
+                points: of(curve).clone(),
+                style,
+                markers: curve.learned,
             })
             .collect();
         if !series.iter().zip(&curves).any(|(series, curve)| curve.learned && !series.points.is_empty()) {

@@ -282,7 +282,7 @@ fn legend(chart: &Chart) -> Vec<Entry<'_>> {
 }
 
 /// Labels longer than this have a row to themselves.
-const LONGEST_BESIDE: usize = 27;
+const LONGEST_BESIDE: usize = 30;
 
 fn legend_columns(chart: &Chart) -> usize {
     if legend(chart).iter().all(|entry| entry.label().chars().count() <= LONGEST_BESIDE) { 2 } else { 1 }
