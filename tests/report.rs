@@ -163,9 +163,10 @@ fn eval_says_how_far_samples_are_from_data() {
     // As JSON on standard output, where no file is named.
     let output = eval(&judged).arg("--json").output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let frechet = |i: usize| found["results"][i]["to_data"]["frechet"].as_f64().unwrap();
-    assert!(frechet(0) > frechet(1), "{found}");
-    assert!(found["results"][1]["to_data"]["precision"].is_number());
+    let of = |i: usize, to: &str, what: &str| found["results"][i][to][what].as_f64().unwrap();
+    assert!(of(0, "to_ground_truth", "frechet") > of(1, "to_ground_truth", "frechet"), "{found}");
+    assert!(of(0, "to_data", "recall") < of(1, "to_data", "recall"), "{found}");
+    assert!(of(1, "to_data", "frechet") > 1.0, "{found}");
     eval(&["--solver", "euler@2", "--data", data]).assert().code(2).stderr(contains("--frechet"));
 
     // Data of another shape is refused by name.
