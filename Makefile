@@ -141,5 +141,4 @@ triton-demo: triton demo/theta.json
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
-	rm -rf target demo build results
-	rm -rf target demo build bindings/python/build bindings/python/dist .venv-numpy
+	rm -rf target demo build results bindings/python/build bindings/python/dist .venv-numpy
