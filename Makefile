@@ -17,7 +17,7 @@ TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := ../../../.venv-triton/bin/python
 
 .PHONY: build demo demo-mixture test test-torch test-lean test-python header install install-lean fuzz libtorch-cuda
-.PHONY: triton test-triton soak-triton bench-triton triton-demo clean
+.PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
 
 build: $(STAMP)
 	cargo build --release
@@ -98,6 +98,10 @@ install-lean:
 	cargo build $(LEAN_BUILD)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
+# Trains the solvers of docs/results.md and makes its tables and pictures anew; `scripts/results --help`.
+results: build
+	scripts/results
+
 # Ten million inputs; a few minutes.
 fuzz:
 	fuzz/run.sh documents 3000000
@@ -137,4 +141,4 @@ triton-demo: triton demo/theta.json
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
-	rm -rf target demo build bindings/python/build bindings/python/dist .venv-numpy
+	rm -rf target demo build results bindings/python/build bindings/python/dist .venv-numpy

@@ -31,3 +31,11 @@ fill() {
 fill bespoke.pc "$prefix/lib/pkgconfig"
 fill bespoke-config.cmake "$prefix/lib/cmake/bespoke"
 fill bespoke-config-version.cmake "$prefix/lib/cmake/bespoke"
+
+# What the program says of itself.
+install -d "$prefix/share/man/man1" "$prefix/share/bash-completion/completions" \
+  "$prefix/share/zsh/site-functions" "$prefix/share/fish/vendor_completions.d"
+"$program" man "$prefix/share/man/man1"
+"$program" completions bash >"$prefix/share/bash-completion/completions/bespoke"
+"$program" completions zsh >"$prefix/share/zsh/site-functions/_bespoke"
+"$program" completions fish >"$prefix/share/fish/vendor_completions.d/bespoke.fish"

@@ -12,6 +12,7 @@ use crate::velocity::{Condition, VelocityField};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Samples in flight at once: memory does not grow with the count.
 pub const CHUNK: usize = 250;
@@ -119,6 +120,8 @@ pub struct SolverQuality {
     pub rmse: f64,
     /// Against the ground truth, mean over samples, in dB.
     pub psnr: f64,
+    /// Wall-clock seconds of a sample in a batch of [`CHUNK`], on average.
+    pub seconds: f64,
 }
 
 /// The whole table.
@@ -130,15 +133,20 @@ pub struct Evaluation {
     pub count: usize,
     /// Evaluations the ground truth took for each sample, on average.
     pub ground_truth_evaluations: f64,
+    /// Seconds it took for each sample, on average.
+    pub ground_truth_seconds: f64,
     /// Its tolerance.
     pub tolerance: Tolerance,
+    /// Of every solver the rmse of every sample, in order.
+    #[serde(skip)]
+    pub errors: Vec<Vec<f64>>,
 }
 
 /// How much tighter the reference is where the ground truth itself is judged.
 const JUDGE_FACTOR: f64 = 1e-2;
 
 /// Runs every solver on the same noises, in batches of [`CHUNK`]. `observe` gets the number of
-/// samples done and, for the first `keep` of them, the samples: the ground truth's, then each solver's.
+/// samples done and the last batch of them: the ground truth's, then each solver's.
 ///
 /// The ground truth's own row is its distance from a solve of a hundredth of its tolerance.
 ///
@@ -158,16 +166,22 @@ pub fn evaluate<F: VelocityField>(
     let count = noises.count(elements);
     let mut errors = vec![Errors::default(); solvers.len()];
     let mut evaluations = vec![0usize; solvers.len()];
-    let mut truth_evaluations = 0;
+    let mut seconds = vec![0.0; solvers.len()];
+    let (mut truth_evaluations, mut truth_seconds) = (0, 0.0);
     for first in (0..count).step_by(CHUNK) {
         let indices = first..(first + CHUNK).min(count);
         let size = indices.len();
         let condition = conditioning.of(indices.clone());
         let x0 = field.start(&noises.read(indices, elements))?;
+        let begun = Instant::now();
         let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
+        // To the host and back: on a GPU, what was asked for is only then done.
+        let mut samples = vec![truth.x1.to_f32()?];
+        let truth_took = begun.elapsed().as_secs_f64();
+        truth_seconds += truth_took;
         truth_evaluations += truth.evaluations * size;
-        let mut samples = if first == 0 { vec![truth.x1.to_f32()?] } else { Vec::new() };
         for (i, (_, solver)) in solvers.iter().enumerate() {
+            let begun = Instant::now();
             let (x1, nfe) = match solver {
                 Ready::Plan(_) => solver.solve(field, &x0, &condition)?,
                 Ready::GroundTruth(tolerance) => {
@@ -176,24 +190,35 @@ pub fn evaluate<F: VelocityField>(
                     (dopri5::solve(field, &x0, &condition, judge, false)?.x1, truth.evaluations)
                 }
             };
+            samples.push(x1.to_f32()?);
+            seconds[i] += match solver {
+                Ready::Plan(_) => begun.elapsed().as_secs_f64(),
+                Ready::GroundTruth(_) => truth_took,
+            };
             evaluations[i] += nfe * size;
             errors[i].rms.extend(x1.rmse(&truth.x1)?);
-            if first == 0 {
-                samples.push(x1.to_f32()?);
-            }
         }
         observe(first + size, &samples)?;
     }
     let passes = field.passes(&conditioning.of(0..1)) as f64;
-    let row = |(((name, _), errors), evaluations): ((&(String, Ready), &Errors), &usize)| {
-        let nfe = *evaluations as f64 / count as f64;
-        let quality = errors.quality(range);
-        SolverQuality { solver: name.clone(), nfe, passes: nfe * passes, rmse: quality.rmse, psnr: quality.psnr }
+    let row = |(i, (name, _)): (usize, &(String, Ready))| {
+        let nfe = evaluations[i] as f64 / count as f64;
+        let quality = errors[i].quality(range);
+        SolverQuality {
+            solver: name.clone(),
+            nfe,
+            passes: nfe * passes,
+            rmse: quality.rmse,
+            psnr: quality.psnr,
+            seconds: seconds[i] / count as f64,
+        }
     };
     Ok(Evaluation {
-        results: solvers.iter().zip(&errors).zip(&evaluations).map(row).collect(),
+        results: solvers.iter().enumerate().map(row).collect(),
         count,
         ground_truth_evaluations: truth_evaluations as f64 / count as f64,
+        ground_truth_seconds: truth_seconds / count as f64,
         tolerance,
+        errors: errors.into_iter().map(|errors| errors.rms).collect(),
     })
 }

@@ -24,6 +24,7 @@
 //! | `torch` | the only place that names tch: TorchScript, tensors, device | model, tensor |
 //! | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers | all but torch |
 //! | [`path`], [`ladder`] | any solver on another path (BES Thm 2.3); thetas of several nfe in one file | solvers, theta |
+//! | [`distance`] | Fréchet distance, precision and recall in a network's features | tensor |
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
 //! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
 //! | [`document`], [`noise`], [`error`] | files, seeded noise, the one error type | nothing |
@@ -31,6 +32,7 @@
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
 
 pub mod capi;
+pub mod distance;
 pub mod document;
 pub mod dopri5;
 pub mod error;

@@ -85,4 +85,7 @@ fn the_installed_program_runs() {
     let mut command = Command::new(prefix.join("bin/bespoke"));
     command.arg("--version");
     assert_eq!(succeed(command), format!("bespoke {}\n", env!("CARGO_PKG_VERSION")));
+    for file in ["man/man1/bespoke-train.1", "bash-completion/completions/bespoke", "zsh/site-functions/_bespoke"] {
+        assert!(std::fs::metadata(prefix.join("share").join(file)).unwrap().len() > 500, "{file}");
+    }
 }

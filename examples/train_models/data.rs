@@ -51,6 +51,13 @@ impl Data {
         Ok(Self { images, labels: None, level })
     }
 
+    /// At most `count` images drawn without replacement, dequantised as in training.
+    fn dequantised(&self, count: i64) -> Tensor {
+        let index = Tensor::randperm(self.count(), (Kind::Int64, self.images.device())).slice(0, 0, count, 1);
+        let images = self.images.index_select(0, &index);
+        &images + (images.rand_like() - 0.5) * self.level
+    }
+
     pub fn count(&self) -> i64 {
         self.images.size()[0]
     }
@@ -64,4 +71,19 @@ impl Data {
         let index = Tensor::randint(self.count(), [size], (Kind::Int64, self.images.device()));
         (self.images.index_select(0, &index), self.labels.as_ref().map(|l| l.index_select(0, &index)))
     }
+}
+
+/// Photographs have hundreds of thousands of patches.
+const REFERENCE: i64 = 10_000;
+
+/// Writes `digits.npy` and `photos.npy`, float32 in [-1, 1].
+pub fn write_reference(data: &Path, folder: &Path, seed: i64) -> Result<()> {
+    tch::manual_seed(seed);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let sets = [("digits.npy", Data::digits(data, Device::Cpu)?), ("photos.npy", Data::photos(data, Device::Cpu)?)];
+    for (name, data) in sets {
+        let images = data.dequantised(REFERENCE).to_kind(Kind::Float).contiguous();
+        images.write_npy(folder.join(name)).with_context(|| format!("cannot write {name}"))?;
+    }
+    Ok(())
 }

@@ -100,6 +100,7 @@ struct Card<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     null_class: Option<i64>,
     data_range: [i64; 2],
+    features: &'a str,
 }
 
 pub fn write_card(
@@ -121,6 +122,8 @@ pub fn write_card(
         classes,
         null_class: classes,
         data_range: [-1, 1],
+        // The classifier knows digits; patches of photographs are judged by their pixels.
+        features: if classes.is_some() { "digits-features.json" } else { "photos-features.json" },
     };
     let text = serde_json::to_string_pretty(&card)? + "\n";
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -50,6 +50,10 @@ struct Arguments {
     /// Folder for image grids of samples; none are written without it.
     #[arg(long)]
     preview: Option<PathBuf>,
+    /// Write what the networks learn from, dequantised, to this folder as .npy arrays for
+    /// `bespoke eval --data`, and train nothing.
+    #[arg(long)]
+    reference: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -74,6 +78,9 @@ fn main() -> Result<()> {
         DeviceName::Cpu => Device::Cpu,
         DeviceName::Cuda => open_cuda()?,
     };
+    if let Some(folder) = &arguments.reference {
+        return data::write_reference(&arguments.data, folder, arguments.seed);
+    }
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot make {}", arguments.out.display()))?;
     if let Some(folder) = &arguments.preview {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -5,9 +5,12 @@ mod bench;
 mod compile;
 mod convert;
 mod eval;
+mod generate;
 mod ladder;
+mod measure;
 mod picture;
 mod progress;
+mod report;
 mod sample;
 mod show;
 mod solvers;
@@ -42,7 +45,10 @@ enum Command {
     Compile(compile::CompileArgs),
     Ladder(ladder::LadderArgs),
     Convert(convert::ConvertArgs),
+    Report(report::ReportArgs),
     Bench(bench::BenchArgs),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
 }
 
 /// Which model, where, and what its samples are conditioned on.
@@ -127,6 +133,22 @@ impl ToleranceArgs {
     }
 }
 
+/// Solvers of several nfe in one word: `midpoint@4,8,10` is three of them.
+fn expand_solvers(names: &[String]) -> Vec<String> {
+    names.iter().flat_map(|name| expand_solver(name)).collect()
+}
+
+fn expand_solver(name: &str) -> Vec<String> {
+    let as_it_is = || vec![name.to_owned()];
+    let Some((solver, rest)) = name.rsplit_once('@') else { return as_it_is() };
+    // The times of a grid have commas, too.
+    let (counts, grid) = rest.split_once(':').map_or((rest, ""), |(counts, _)| (counts, &rest[counts.len()..]));
+    if !counts.contains(',') || std::path::Path::new(name).exists() {
+        return as_it_is();
+    }
+    counts.split(',').map(|count| format!("{solver}@{}{grid}", count.trim())).collect()
+}
+
 /// Warns where a theta was trained for another model.
 fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
     let Solver::Theta(path, theta) = solver else { return Ok(()) };
@@ -162,7 +184,10 @@ pub fn run() -> ExitCode {
         Command::Compile(args) => compile::run(args),
         Command::Ladder(args) => ladder::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Report(args) => report::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

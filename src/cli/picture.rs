@@ -11,7 +11,7 @@ const GAP: usize = 4;
 /// Samples smaller than this, in pixels, are enlarged to about it.
 const READABLE: usize = 48;
 /// By how much differences are enlarged.
-const MAGNIFIED: f32 = 8.0;
+pub const MAGNIFIED: f32 = 8.0;
 /// Samples side by side in a comparison.
 const COMPARED: usize = 10;
 const BACKGROUND: Rgb<u8> = Rgb([128, 128, 128]);
@@ -20,13 +20,17 @@ const BACKGROUND: Rgb<u8> = Rgb([128, 128, 128]);
 pub struct Picture(RgbImage);
 
 impl Picture {
+    /// As the bytes of a PNG file.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let mut bytes = Cursor::new(Vec::new());
+        let written = self.0.write_to(&mut bytes, ImageFormat::Png);
+        written.map_err(|e| Error::State(format!("a picture cannot be written as PNG: {e}")))?;
+        Ok(bytes.into_inner())
+    }
+
     /// Writes a PNG file, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let mut bytes = Cursor::new(Vec::new());
-        self.0
-            .write_to(&mut bytes, ImageFormat::Png)
-            .map_err(|e| Error::io("write", path, std::io::Error::other(e)))?;
-        document::write_bytes(path, bytes.get_ref())
+        document::write_bytes(path, &self.png()?)
     }
 }
 
@@ -84,9 +88,25 @@ impl Layout {
 
 /// Samples in rows of ten.
 pub fn grid(card: &Card, samples: &[f32]) -> Result<Picture> {
+    rows_of(card, samples, COMPARED)
+}
+
+/// Samples in one row.
+pub fn strip(card: &Card, samples: &[f32]) -> Result<Picture> {
+    rows_of(card, samples, usize::MAX)
+}
+
+/// How `samples` differ from `truth`, enlarged: grey is no difference.
+pub fn difference(card: &Card, samples: &[f32], truth: &[f32]) -> Result<Picture> {
+    let middle = ((card.data_range[0] + card.data_range[1]) / 2.0) as f32;
+    let values: Vec<f32> = samples.iter().zip(truth).map(|(x, gt)| middle + MAGNIFIED * (x - gt)).collect();
+    grid(card, &values)
+}
+
+fn rows_of(card: &Card, samples: &[f32], most: usize) -> Result<Picture> {
     let layout = Layout::new(card)?;
     let count = samples.len() / layout.elements();
-    let columns = count.clamp(1, COMPARED);
+    let columns = count.clamp(1, most);
     let mut canvas = layout.canvas(columns, count.div_ceil(columns));
     for (i, sample) in samples.chunks_exact(layout.elements()).enumerate() {
         layout.draw(&mut canvas, i % columns, i / columns, sample);

@@ -47,7 +47,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let elements = card.elements();
     let count = noises.count(elements);
-    let bar = progress::bar(count, "sampling");
+    let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
     document::write_with(&args.out, |file| {

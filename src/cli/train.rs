@@ -1,8 +1,11 @@
 //! `bespoke train`
 
 use super::progress;
-use bespoke::train::{Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, TrainedFamily, train_config};
+use bespoke::train::{
+    Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
+};
 use bespoke::{Error, Result, document};
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -107,6 +110,12 @@ pub struct TrainArgs {
     /// Absolute tolerance of the ground truth [default: 1e-5].
     #[arg(long, value_name = "X")]
     atol: Option<f64>,
+    /// Progress and outcome as JSON, a line each, on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Show no progress and no outcome.
+    #[arg(long)]
+    quiet: bool,
 }
 
 /// Reads a choice as the config document writes it.
@@ -167,6 +176,7 @@ impl TrainArgs {
 }
 
 pub fn run(args: TrainArgs) -> Result<()> {
+    let (json, quiet) = (args.json, args.quiet);
     let config = args.config()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
@@ -175,14 +185,18 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let started = Instant::now();
     let mut bar = None;
     let terminal = std::io::stderr().is_terminal();
-    if !terminal {
+    let lines = !terminal && !json && !quiet;
+    if lines {
         eprintln!("solving the ground truth");
     }
     let outcome = train_config(&config, &mut |progress: &Progress| {
-        let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training"));
+        let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training", json || quiet));
         bar.set_position(progress.iteration as u64);
         bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
-        if !terminal && progress.validated {
+        if json && progress.validated {
+            println!("{}", json!({ "progress": progress, "seconds": started.elapsed().as_secs_f64() }));
+        }
+        if lines && progress.validated {
             eprintln!(
                 "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {:.0} s",
                 progress.iteration,
@@ -199,8 +213,28 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    report(&config, &outcome, started.elapsed().as_secs_f64());
+    let seconds = started.elapsed().as_secs_f64();
+    if json {
+        println!("{}", outcome_document(&config, &outcome, seconds));
+    } else if !quiet {
+        report(&config, &outcome, seconds);
+    }
     Ok(())
+}
+
+/// The last line of `--json`.
+fn outcome_document(config: &TrainConfig, outcome: &Outcome, seconds: f64) -> Value {
+    let rung = |rung: &Trained| json!({ "nfe": rung.theta.nfe(), "best": rung.best, "start": rung.start });
+    json!({
+        "done": {
+            "out": config.out,
+            "rungs": outcome.rungs.iter().map(rung).collect::<Vec<_>>(),
+            "stopped": outcome.stopped,
+            "evaluations": outcome.evaluations,
+            "ground_truth": outcome.ground_truth,
+        },
+        "seconds": seconds,
+    })
 }
 
 fn report(config: &TrainConfig, outcome: &Outcome, seconds: f64) {

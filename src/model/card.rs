@@ -81,6 +81,9 @@ pub struct Card {
     /// Least and greatest value of the data.
     #[serde(default = "data_range")]
     pub data_range: [f64; 2],
+    /// Feature card of the network that judges its samples, relative to the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
@@ -182,6 +185,11 @@ impl Card {
         self.path.parent().unwrap_or(Path::new("")).join(&self.weights)
     }
 
+    /// The feature card, where there is one.
+    pub fn features_path(&self) -> Option<PathBuf> {
+        self.features.as_ref().map(|features| self.path.parent().unwrap_or(Path::new("")).join(features))
+    }
+
     /// The card's file name without its extension: what the model is called.
     pub fn name(&self) -> String {
         self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
@@ -199,8 +207,8 @@ impl Card {
             std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?
         };
         let mut hash = Sha256::new();
-        // Where the weights lie is no part of what they are.
-        let card = Card { weights: PathBuf::new(), path: PathBuf::new(), ..self.clone() };
+        // Where the weights lie, and who judges them, is no part of what they are.
+        let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
         hash.update(serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?);
         hash.update(&weights);
         Ok(format!("sha256:{}", hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()))

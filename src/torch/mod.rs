@@ -1,9 +1,11 @@
 //! libtorch: the only place that names tch.
 
 mod device;
+mod features;
 mod module;
 mod tensor;
 
+pub use features::FeatureModule;
 pub use module::Module;
 pub use tensor::TorchTensor;
 

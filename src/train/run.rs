@@ -117,6 +117,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             iteration_cost: first.iteration_cost(),
             validated: true,
             start: candidate.validation,
+            log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
             candidate,
             others: Vec::new(),
             before: Evaluations::default(),
@@ -190,6 +191,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
         if self.state.validated {
             let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters)?;
             self.state.candidate.judge(quality);
+            let entry = (self.spent(), self.state.best().best.0.rmse);
+            self.state.log.push(entry);
         }
         Ok(())
     }
@@ -246,6 +249,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let trained = Trained { theta, best: best.best.0, start: self.state.start, evaluations };
         self.state.done.push(trained);
         self.state.others.clear();
+        self.state.log.clear();
         self.state.rung_iteration = 0;
         self.state.before =
             Evaluations { forward: all.forward - truth.forward, backward: all.backward - truth.backward };
@@ -274,6 +278,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "budget": settings.budget.map(|budget| json!({ "evaluations": budget, "spent": all })),
             "validation": { "count": settings.validation, "rmse": best.rmse, "psnr": best.psnr },
             "start": { "solver": from, "rmse": state.start.rmse, "psnr": state.start.psnr },
+            "log": state.log,
             "stopped": stopped,
             "version": env!("CARGO_PKG_VERSION"),
         });

@@ -55,6 +55,8 @@ pub struct State {
     pub others: Vec<Candidate>,
     /// Validation of the rung's first start.
     pub start: Quality,
+    /// At every validation of the rung: forward-equivalent evaluations of the whole run so far, best rmse.
+    pub log: Vec<(u64, f64)>,
     /// Evaluations before the rung, ground truth aside.
     pub before: Evaluations,
     /// How often the pool was drawn.

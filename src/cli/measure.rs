@@ -1,0 +1,139 @@
+//! Solvers side by side, with how far their samples are from the ground truth's and from data.
+
+use super::{arrays, progress};
+use bespoke::distance::{Distance, Features, SampleSet};
+use bespoke::dopri5::Tolerance;
+use bespoke::evaluate::{CHUNK, Evaluation, Noises, Ready, evaluate};
+use bespoke::model::{Card, Device, Model};
+use bespoke::train::Conditioning;
+use bespoke::{Result, with_field};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Whose features, and what data.
+#[derive(Args)]
+pub struct JudgeArgs {
+    /// Feature card (JSON) of the network whose features the Fréchet distance is in; the model card's
+    /// own where absent.
+    #[arg(long, value_name = "CARD")]
+    pub features: Option<PathBuf>,
+    /// Data to compare the samples with: an .npy array [count, shape...] of f32 or f64 in the model's
+    /// data_range, or of bytes, whose 0 to 255 are then that range.
+    #[arg(long, value_name = "DATA.npy")]
+    pub data: Option<PathBuf>,
+}
+
+/// Features, and what is known of the data.
+pub struct Judge {
+    features: Features,
+    data: Option<SampleSet>,
+}
+
+impl JudgeArgs {
+    /// The feature card that is asked for, if any is.
+    pub fn card(&self, card: &Card) -> Option<PathBuf> {
+        self.features.clone().or_else(|| card.features_path())
+    }
+
+    /// Opens the network and reads the data.
+    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device) -> Result<Judge> {
+        let features = Features::open(features, device, &card.shape, card.data_range)?;
+        let data = match &self.data {
+            None => None,
+            Some(path) => {
+                let mut set = SampleSet::default();
+                arrays::for_each(path, &card.shape, card.data_range, CHUNK, |part| set.add(&features, part))?;
+                Some(set)
+            }
+        };
+        Ok(Judge { features, data })
+    }
+}
+
+/// How far a solver's samples are.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SolverDistances {
+    /// From the ground truth's of the same noises.
+    pub to_ground_truth: Distance,
+    /// From the data, where there is some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_data: Option<Distance>,
+}
+
+/// The same for all of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Distances {
+    /// Name of the feature card.
+    pub features: String,
+    /// Samples of data, where there is some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_count: Option<usize>,
+    /// Of the ground truth's samples from the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ground_truth_to_data: Option<Distance>,
+    /// In the solvers' order; a part of their rows elsewhere.
+    #[serde(skip)]
+    pub solvers: Vec<SolverDistances>,
+}
+
+/// What a comparison comes to.
+pub struct Measured {
+    pub evaluation: Evaluation,
+    pub distances: Option<Distances>,
+    /// The first batch: the ground truth's samples, then each solver's.
+    pub first: Vec<Vec<f32>>,
+}
+
+/// What is compared, and how.
+pub struct Task<'a> {
+    pub model: &'a Model,
+    pub conditioning: &'a Conditioning,
+    pub solvers: &'a [(String, Ready)],
+    pub noises: &'a Noises,
+    pub tolerance: Tolerance,
+    pub quiet: bool,
+}
+
+/// Runs the solvers; `judge` looks at every sample.
+pub fn measure(task: &Task<'_>, judge: Option<Judge>) -> Result<Measured> {
+    let card = task.model.card();
+    let bar = progress::bar(task.noises.count(card.elements()), "evaluating", task.quiet);
+    let mut sets: Vec<SampleSet> = (0..=task.solvers.len()).map(|_| SampleSet::default()).collect();
+    let mut first = Vec::new();
+    let observe = |done: usize, samples: &[Vec<f32>]| {
+        if first.is_empty() {
+            first = samples.to_vec();
+        }
+        if let Some(judge) = &judge {
+            for (set, samples) in sets.iter_mut().zip(samples) {
+                set.add(&judge.features, samples)?;
+            }
+        }
+        bar.set_position(done as u64);
+        Ok(())
+    };
+    let range = card.data_range[1] - card.data_range[0];
+    let evaluation = with_field!(task.model, field => {
+        evaluate(field, task.conditioning, task.solvers, task.noises, task.tolerance, range, observe)?
+    });
+    bar.finish_and_clear();
+    let distances = judge.map(|judge| distances(judge, sets)).transpose()?;
+    Ok(Measured { evaluation, distances, first })
+}
+
+/// `sets`: the ground truth's samples, then each solver's.
+fn distances(mut judge: Judge, mut sets: Vec<SampleSet>) -> Result<Distances> {
+    let solvers = sets.split_off(1);
+    let mut truth = sets.swap_remove(0);
+    let mut to_data = |set: &SampleSet| judge.data.as_mut().map(|data| data.distance(set)).transpose();
+    let ground_truth_to_data = to_data(&truth)?;
+    let of = |set: &SampleSet| Ok(SolverDistances { to_ground_truth: truth.distance(set)?, to_data: to_data(set)? });
+    let solvers = solvers.iter().map(of).collect::<Result<Vec<_>>>()?;
+    Ok(Distances {
+        features: judge.features.card().name(),
+        data_count: judge.data.as_ref().map(SampleSet::count),
+        ground_truth_to_data,
+        solvers,
+    })
+}

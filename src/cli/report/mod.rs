@@ -1,0 +1,163 @@
+//! `bespoke report`: a model and some solvers as one page that opens anywhere.
+
+mod chart;
+mod charts;
+mod csv;
+mod data;
+mod draw;
+mod knots;
+mod page;
+mod pictures;
+mod trace;
+
+use super::measure::{Distances, Judge, JudgeArgs, Task, measure};
+use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers};
+use bespoke::evaluate::Ready;
+use bespoke::model::{Card, Device};
+use bespoke::solvers::Solver;
+use bespoke::{Error, Result, document};
+use data::{Report, Row, Settings};
+use std::path::{Path, PathBuf};
+
+/// Compare solvers on one page: tables, curves, pictures, paths, learned parameters.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  bespoke report --model models/digits-fm-ot.json --solver ladder.json@4,6,8,10 \
+    --solver midpoint@4,6,8,10,20 --solver dpm++2m@4,6,8,10,20 --out report.html\n\n\
+    Beside report.html come report.json, report.csv, and in report-plots/ every plot as SVG, PNG and CSV, \
+    every picture as PNG. Solvers that differ in nfe alone are one curve; so are theta files called alike but \
+    for a number at the end. The Fréchet distance is in the features that the model's card names, or --features.")]
+pub struct ReportArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers); of several nfe at once NAME@N,N,...
+    /// May be given several times. The ground truth is always there.
+    #[arg(long = "solver", value_name = "SOLVER", required = true)]
+    solvers: Vec<String>,
+    #[command(flatten)]
+    path: PathArgs,
+    #[command(flatten)]
+    noise: NoiseArgs,
+    #[command(flatten)]
+    tolerance: ToleranceArgs,
+    #[command(flatten)]
+    judge: JudgeArgs,
+    /// Of every curve, the solver with about this nfe is pictured.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    nfe: usize,
+    /// Index of the sample whose path through time is shown.
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    sample: usize,
+    /// Where the page is written; the other files take its name.
+    #[arg(long, value_name = "REPORT.html")]
+    out: PathBuf,
+    /// Show no progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Noises where no count is given.
+const DEFAULT_COUNT: usize = 1000;
+
+pub fn run(args: ReportArgs) -> Result<()> {
+    let names = expand_solvers(&args.solvers);
+    let solvers =
+        names.iter().filter(|name| *name != "gt").map(|name| Solver::parse(name)).collect::<Result<Vec<_>>>()?;
+    let tolerance = args.tolerance.tolerance()?;
+    let stem = stem(&args.out)?;
+    let (model, conditioning) = args.model.open()?;
+    for solver in &solvers {
+        super::warn_foreign(solver, &model)?;
+    }
+    let card = model.card();
+    let path = args.path.on(card.gaussian_path()?)?;
+    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
+    let count = noises.count(card.elements());
+    if args.sample >= count {
+        return Err(Error::invalid("sample", args.sample, format!("0 to {}", count - 1)));
+    }
+    let mut ready = solvers
+        .iter()
+        .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let (judge, note) = open_judge(&args.judge, card, args.model.device)?;
+    // Its own row is the level that no solver is asked to be below.
+    ready.push(("gt".into(), Ready::GroundTruth(tolerance)));
+    let task = Task {
+        model: &model,
+        conditioning: &conditioning,
+        solvers: &ready,
+        noises: &noises,
+        tolerance,
+        quiet: args.quiet,
+    };
+    let measured = measure(&task, judge)?;
+    let mut rows = data::rows(&solvers, &measured);
+    let truth = rows.pop().ok_or_else(|| Error::State("the ground truth was not measured".into()))?;
+    let shown = data::shown(&rows, args.nfe);
+    let settings = Settings::new(&args, card, count, tolerance)?;
+    let trace = trace::of(&task, &shown, args.sample)?;
+    let report = Report {
+        settings,
+        note,
+        distances: measured.distances.as_ref().map(Distances::clone),
+        ground_truth: truth,
+        knots: knots::of(&solvers, &rows, &card.gaussian_path()?)?,
+        paths: trace.paths,
+        training: data::training(&solvers, &rows),
+        shown: shown.clone(),
+        results: rows,
+    };
+    let pictures = pictures::of(card, &measured.first, &report, &trace.states)?;
+    write(&args.out, &stem, &report, &pictures)?;
+    if !args.quiet {
+        eprintln!("{}, {stem}.json, {stem}.csv and {stem}-plots/ written", args.out.display());
+    }
+    Ok(())
+}
+
+/// The page's path without its extension.
+fn stem(out: &Path) -> Result<String> {
+    match (out.file_stem(), out.extension()) {
+        (Some(_), Some(extension)) if extension == "html" => Ok(out.with_extension("").display().to_string()),
+        _ => Err(Error::invalid("out", out.display(), "a file name that ends in .html")),
+    }
+}
+
+/// The network that judges samples; where the card's own cannot run here, a note that says so.
+fn open_judge(args: &JudgeArgs, card: &Card, device: Device) -> Result<(Option<Judge>, Option<String>)> {
+    let Some(features) = args.card(card) else {
+        let note = "No Fréchet distance: the model's card names no feature card, and --features was not given.";
+        return Ok((None, Some(note.into())));
+    };
+    match args.open(&features, card, device) {
+        Err(Error::Unsupported(reason)) if args.features.is_none() && args.data.is_none() => {
+            Ok((None, Some(format!("No Fréchet distance: {reason}."))))
+        }
+        other => other.map(|judge| (Some(judge), None)),
+    }
+}
+
+/// Everything is made before anything is written; the page comes last.
+fn write(out: &Path, stem: &str, report: &Report, pictures: &[pictures::Drawn]) -> Result<()> {
+    let charts = charts::all(report);
+    let folder = PathBuf::from(format!("{stem}-plots"));
+    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for chart in &charts {
+        files.push((folder.join(format!("{}.svg", chart.name)), draw::svg_file(chart)?.into_bytes()));
+        files.push((folder.join(format!("{}.png", chart.name)), draw::png(chart)?));
+        files.push((folder.join(format!("{}.csv", chart.name)), chart.csv().into_bytes()));
+    }
+    for picture in pictures {
+        files.push((folder.join(format!("{}.png", picture.name)), picture.png.clone()));
+    }
+    files.push((format!("{stem}.json").into(), document::text(report, "report")?.into_bytes()));
+    files.push((format!("{stem}.csv").into(), data::table(report).into_bytes()));
+    files.push((out.to_owned(), page::html(report, &charts, pictures)?.into_bytes()));
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    files.iter().try_for_each(|(path, bytes)| document::write_bytes(path, bytes))
+}
+
+/// Names of rows, for whoever shows them.
+fn label(row: &Row) -> String {
+    if row.solver == "gt" { "ground truth".into() } else { format!("{}@{}", row.curve, row.nfe) }
+}
