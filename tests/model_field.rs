@@ -12,7 +12,7 @@ use common::{SCHEDULERS, assert_close, card, difference, document, mixture, nois
 use proptest::prelude::*;
 use serde_json::json;
 
-const OUTPUTS: [Output; 4] = [Output::Velocity, Output::Epsilon, Output::X1, Output::V];
+const OUTPUTS: [Output; 5] = [Output::Velocity, Output::Epsilon, Output::X1, Output::V, Output::Flow];
 
 /// The network that a perfect training on the mixture would give: the exact conditional expectation
 /// of what it predicts, at the time its card says it is given.
@@ -46,8 +46,11 @@ impl Perfect {
             document.weights.as_mut().unwrap().retain(|_| *kept.next().unwrap());
         }
         let (x1, x0) = posterior(&document, alpha, sigma, x);
+        let class = class.filter(|c| Some(*c) != self.card.null_class);
+        let velocity = || mixture().velocity(scheduler, t, x, class);
         match self.card.output {
-            Output::Velocity => mixture().velocity(scheduler, t, x, class.filter(|c| Some(*c) != self.card.null_class)),
+            Output::Velocity => velocity(),
+            Output::Flow => velocity().into_iter().map(|u| -u).collect(),
             Output::Epsilon => x0,
             Output::X1 => x1,
             Output::V => x1.iter().zip(&x0).map(|(x1, x0)| alpha * x0 - sigma * x1).collect(),
@@ -116,6 +119,7 @@ proptest! {
             for output in OUTPUTS {
                 let prediction: Vec<f64> = match output {
                     Output::Velocity => expected.clone(),
+                    Output::Flow => expected.iter().map(|u| -u).collect(),
                     Output::Epsilon => x0.clone(),
                     Output::X1 => x1.clone(),
                     Output::V => x1.iter().zip(&x0).map(|(x1, x0)| alpha * x0 - sigma * x1).collect(),
