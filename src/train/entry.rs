@@ -2,7 +2,7 @@
 
 use super::config::{Loss, OneOrMore, TrainConfig};
 use super::paths::Conditioning;
-use super::run::{Observer, Outcome, train};
+use super::run::{Observer, Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -26,10 +26,11 @@ pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
+    let job = config.job(Some(model.card().fingerprint()?))?;
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
     let notes = model_notes(&model, &conditioning)?;
     warn_of_others(&settings, &notes);
-    let mut outcome = with_field!(&model, field => train(field, &conditioning, &settings, observer))?;
+    let mut outcome = with_field!(&model, field => train_job(field, &conditioning, &settings, &job, observer))?;
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
     save(config, &outcome)?;
     Ok(outcome)
@@ -72,7 +73,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         return Err(Error::invalid("loss", json!(stage.loss), expected));
     }
     let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
-    let mut outcome = train(field, &conditioning, &settings, observer)?;
+    let job = config.job(None)?;
+    let mut outcome = train_job(field, &conditioning, &settings, &job, observer)?;
     let mut notes = serde_json::Map::new();
     notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
     notes.insert("shape".into(), json!(description.shape));
