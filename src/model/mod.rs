@@ -6,4 +6,4 @@ mod open;
 
 pub use card::{Card, Direction, Runtime, Time};
 pub use field::{ModelField, Network};
-pub use open::{Device, Model, open};
+pub use open::{Device, Dtype, Model, open, open_as};

@@ -33,7 +33,7 @@ impl<'a> Journal<'a> {
         let path = self.job.checkpoint.as_deref().filter(|_| self.job.resume);
         let found = path.map(|path| checkpoint::load(path, self.job, self.settings, legs)).transpose()?.flatten();
         if let Some(log) = &mut self.log {
-            log.keep(found.as_ref().map_or(0, |found| found.log_bytes))?;
+            log.keep(found.as_ref().map_or(0, |found| found.log_bytes));
         }
         self.before = found.as_ref().map_or(0.0, |found| found.seconds);
         Ok(found)

@@ -28,6 +28,7 @@ pub struct Log {
     path: PathBuf,
     file: File,
     bytes: u64,
+    keep: Option<u64>,
 }
 
 impl Log {
@@ -37,27 +38,31 @@ impl Log {
     /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::io("write", path, e))?;
-        Ok(Self { path: path.to_owned(), file, bytes: 0 })
+        Ok(Self { path: path.to_owned(), file, bytes: 0, keep: None })
     }
 
-    /// Drops all but the first `bytes`: what was said after a checkpoint is said again.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn keep(&mut self, bytes: u64) -> Result<()> {
-        let failed = |e| Error::io("write", &self.path, e);
-        let metadata = self.file.metadata().map_err(failed)?;
+    /// Of what is there, only the first `bytes` stay once a line is written: what was said after a
+    /// checkpoint is said again.
+    pub fn keep(&mut self, bytes: u64) {
+        self.keep = Some(bytes);
+    }
+
+    /// Drops what does not stay.
+    fn cut(&mut self) -> std::io::Result<()> {
+        let metadata = self.file.metadata()?;
         // A pipe or a terminal has said what it has said.
-        if metadata.is_file() {
-            self.bytes = bytes.min(metadata.len());
-            self.file.set_len(self.bytes).map_err(failed)?;
+        if let Some(keep) = self.keep.take()
+            && metadata.is_file()
+        {
+            self.bytes = keep.min(metadata.len());
+            self.file.set_len(self.bytes)?;
         }
         Ok(())
     }
 
     /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.keep.unwrap_or(self.bytes)
     }
 
     /// Writes a line, past any buffer of this process.
@@ -76,7 +81,8 @@ impl Log {
         let mut text =
             serde_json::to_string(&line).map_err(|e| Error::format(self.path.display().to_string(), ".", e))?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(|e| Error::io("write", &self.path, e))?;
+        let written = self.cut().and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|e| Error::io("write", &self.path, e))?;
         self.bytes += text.len() as u64;
         Ok(())
     }

@@ -33,6 +33,3 @@ pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};
 pub use state::Trained;
 pub use validate::{Errors, Quality, errors};
-
-/// Samples in flight at once: memory does not grow with pools and batches.
-const CHUNK: usize = 250;

@@ -1,12 +1,12 @@
 //! The two pools of a run: solved, or read from where an earlier run kept them.
 
-use super::CHUNK;
 use super::job::{Job, check_all_same, check_same};
 use super::paths::{Conditioning, Pool, PoolOptions};
 use super::settings::Settings;
 use crate::document;
 use crate::dopri5::Dense;
 use crate::error::{Error, Result};
+use crate::evaluate::chunk;
 use crate::noise::{self, Purpose};
 use crate::tensor::Tensor;
 use crate::velocity::{Counted, Evaluations, VelocityField};
@@ -29,13 +29,14 @@ pub struct Pools<T> {
 }
 
 /// The training noises of the `draw`th time, from 0.
-fn drawn(settings: &Settings, draw: usize) -> PoolOptions {
-    options(settings, Purpose::Train, draw * settings.pool..(draw + 1) * settings.pool)
+fn drawn(elements: usize, settings: &Settings, draw: usize) -> PoolOptions {
+    options(elements, settings, Purpose::Train, draw * settings.pool..(draw + 1) * settings.pool)
 }
 
-fn options(settings: &Settings, purpose: Purpose, indices: Range<usize>) -> PoolOptions {
+fn options(elements: usize, settings: &Settings, purpose: Purpose, indices: Range<usize>) -> PoolOptions {
     let dense = purpose == Purpose::Train && settings.dense();
-    PoolOptions { purpose, seed: settings.seed, indices, chunk: CHUNK, tolerance: settings.tolerance, dense }
+    let Settings { seed, tolerance, .. } = *settings;
+    PoolOptions { purpose, seed, indices, chunk: chunk(elements), tolerance, dense }
 }
 
 /// Solves the pool of the `draw`th time.
@@ -45,7 +46,7 @@ pub fn draw<F: VelocityField>(
     settings: &Settings,
     draw: usize,
 ) -> Result<Pool<F::Tensor>> {
-    Pool::solve(field, conditioning, &drawn(settings, draw))
+    Pool::solve(field, conditioning, &drawn(field.elements(), settings, draw))
 }
 
 impl<T: Tensor> Pools<T> {
@@ -61,15 +62,19 @@ impl<T: Tensor> Pools<T> {
         draws: usize,
     ) -> Result<Self> {
         let file = job.pool_file.as_deref();
-        let about = about(field.elements(), conditioning, settings, job);
+        let elements = field.elements();
+        let about = about(elements, conditioning, settings, job);
         if let Some(path) = file
             && let Some(pools) = read(path, field, conditioning, settings, &about)?
         {
             field.set(pools.evaluations);
             return Ok(pools);
         }
-        let validation =
-            Pool::solve(field, conditioning, &options(settings, Purpose::Validation, 0..settings.validation))?;
+        let validation = Pool::solve(
+            field,
+            conditioning,
+            &options(elements, settings, Purpose::Validation, 0..settings.validation),
+        )?;
         let train = draw(field, conditioning, settings, draws.saturating_sub(1))?;
         let pools = Self { validation, train, evaluations: field.evaluations() };
         if let Some(path) = file {
@@ -96,7 +101,7 @@ fn about(elements: usize, conditioning: &Conditioning, settings: &Settings, job:
         "validation": settings.validation,
         "tolerance": settings.tolerance,
         "dense": settings.dense(),
-        "chunk": CHUNK,
+        "chunk": chunk(elements),
     });
     match about {
         Value::Object(about) => about,
@@ -262,10 +267,10 @@ fn read<F: VelocityField>(
     let evaluations: Evaluations =
         serde_json::from_value(written("evaluations")).map_err(|e| Error::format(&name, "evaluations", e))?;
     let stored = Stored { path, tensors: SafeTensors::deserialize(&bytes).map_err(broken)? };
-    let validation = options(settings, Purpose::Validation, 0..settings.validation);
+    let validation = options(field.elements(), settings, Purpose::Validation, 0..settings.validation);
     Ok(Some(Pools {
         validation: stored.pool(field, conditioning, "validation", &validation)?,
-        train: stored.pool(field, conditioning, "train", &drawn(settings, 0))?,
+        train: stored.pool(field, conditioning, "train", &drawn(field.elements(), settings, 0))?,
         evaluations,
     }))
 }

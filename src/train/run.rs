@@ -1,6 +1,5 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
-use super::CHUNK;
 use super::checkpoint::Checkpoint;
 use super::config::{Learn, OneOrMore, Optimizer};
 use super::job::Job;
@@ -17,6 +16,7 @@ use super::step::{Step, TRIED_ON};
 use super::validate::{self, Quality};
 use crate::document::Notes;
 use crate::error::{Error, Result};
+use crate::evaluate::chunk;
 use crate::sampler::Plan;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use serde::Serialize;
@@ -335,7 +335,8 @@ fn quality<F: VelocityField>(
     parameters: &Parameters,
 ) -> Result<Quality> {
     let plan = Arc::new(Plan::new(parameters.tableau()));
-    Ok(validate::errors(&plan, field, validation, 0..validation.size(), CHUNK)?.quality(settings.range))
+    Ok(validate::errors(&plan, field, validation, 0..validation.size(), chunk(field.elements()))?
+        .quality(settings.range))
 }
 
 /// The `index`th start of the rung that `leg` is of, validated.
@@ -369,7 +370,13 @@ fn best_of<F: VelocityField>(
     let mut least: Option<(f64, &(String, Parameters))> = None;
     for solver in solvers {
         let plan = Arc::new(Plan::new(solver.1.tableau()));
-        let rmse = match validate::errors(&plan, field, validation, 0..validation.size().min(TRIED_ON), CHUNK) {
+        let rmse = match validate::errors(
+            &plan,
+            field,
+            validation,
+            0..validation.size().min(TRIED_ON),
+            chunk(field.elements()),
+        ) {
             Ok(errors) => errors.quality(1.0).rmse,
             // A solver that diverges here is not the best.
             Err(Error::NonFinite { .. }) => continue,
