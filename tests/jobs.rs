@@ -170,7 +170,6 @@ fn under_limit(command: &Command, bytes: u64) -> std::process::Command {
 }
 
 #[test]
-#[ignore = "two minutes: twenty kills"]
 fn a_run_killed_twenty_times_comes_to_the_same_theta() {
     killed(20, &["--pool-file", "pool.safetensors"]);
 }
@@ -260,7 +259,7 @@ fn another_runs_files_are_refused_and_left_alone() {
     let untouched = |except: &str| {
         assert_eq!(workshop.files(), names);
         for (name, earlier) in names.iter().zip(&earlier).filter(|(name, _)| *name != except) {
-            assert_eq!(&workshop.read(name), earlier, "{name}");
+            assert!(&workshop.read(name) == earlier, "{name}");
         }
     };
     let refused = |more: &[&str], words: &str| {
@@ -333,10 +332,10 @@ fn a_full_disk_and_an_unwritable_folder_are_said_and_leave_earlier_files() {
     let earlier: Vec<Vec<u8>> = names.iter().map(|name| workshop.read(name)).collect();
     let untouched = || {
         assert_eq!(workshop.files(), names);
-        names.iter().zip(&earlier).for_each(|(name, earlier)| assert_eq!(&workshop.read(name), earlier, "{name}"));
+        names.iter().zip(&earlier).for_each(|(name, earlier)| assert!(&workshop.read(name) == earlier, "{name}"));
     };
-    // A checkpoint that does not fit.
-    let mut full = under_limit(&workshop.train(&["--out", "theta.json"]), 2000);
+    // A checkpoint that does not fit: not even the first.
+    let mut full = under_limit(&workshop.train(&["--out", "theta.json"]), 500);
     let output = full.current_dir(workshop.0.path()).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{message}");

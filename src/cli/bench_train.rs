@@ -122,26 +122,26 @@ pub fn run(args: TrainArgs) -> Result<()> {
     with_field!(&model, field => measure(field, &conditioning, &settings))
 }
 
+/// The fastest iteration and the fastest replay count: all else on the machine only slows.
 fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &Settings) -> Result<()> {
     let noting = Noting { field, calls: Mutex::default() };
-    let mut iterations: Vec<(f64, Vec<Call>)> = Vec::new();
+    let (mut whole, mut network) = (f64::INFINITY, f64::INFINITY);
+    let mut last = Ok(Vec::new());
     let mut begun = Instant::now();
     train(&noting, conditioning, settings, &mut |progress: &Progress| {
         let (seconds, calls) = (begun.elapsed().as_secs_f64(), noting.take());
         // The first one warms up.
         if progress.iteration > 1 && !progress.validated {
-            iterations.push((seconds, calls));
+            whole = whole.min(seconds);
+            last = again(field, &calls).map(|seconds| {
+                network = network.min(seconds);
+                calls
+            });
         }
         begun = Instant::now();
-        ControlFlow::Continue(())
+        if last.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    let mut whole: Vec<f64> = iterations.iter().map(|(seconds, _)| *seconds).collect();
-    let mut network = Vec::new();
-    for (_, calls) in &iterations {
-        network.push(again(field, calls)?);
-    }
-    let calls = iterations.pop().map(|(_, calls)| calls).unwrap_or_default();
-    let (whole, network) = (median(&mut whole), median(&mut network));
+    let calls = last?;
     let forward: usize = calls.iter().map(|call| call.batch).sum();
     let backward: usize = calls.iter().map(|call| call.batch * call.cotangents).sum();
     println!(
@@ -181,9 +181,4 @@ fn again<F: VelocityField>(field: &F, calls: &[Call]) -> Result<f64> {
     // Waits for a device that is behind.
     last.is_finite()?;
     Ok(begun.elapsed().as_secs_f64())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -120,7 +120,7 @@ fn bytes<const N: usize, E: Copy>(values: &[E], of: impl Fn(E) -> [u8; N]) -> Ve
 
 fn write<T: Tensor>(path: &Path, pools: &Pools<T>, about: &Map<String, Value>) -> Result<()> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut add = |name: String, tensor: &T| {
+    let mut add = |name: String, tensor: &T| -> Result<()> {
         let shape = vec![tensor.batch(), tensor.elements()];
         tensors.push((name, Dtype::F32, shape, bytes(&tensor.to_f32()?, f32::to_le_bytes)));
         Ok(())
