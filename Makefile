@@ -12,7 +12,12 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features
 
-.PHONY: build demo demo-mixture test test-torch test-lean header install install-lean fuzz libtorch-cuda clean
+TRITON := build/triton
+TRITON_STAMP := .venv-triton/tritonserver-2.51.0
+TRITON_PYTHON := ../../../.venv-triton/bin/python
+
+.PHONY: build demo demo-mixture test test-torch test-lean test-python header install install-lean fuzz libtorch-cuda
+.PHONY: triton test-triton soak-triton bench-triton triton-demo clean
 
 build: $(STAMP)
 	cargo build --release
@@ -36,6 +41,10 @@ demo: build
 	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --json demo/eval.json --png demo/samples.png
 
+demo/theta.json: | build
+	mkdir -p demo
+	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 --out $@
+
 # The same without libtorch anywhere: the exact velocity of a Gaussian mixture of digits.
 demo-mixture:
 	mkdir -p demo
@@ -53,9 +62,32 @@ test-lean:
 test-torch: $(STAMP)
 	cargo test --release
 
+PYTHON_STAMP := .venv-python/torch-2.11.0
+
+# Python with the whole of torch, and diffusers: 5 GB.
+$(PYTHON_STAMP):
+	python3 -m venv .venv-python
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 \
+	  build matplotlib pytest tqdm 'setuptools>=77,<82'
+	touch $@
+
+# The wheel, in an empty environment with numpy alone and in one with torch and diffusers; the sdist.
+# The program is built last, with libtorch: the tests compare with it.
+test-python: $(STAMP) $(PYTHON_STAMP)
+	rm -rf bindings/python/dist bindings/python/build .venv-numpy
+	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation bindings/python
+	python3 -m venv .venv-numpy
+	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+	  bindings/python/dist/*.whl
+	cargo build --release --bin bespoke
+	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	cd bindings/python && ../../.venv-python/bin/python -m pytest
+
 # Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
 header:
-	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header --test abi_surface
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test abi_surface
 
 # Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
 PREFIX ?= /usr/local
@@ -71,5 +103,38 @@ fuzz:
 	fuzz/run.sh documents 3000000
 	fuzz/run.sh tensors 8000000
 
+# A tritonserver (release 24.10) from its Python package, without what the package's Python half needs, and the
+# clients: 250 MB. The server's Python models need numpy below 2.
+$(TRITON_STAMP):
+	python3 -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
+	touch $@
+
+# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. Needs nlohmann-json3-dev.
+triton: build $(TRITON_STAMP)
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
+	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON
+	cmake --build $(TRITON)/cmake
+	cmake --install $(TRITON)/cmake --prefix $(TRITON)
+
+# Against a real server on free ports of 127.0.0.1.
+test-triton: triton
+	cd bindings/triton/tests && $(TRITON_PYTHON) -m unittest
+	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 20
+
+# Ten minutes of load by 64 clients, every sample checked.
+soak-triton: triton
+	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 600
+
+# The backend against the bare network, Python loops, and itself without continuous batching.
+bench-triton: triton
+	cd bindings/triton/bench && $(TRITON_PYTHON) speed.py
+
+# A server with the digits, and a client that draws a picture: demo/triton.png.
+triton-demo: triton demo/theta.json
+	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
+
 clean:
-	rm -rf target demo build
+	rm -rf target demo build bindings/python/build bindings/python/dist .venv-numpy

@@ -115,6 +115,23 @@ typedef struct bespoke_row {
 } bespoke_row;
 
 /**
+ * A network of the host: writes its output for every sample of a batch.
+ *
+ * `time` is float32 `[batch]`, as the network counts time (the card's `time`); `x` and `output` are float32
+ * `[batch, ...]` of the card's shape; `classes` is int64 `[batch]`, or NULL where the card has no classes.
+ * All are contiguous host memory of the library, valid during the call; only `output` is written.
+ * The batch is twice that of the samples where one of them is guided.
+ *
+ * Answers 0 when `output` is written. Anything else stops the call that evaluates, which then returns
+ * `BESPOKE_ERROR_CALLBACK`.
+ */
+typedef int32_t (*bespoke_network_fn)(void *user_data,
+                                      const DLTensor *time,
+                                      const DLTensor *x,
+                                      const DLTensor *classes,
+                                      DLTensor *output);
+
+/**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
  */
 typedef struct bespoke_model_properties {
@@ -181,6 +198,40 @@ typedef struct bespoke_condition {
      */
     const double *guidance_scale;
 } bespoke_condition;
+
+/**
+ * How a model's output makes the velocity at one time: u = x * state + output * (the output).
+ */
+typedef struct bespoke_velocity_scalars {
+    /**
+     * Solver time in [0, 1]: the one asked for, or the nearest at which the output determines the velocity.
+     */
+    double t;
+    /**
+     * Share of data.
+     */
+    double alpha;
+    /**
+     * Share of noise.
+     */
+    double sigma;
+    /**
+     * Coefficient of the state.
+     */
+    double x;
+    /**
+     * Coefficient of the output.
+     */
+    double output;
+    /**
+     * d x / dt.
+     */
+    double x_dot;
+    /**
+     * d output / dt.
+     */
+    double output_dot;
+} bespoke_velocity_scalars;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -305,6 +356,10 @@ typedef struct bespoke_theta_properties {
      * How it was trained, a JSON object.
      */
     const char *training;
+    /**
+     * The theta file, a JSON object.
+     */
+    const char *document;
 } bespoke_theta_properties;
 
 /**
@@ -530,6 +585,20 @@ bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTe
 bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler, const DLTensor *u);
 
 /**
+ * One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
+ * `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+ *
+ * Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
+ * held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and
+ * the numbers in `x` are not read. `x` and `next` may be the same; on failure `next` is as it was.
+ */
+bespoke_status bespoke_sampler_advance(struct bespoke_sampler *sampler,
+                                       uint32_t k,
+                                       const DLTensor *x,
+                                       const DLTensor *u,
+                                       DLTensor *next);
+
+/**
  * Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
  * be done. The samples stay until the next start.
  */
@@ -563,6 +632,16 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
 /**
+ * Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
+ * card's time and output are then translated to a velocity as for any model. `network` may be called from
+ * every thread that evaluates the model, from several at a time, until the model is freed.
+ */
+bespoke_status bespoke_model_host(const char *path,
+                                  bespoke_network_fn network,
+                                  void *user_data,
+                                  struct bespoke_model **out);
+
+/**
  * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
  */
 bespoke_status bespoke_model_open(const char *path,
@@ -593,9 +672,51 @@ bespoke_status bespoke_model_velocity(const struct bespoke_model *model,
 int32_t bespoke_model_field(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
+ * Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
+ * state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
+ * model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+ */
+bespoke_status bespoke_model_prediction(const struct bespoke_model *model,
+                                        const DLTensor *t,
+                                        const DLTensor *x,
+                                        const DLTensor *u,
+                                        DLTensor *x1);
+
+/**
  * Frees a model; NULL is fine.
  */
 void bespoke_model_free(struct bespoke_model *model);
+
+/**
+ * Writes standard normal noise into `x`, `[count, ...]`: that of the samples `first`, `first` + 1, ... of
+ * `seed`. A sample's noise depends on the seed, its index and its number of elements alone, and is
+ * what `bespoke sample --seed` starts from.
+ */
+bespoke_status bespoke_noise(uint64_t seed, uint64_t first, DLTensor *x);
+
+/**
+ * Makes a theta whose samplers take a model's output as it is, wherever one of `theta` takes the
+ * velocity: in `bespoke_sampler_update`, in `bespoke_sampler_advance`, and from a callback. The
+ * conversion is part of the same update.
+ *
+ * `output` is `velocity`, `epsilon`, `x1`, `v` or `flow`, and `scheduler` as in
+ * `bespoke_theta_solver`. Where `output` says nothing about the velocity at an end, the times
+ * asked for stop 1e-4 short of it. Scalars (`bespoke_theta_stage`) and file stay those of `theta`.
+ */
+bespoke_status bespoke_theta_for_output(const struct bespoke_theta *theta,
+                                        const char *scheduler,
+                                        const char *output,
+                                        struct bespoke_theta **out);
+
+/**
+ * Gives the scalars of `count` solver times `t`, each in [0, 1]; `scalars` has room for as many.
+ * `scheduler` and `output` as in `bespoke_theta_for_output`. Velocity and derivatives are by solver time.
+ */
+bespoke_status bespoke_output_velocity(const char *scheduler,
+                                       const char *output,
+                                       uint32_t count,
+                                       const double *t,
+                                       struct bespoke_velocity_scalars *scalars);
 
 /**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
@@ -700,6 +821,11 @@ bespoke_status bespoke_theta_stage(const struct bespoke_theta *theta,
  * Reads a theta file.
  */
 bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
+
+/**
+ * Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+ */
+bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
  * Writes a theta file, atomically: an earlier file stays whole until the new one is.

@@ -188,6 +188,13 @@ struct velocity_call {
 
 }  // namespace detail
 
+/// How a model's output makes the velocity at solver time `t`; arguments as `bespoke_output_velocity` takes them.
+inline bespoke_velocity_scalars output_velocity(const std::string &scheduler, const std::string &output, double t) {
+    bespoke_velocity_scalars scalars{};
+    check(bespoke_output_velocity(scheduler.c_str(), output.c_str(), 1, &t, &scalars));
+    return scalars;
+}
+
 /// A solver. Immutable; any thread.
 class theta {
 public:
@@ -195,6 +202,13 @@ public:
     static theta load(const std::string &path) {
         bespoke_theta *out = nullptr;
         check(bespoke_load_theta(path.c_str(), &out));
+        return theta(out);
+    }
+
+    /// Reads a theta from the text of its file.
+    static theta parse(const std::string &json) {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_parse(json.c_str(), &out));
         return theta(out);
     }
 
@@ -208,6 +222,14 @@ public:
 
     /// Takes over what the C library made.
     explicit theta(bespoke_theta *owned) noexcept : handle_(owned) {}
+
+    /// The same solver, whose samplers take a model's `output` wherever they else take the velocity;
+    /// `scheduler` and `output` as `bespoke_theta_for_output` takes them.
+    theta for_output(const std::string &scheduler, const std::string &output) const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_for_output(get(), scheduler.c_str(), output.c_str(), &out));
+        return theta(out);
+    }
 
     /// Writes a theta file, atomically.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
@@ -342,6 +364,15 @@ public:
         check(bespoke_sampler_update(get(), &tensor));
     }
 
+    /// Evaluation `k`: from its states `x` and their velocity `u` to the states of the next, as
+    /// `bespoke_sampler_advance` has it.
+    template <class X, class U, class T>
+    void advance(std::uint32_t k, tensor_view<X> x, tensor_view<U> u, tensor_view<T> next) {
+        static_assert(!std::is_const_v<T>, "next is written");
+        DLTensor state = x.dl(), velocity = u.dl(), tensor = next.dl();
+        check(bespoke_sampler_advance(get(), k, &state, &velocity, &tensor));
+    }
+
     /// Writes x(1) of the whole batch.
     template <class T>
     void finish(tensor_view<T> x) {
@@ -390,6 +421,13 @@ public:
         return model(out);
     }
 
+    /// Opens a card of runtime `host` around a network of the host: see bespoke_model_host.
+    static model host(const std::string &path, bespoke_network_fn network, void *user_data) {
+        bespoke_model *out = nullptr;
+        check(bespoke_model_host(path.c_str(), network, user_data, &out));
+        return model(out);
+    }
+
     explicit model(bespoke_model *owned) noexcept : handle_(owned) {}
 
     bespoke_model_properties info() const {
@@ -414,6 +452,14 @@ public:
                    tensor_view<const float> t, auto x, auto u) {
             evaluate(own, t, x.dl(), u.dl(), classes, guidance_scale);
         };
+    }
+
+    /// x1 = the data that the velocity u at x points to.
+    template <class X, class U, class X1>
+    void prediction(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, tensor_view<X1> x1) const {
+        static_assert(!std::is_const_v<X1>, "x1 is written");
+        DLTensor times = t.dl(), states = x.dl(), velocities = u.dl(), predictions = x1.dl();
+        check(bespoke_model_prediction(get(), &times, &states, &velocities, &predictions));
     }
 
     const bespoke_model *get() const noexcept { return handle_.get(); }
@@ -502,6 +548,14 @@ inline theta train(const std::string &config_json, const train_callbacks &callba
     theta trained(out);
     call.carried.finish(status);
     return trained;
+}
+
+/// Standard normal noise of the samples `first`, `first` + 1, ... of `seed`.
+template <class T>
+void noise(std::uint64_t seed, std::uint64_t first, tensor_view<T> x) {
+    static_assert(!std::is_const_v<T>, "x is written");
+    DLTensor tensor = x.dl();
+    check(bespoke_noise(seed, first, &tensor));
 }
 
 /// The library's version.

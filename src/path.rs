@@ -16,7 +16,7 @@
 
 use crate::document::{self, Notes};
 use crate::error::{Error, Result};
-use crate::scheduler::{Number, Scheduler};
+use crate::scheduler::{Number, Output, Scheduler};
 use crate::solvers::bespoke::Knots;
 use crate::tableau::{Base, Row, Stage, Tableau};
 use num_dual::Dual64;
@@ -155,6 +155,18 @@ impl GaussianPath {
     /// Where the solve ends, in the time of the model's scheduler.
     pub fn end(&self) -> f64 {
         self.end
+    }
+
+    /// The solver time nearest to `tau` at which `output` determines the velocity.
+    pub fn regular_time(&self, output: Output, tau: f64) -> f64 {
+        output.regular_time(&self.scheduler, tau * self.end) / self.end
+    }
+
+    /// (p, q) with u = p x + q output, the velocity in solver time, at a regular `tau` on the
+    /// model's own path.
+    pub fn velocity_coefficients<D: Number>(&self, output: Output, tau: D) -> (D, D) {
+        let (p, q) = output.velocity_coefficients(&self.scheduler, tau * self.end);
+        (p * self.end, q * self.end)
     }
 
     /// Whether the model is sampled on its own path.

@@ -4,6 +4,8 @@
 //! own cursor, and neighbours at the same stage are advanced together.
 
 use crate::error::{Error, Result};
+use crate::path::GaussianPath;
+use crate::scheduler::Output;
 use crate::tableau::{self, Base, Tableau};
 use crate::tensor::{Crew, Element, Host, Operand, PerRow, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
@@ -38,15 +40,30 @@ struct PlannedStage {
 impl Plan {
     /// Lays out `tableau`: a velocity is kept only while a later stage reads it.
     pub fn new(tableau: Tableau<f64>) -> Self {
+        Self::lay_out(tableau, |_| (0.0, 1.0))
+    }
+
+    /// As [`Plan::new`], for a sampler that takes a model's `output` as it is where it else takes the
+    /// velocity: u = p x + q output becomes part of the same update. Its times are those at which
+    /// the output determines the velocity.
+    pub fn of_outputs(mut tableau: Tableau<f64>, path: &GaussianPath, output: Output) -> Self {
+        tableau.stages.iter_mut().for_each(|stage| stage.t = path.regular_time(output, stage.t));
+        Self::lay_out(tableau, |t| path.velocity_coefficients(output, t))
+    }
+
+    /// `coefficients` of a time: (p, q) of the velocity p y + q o that what comes in, o, stands for.
+    fn lay_out(tableau: Tableau<f64>, coefficients: impl Fn(f64) -> (f64, f64)) -> Self {
         let last_use = last_uses(&tableau);
         let mut slot_of: Vec<Option<usize>> = vec![None; tableau.nfe()];
         let mut owners: Vec<Option<usize>> = Vec::new();
-        let mut stages = Vec::with_capacity(tableau.nfe());
+        let mut stages: Vec<PlannedStage> = Vec::with_capacity(tableau.nfe());
         for (k, stage) in tableau.stages.iter().enumerate() {
             let point = if stage.base == Base::Next { BASE } else { POINT };
-            let mut updates = vec![Update { out: point, terms: terms(&stage.next, k, &slot_of) }];
+            let (p, q) = coefficients(stage.t);
+            let intake = Intake { evaluation: k, point: stages.last().map_or(BASE, |before| before.point), p, q };
+            let mut updates = vec![Update { out: point, terms: terms(&stage.next, &intake, &slot_of) }];
             if let Base::Row(row) = &stage.base {
-                updates.push(Update { out: BASE, terms: terms(row, k, &slot_of) });
+                updates.push(Update { out: BASE, terms: terms(row, &intake, &slot_of) });
             }
             // What this stage is the last to read may be overwritten by it: all reads come first.
             for owner in &mut owners {
@@ -59,7 +76,9 @@ impl Plan {
                 });
                 owners[slot] = Some(k);
                 slot_of[k] = Some(FIRST_SLOT + slot);
-                updates.push(Update { out: FIRST_SLOT + slot, terms: vec![(Operand::Velocity, 1.0)] });
+                let mut kept = Vec::new();
+                intake.push(&mut kept, 1.0);
+                updates.push(Update { out: FIRST_SLOT + slot, terms: kept });
             }
             let before = k.checked_sub(1).map(|before| &tableau.stages[before].base);
             let self_contained =
@@ -122,14 +141,39 @@ fn last_uses(tableau: &Tableau<f64>) -> Vec<usize> {
     last
 }
 
-fn terms(row: &tableau::Row<f64>, k: usize, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
+/// What evaluation `evaluation` takes in, o, as the velocity p y + q o; y lies in buffer `point`.
+struct Intake {
+    evaluation: usize,
+    point: usize,
+    p: f64,
+    q: f64,
+}
+
+impl Intake {
+    /// Adds `c` times the velocity to `terms`.
+    fn push(&self, terms: &mut Vec<(Operand, f64)>, c: f64) {
+        if self.p != 0.0 {
+            let point = Operand::Buffer(self.point);
+            match terms.iter_mut().find(|(operand, _)| *operand == point) {
+                Some(term) => term.1 += c * self.p,
+                None => terms.push((point, c * self.p)),
+            }
+        }
+        terms.push((Operand::Velocity, c * self.q));
+    }
+}
+
+fn terms(row: &tableau::Row<f64>, intake: &Intake, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
     let mut terms = vec![(Operand::Buffer(BASE), row.x)];
     for (j, c) in row.u.iter().filter(|(_, c)| *c != 0.0) {
-        let operand = if *j == k { Some(Operand::Velocity) } else { slot_of[*j].map(Operand::Buffer) };
-        // A velocity that a later row reads has been kept: `last_uses` saw that row.
-        terms.extend(operand.map(|operand| (operand, *c)));
+        if *j == intake.evaluation {
+            intake.push(&mut terms, *c);
+        } else {
+            // A velocity that a later row reads has been kept: `last_uses` saw that row.
+            terms.extend(slot_of[*j].map(|slot| (Operand::Buffer(slot), *c)));
+        }
     }
-    if row.x == 0.0 && terms.len() > 1 {
+    if terms[0].1 == 0.0 && terms.len() > 1 {
         terms.remove(0);
     }
     terms

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use num_dual::DualNum;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_PI_2;
+use std::str::FromStr;
 
 /// f64, or a dual number over it.
 pub trait Number: DualNum<Primitive = f64> + Copy {}
@@ -293,6 +294,17 @@ impl Scheduler {
         }
     }
 
+    /// (p, q) with x1hat = p x + q u: the data that the velocity u = alpha' x1hat + sigma' x0hat at x points to.
+    pub fn data_coefficients(&self, t: f64) -> (f64, f64) {
+        let (alpha, sigma) = (self.alpha(t), self.sigma(t));
+        if sigma < f64::EPSILON {
+            return (1.0 / alpha, 0.0);
+        }
+        let (alpha_dot, sigma_dot) = (self.alpha_dot(t), self.sigma_dot(t));
+        let determinant = sigma_dot * alpha - sigma * alpha_dot;
+        (sigma_dot / determinant, -sigma / determinant)
+    }
+
     /// VP's T(1 - t).
     fn exponent<D: Number>(&self, t: D) -> D {
         let Scheduler::Vp { beta_min, beta_max } = self else { return D::zero() };
@@ -329,6 +341,23 @@ pub enum Output {
     X1,
     /// Salimans-Ho: alpha x0 - sigma x1.
     V,
+    /// Minus the velocity: d x / d(1 - t), as models predict that count from data to noise.
+    Flow,
+}
+
+impl FromStr for Output {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "velocity" => Ok(Output::Velocity),
+            "epsilon" => Ok(Output::Epsilon),
+            "x1" => Ok(Output::X1),
+            "v" => Ok(Output::V),
+            "flow" => Ok(Output::Flow),
+            other => Err(Error::invalid("output", format!("{other:?}"), "velocity, epsilon, x1, v or flow")),
+        }
+    }
 }
 
 impl Output {
@@ -348,6 +377,7 @@ impl Output {
     pub fn velocity_coefficients<D: Number>(&self, scheduler: &Scheduler, t: D) -> (D, D) {
         match self {
             Output::Velocity => (D::zero(), D::one()),
+            Output::Flow => (D::zero(), -D::one()),
             Output::Epsilon => {
                 // x1hat = (x - sigma eps) / alpha
                 let rate = scheduler.alpha_rate(t);

@@ -74,6 +74,29 @@ pub unsafe extern "C" fn bespoke_sampler_update(sampler: *mut bespoke_sampler, u
     guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.update(&HostTensor::new("u", u)?) })
 }
 
+/// One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
+/// `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+///
+/// Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
+/// held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and
+/// the numbers in `x` are not read. `x` and `next` may be the same; on failure `next` is as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sampler_advance(
+    sampler: *mut bespoke_sampler,
+    k: u32,
+    x: *const DLTensor,
+    u: *const DLTensor,
+    next: *mut DLTensor,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (x, u, next) = (HostTensor::new("x", x)?, HostTensor::new("u", u)?, HostTensor::new("next", next)?);
+        let mut inner = required("sampler", sampler)?.lock()?;
+        let plan = inner.plan.clone();
+        inner.engine(x.dtype())?.advance(&plan, k as usize, &x, &u, &next)
+    })
+}
+
 /// Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
 /// be done. The samples stay until the next start.
 #[unsafe(no_mangle)]

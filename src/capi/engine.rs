@@ -28,6 +28,16 @@ pub(super) trait Engine: Send {
     /// Takes in the velocity asked for.
     fn update(&mut self, u: &HostTensor<'_>) -> Result<()>;
 
+    /// Evaluation `k`, from its states `x` and velocity `u` to the states of the one after.
+    fn advance(
+        &mut self,
+        plan: &Arc<Plan>,
+        k: usize,
+        x: &HostTensor<'_>,
+        u: &HostTensor<'_>,
+        next: &HostTensor<'_>,
+    ) -> Result<()>;
+
     /// Writes x(1) of the whole batch, which must be done.
     fn finish(&mut self, x: &HostTensor<'_>) -> Result<()>;
 
@@ -202,6 +212,35 @@ impl<E: Element> Engine for Typed<E> {
         self.hold_velocity()?;
         u.gather(self.velocity.data_mut(), self.dtype);
         self.sampler.update(self.velocity.view())
+    }
+
+    fn advance(
+        &mut self,
+        plan: &Arc<Plan>,
+        k: usize,
+        x: &HostTensor<'_>,
+        u: &HostTensor<'_>,
+        next: &HostTensor<'_>,
+    ) -> Result<()> {
+        if k >= plan.nfe() {
+            return Err(Error::invalid("k", k, format!("0 to {}", plan.nfe() - 1)));
+        }
+        next.check_shape(x.shape())?;
+        next.check_dtype(self.dtype)?;
+        next.check_writable()?;
+        u.check_shape(x.shape())?;
+        if plan.self_contained(k) {
+            self.begin(plan, k, x)?;
+        } else if self.batch() > 0 && self.sampler.stands_at(plan, k) {
+            x.check_shape(&self.shape)?;
+        } else {
+            return Err(Error::State(format!(
+                "evaluation {k} builds on the ones before it: give them in order to the same sampler, in one dtype"
+            )));
+        }
+        self.sampler.query()?;
+        self.update(u)?;
+        self.write_state(next)
     }
 
     fn finish(&mut self, x: &HostTensor<'_>) -> Result<()> {

@@ -151,6 +151,24 @@ pub unsafe extern "C" fn bespoke_model_field(
     })
 }
 
+/// Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
+/// state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
+/// model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_prediction(
+    model: *const bespoke_model,
+    t: *const DLTensor,
+    x: *const DLTensor,
+    u: *const DLTensor,
+    x1: *mut DLTensor,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let (t, x) = (HostTensor::new("t", t)?, HostTensor::new("x", x)?);
+        required("model", model)?.prediction(&t, &x, &HostTensor::new("u", u)?, &HostTensor::new("x1", x1)?)
+    })
+}
+
 /// Frees a model; NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_free(model: *mut bespoke_model) {
@@ -185,7 +203,7 @@ unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Vec<T> {
 }
 
 impl bespoke_model {
-    fn new(model: Model) -> Result<Self> {
+    pub(super) fn new(model: Model) -> Result<Self> {
         let card = model.card();
         let json = serde_json::to_string(card).map_err(|e| Error::format(card.name(), ".", e))?;
         Ok(Self {
@@ -220,25 +238,55 @@ impl bespoke_model {
         x: &HostTensor<'_>,
         u: &HostTensor<'_>,
     ) -> Result<()> {
-        let batch = x.batch();
-        if x.shape()[1..] != self.shape {
-            let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
-            return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
-        }
-        t.check_shape(&x.shape()[..1])?;
-        u.check_shape(x.shape())?;
         u.check_writable()?;
-        let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
-        t.gather(&mut times, Dtype::F64);
-        if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
-            return Err(Error::invalid("t", t, "times in [0, 1]"));
-        }
-        x.gather(&mut values, Dtype::F32);
+        u.check_shape(x.shape())?;
+        let (times, values) = self.at(t, x)?;
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
         let velocity =
             with_field!(&self.model, field => field.eval(times, &field.upload(&values)?, condition)?.to_f32()?);
         u.scatter(&velocity, Dtype::F32);
         Ok(())
+    }
+
+    fn prediction(
+        &self,
+        t: &HostTensor<'_>,
+        x: &HostTensor<'_>,
+        u: &HostTensor<'_>,
+        x1: &HostTensor<'_>,
+    ) -> Result<()> {
+        x1.check_writable()?;
+        u.check_shape(x.shape())?;
+        x1.check_shape(x.shape())?;
+        let (times, mut values) = self.at(t, x)?;
+        let mut velocities = vec![0.0f32; values.len()];
+        u.gather(&mut velocities, Dtype::F32);
+        let rows = values.chunks_exact_mut(x.elements()).zip(velocities.chunks_exact(x.elements()));
+        for (t, (x, u)) in times.iter().zip(rows) {
+            let (p, q) = self.model.card().data_coefficients(*t);
+            for (x, u) in x.iter_mut().zip(u) {
+                *x = (p * f64::from(*x) + q * f64::from(*u)) as f32;
+            }
+        }
+        x1.scatter(&values, Dtype::F32);
+        Ok(())
+    }
+
+    /// Times and states of a batch of this model, checked.
+    fn at(&self, t: &HostTensor<'_>, x: &HostTensor<'_>) -> Result<(Vec<f64>, Vec<f32>)> {
+        let batch = x.batch();
+        if x.shape()[1..] != self.shape {
+            let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
+            return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
+        }
+        t.check_shape(&x.shape()[..1])?;
+        let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
+        t.gather(&mut times, Dtype::F64);
+        if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
+            return Err(Error::invalid("t", t, "times in [0, 1]"));
+        }
+        x.gather(&mut values, Dtype::F32);
+        Ok((times, values))
     }
 }

@@ -1,6 +1,6 @@
 //! Theta: a solver's numbers, loaded once and used by any thread.
 
-use super::guard::{create, destroy, guard, path, required};
+use super::guard::{create, destroy, guard, path, required, text};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use crate::document::Notes;
@@ -19,6 +19,7 @@ pub struct bespoke_theta {
     family: CString,
     model: CString,
     training: CString,
+    document: CString,
     /// Of every stage, the coefficients of the next point and of the next base.
     rows: Vec<[Coefficients; 2]>,
 }
@@ -44,8 +45,16 @@ impl bespoke_theta {
             family: CString::new(theta.family_name()).unwrap_or_default(),
             model: json(&theta.model)?,
             training: json(&theta.training)?,
+            document: CString::new(theta.to_json()?).unwrap_or_default(),
             theta,
         })
+    }
+}
+
+impl bespoke_theta {
+    /// The same theta, executed by `plan`.
+    pub(super) fn executed_by(self, plan: Plan) -> Self {
+        Self { plan: Arc::new(plan), ..self }
     }
 }
 
@@ -83,9 +92,11 @@ pub struct bespoke_theta_properties {
     pub model: *const c_char,
     /// How it was trained, a JSON object.
     pub training: *const c_char,
+    /// The theta file, a JSON object.
+    pub document: *const c_char,
 }
 
-sized_struct!(bespoke_theta_properties { steps, nfe, kept_velocities, family, model, training });
+sized_struct!(bespoke_theta_properties { steps, nfe, kept_velocities, family, model, training, document });
 
 /// A linear combination: x * base + sum_j u[j] * (velocity of evaluation evaluations[j]).
 #[repr(C)]
@@ -155,6 +166,13 @@ pub unsafe extern "C" fn bespoke_load_theta(path: *const c_char, out: *mut *mut 
     unsafe { create(out, || bespoke_theta::new(Theta::load(self::path("path", path)?)?)) }
 }
 
+/// Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_theta_parse(json: *const c_char, out: *mut *mut bespoke_theta) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe { create(out, || bespoke_theta::new(Theta::parse(text("json", json)?, "json")?)) }
+}
+
 /// Writes a theta file, atomically: an earlier file stays whole until the new one is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_save(theta: *const bespoke_theta, path: *const c_char) -> bespoke_status {
@@ -190,6 +208,7 @@ impl bespoke_theta {
             family: self.family.as_ptr(),
             model: self.model.as_ptr(),
             training: self.training.as_ptr(),
+            document: self.document.as_ptr(),
         }
     }
 

@@ -164,7 +164,12 @@ fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> 
 }
 
 /// What every callback of a field is given; it is told not to write through it.
-fn inputs(times: &[f32], x: &Host<f32>, classes: &[i64], shape: &mut [i64]) -> (DLTensor, DLTensor, Option<DLTensor>) {
+pub(super) fn inputs(
+    times: &[f32],
+    x: &Host<f32>,
+    classes: &[i64],
+    shape: &mut [i64],
+) -> (DLTensor, DLTensor, Option<DLTensor>) {
     let t = describe(times.as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), 1);
     let x = describe(x.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
     let int64 = DLDataType { code: DL_INT, bits: 64, lanes: 1 };
@@ -173,11 +178,11 @@ fn inputs(times: &[f32], x: &Host<f32>, classes: &[i64], shape: &mut [i64]) -> (
     (t, x, classes)
 }
 
-fn describe_mut(tensor: &mut Host<f32>, shape: &mut [i64]) -> DLTensor {
+pub(super) fn describe_mut(tensor: &mut Host<f32>, shape: &mut [i64]) -> DLTensor {
     describe(tensor.data_mut().as_mut_ptr(), Dtype::F32, shape.as_mut_ptr(), shape.len())
 }
 
-fn pointer(tensor: &Option<DLTensor>) -> *const DLTensor {
+pub(super) fn pointer(tensor: &Option<DLTensor>) -> *const DLTensor {
     tensor.as_ref().map_or(null(), |tensor| tensor)
 }
 

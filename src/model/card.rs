@@ -19,6 +19,8 @@ pub enum Runtime {
     Torchscript,
     /// An analytic Gaussian mixture, see [`crate::fields::Mixture`]; no libtorch.
     Mixture,
+    /// The program that uses this library, see [`crate::model::open_host`].
+    Host,
 }
 
 /// Which way the model counts time.
@@ -56,7 +58,8 @@ impl Default for Time {
 pub struct Card {
     format: String,
     version: u64,
-    /// The weights' file, relative to the card.
+    /// The weights' file, relative to the card; empty where the host program runs the network.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub weights: PathBuf,
     /// What runs them.
     pub runtime: Runtime,
@@ -81,6 +84,10 @@ pub struct Card {
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 fn data_range() -> [f64; 2] {
@@ -119,6 +126,9 @@ impl Card {
         if self.version != VERSION {
             return wrong("version", format!("is {}, expected {VERSION}", self.version));
         }
+        if is_empty(&self.weights) && self.runtime != Runtime::Host {
+            return wrong("weights", "is missing: only a card of runtime \"host\" goes without".into());
+        }
         let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         if self.shape.is_empty() || !elements.is_some_and(|n| (1..1 << 31).contains(&n)) {
             return wrong("shape", format!("is {:?}, expected positive sizes whose product is below 2^31", self.shape));
@@ -155,6 +165,13 @@ impl Card {
         GaussianPath::new(self.scheduler, self.time.end)
     }
 
+    /// (p, q) with x1hat = p x + q u for the velocity u in solver time `tau`, in [0, 1].
+    pub fn data_coefficients(&self, tau: f64) -> (f64, f64) {
+        // The velocity in solver time is `end` times that in the scheduler's.
+        let (p, q) = self.scheduler.data_coefficients(tau * self.time.end);
+        (p, q / self.time.end)
+    }
+
     /// Numbers per sample.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -175,8 +192,12 @@ impl Card {
     /// # Errors
     /// [`Error::Io`] where the weights cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        let weights_path = self.weights_path();
-        let weights = std::fs::read(&weights_path).map_err(|e| Error::io("read", &weights_path, e))?;
+        let weights = if is_empty(&self.weights) {
+            Vec::new()
+        } else {
+            let path = self.weights_path();
+            std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?
+        };
         let mut hash = Sha256::new();
         // Where the weights lie is no part of what they are.
         let card = Card { weights: PathBuf::new(), path: PathBuf::new(), ..self.clone() };

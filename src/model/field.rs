@@ -18,6 +18,11 @@ pub trait Network: Send + Sync {
     /// The output for `x`, `[batch, elements]`; `class` is empty for a model without classes.
     fn forward(&self, time: PerRow<'_>, x: &Self::Tensor, class: &[i64]) -> Result<Self::Tensor>;
 
+    /// Whether it has a `vjp`.
+    fn differentiable(&self) -> bool {
+        true
+    }
+
     /// The output, and for each cotangent w of it w^T d output / dx and w . d output / d time.
     fn vjp(
         &self,
@@ -164,7 +169,7 @@ impl<N: Network> VelocityField for ModelField<N> {
     }
 
     fn differentiable(&self) -> bool {
-        true
+        self.network.differentiable()
     }
 
     fn vjp(

@@ -2,8 +2,10 @@
 
 mod card;
 mod field;
+mod host;
 mod open;
 
 pub use card::{Card, Direction, Runtime, Time};
 pub use field::{ModelField, Network};
-pub use open::{Device, Dtype, Model, open, open_as};
+pub use host::{Forward, HostNetwork};
+pub use open::{Device, Dtype, Model, open, open_as, open_host};

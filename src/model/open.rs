@@ -2,6 +2,7 @@
 
 use super::card::{Card, Runtime};
 use super::field::ModelField;
+use super::host::{Forward, HostNetwork};
 use crate::error::{Error, Result};
 use crate::fields::{Mixture, MixtureField};
 use crate::scheduler::Output;
@@ -71,6 +72,8 @@ impl std::fmt::Display for Dtype {
 pub enum Model {
     /// Computed by this library in host memory.
     Host(ModelField<MixtureField<f32>>),
+    /// Computed by the program that uses this library.
+    Given(ModelField<HostNetwork>),
     /// Computed by libtorch.
     #[cfg(feature = "torch")]
     Torch(ModelField<crate::torch::Module>),
@@ -82,6 +85,7 @@ macro_rules! with_field {
     ($model:expr, $field:ident => $body:expr) => {
         match $model {
             $crate::model::Model::Host($field) => $body,
+            $crate::model::Model::Given($field) => $body,
             #[cfg(feature = "torch")]
             $crate::model::Model::Torch($field) => $body,
         }
@@ -112,7 +116,24 @@ pub fn open_as(path: &Path, device: Device, dtype: Dtype) -> Result<Model> {
     match card.runtime {
         Runtime::Mixture => open_mixture(card, device, dtype),
         Runtime::Torchscript => open_torchscript(card, device, dtype),
+        Runtime::Host => Err(Error::Unsupported(format!(
+            "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
+            path_of(&card)
+        ))),
     }
+}
+
+/// Opens the card at `path`, of runtime `host`, around a network of the caller's.
+///
+/// # Errors
+/// The card's own; [`Error::Format`] where its runtime is another.
+pub fn open_host(path: &Path, forward: Box<Forward>) -> Result<Model> {
+    let card = Card::load(path)?;
+    if card.runtime != Runtime::Host {
+        return Err(Error::format(path_of(&card), "runtime", "is not \"host\", as for a network of the host program"));
+    }
+    let network = HostNetwork::new(card.elements(), forward);
+    Ok(Model::Given(ModelField::new(card, network)))
 }
 
 fn open_mixture(card: Card, device: Device, dtype: Dtype) -> Result<Model> {

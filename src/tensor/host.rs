@@ -297,15 +297,33 @@ impl<E: Element> Blocks<'_, E> {
         unsafe { self.sweep_any(range) }
     }
 
+    /// [`Blocks::sweep_any`] with vectors of 512 bits.
+    ///
+    /// # Safety
+    /// As [`Blocks::run`], on a processor with AVX-512 F, BW and VL.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn sweep_avx512(&self, range: Range<usize>) -> bool {
+        // SAFETY: by this function's contract.
+        unsafe { self.sweep_any(range) }
+    }
+
     /// [`Blocks::sweep_any`] as this processor does it best.
     ///
     /// # Safety
     /// As [`Blocks::run`].
     unsafe fn dispatch(&self, range: Range<usize>) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: by this function's contract, and the feature is there.
-            return unsafe { self.sweep_avx2(range) };
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") && has!("avx512bw") && has!("avx512vl") {
+                // SAFETY: by this function's contract, and the features are there.
+                return unsafe { self.sweep_avx512(range) };
+            }
+            if has!("avx2") {
+                // SAFETY: by this function's contract, and the feature is there.
+                return unsafe { self.sweep_avx2(range) };
+            }
         }
         // SAFETY: by this function's contract.
         unsafe { self.sweep_any(range) }

@@ -1,0 +1,243 @@
+"""The velocity field of a torch module, for training."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from .convention import Convention, convention_of
+from .theta import VelocityScalars
+
+_CONVENTION_KEYS = (
+    "prediction_type",
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+)
+_CONVENTION_DEFAULTS = {
+    "prediction_type": "flow_prediction",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+}
+
+
+class TorchField:
+    """u_t(x) of a module, in the library's time: a ``field`` for `train`, with a vector-Jacobian product by autograd.
+
+    Args:
+        module: A diffusers UNet or transformer, any module called ``module(x, timestep, **conditions)``, or a function
+            called so. timestep is float32 ``[batch]``. What has more channels than x is cut to as many.
+        scheduler: The configuration of the scheduler the module was trained with (``pipeline.scheduler.config``), or a
+            mapping with as many of its keys as differ from the defaults.
+        shape: Of one sample.
+        conditions: Keyword arguments of the module, each ``[classes, ...]``: class c is given row c. For a model of
+            classes ``{"class_labels": torch.arange(10)}``; for one of texts the embeddings of as many prompts.
+        null: The same without the first dimension: what stands for no condition. Guidance needs it.
+        guidance_scale: u = u_uncond + s (u_cond - u_uncond); 1 is off.
+        autograd: Whether there is a vector-Jacobian product; without one training differentiates by differences.
+        max_batch: Samples given to the module at once, at most, counting guidance as two.
+        data_range: Least and greatest value of the data, for PSNR.
+        name: What the field is called in a theta's notes.
+    """
+
+    library = "torch"
+
+    def __init__(
+        self,
+        module: torch.nn.Module | Callable[..., Any],
+        scheduler: Mapping[str, Any],
+        shape: Sequence[int],
+        *,
+        conditions: Mapping[str, torch.Tensor] | None = None,
+        null: Mapping[str, torch.Tensor] | None = None,
+        guidance_scale: float = 1.0,
+        autograd: bool = True,
+        max_batch: int | None = None,
+        data_range: tuple[float, float] = (-1.0, 1.0),
+        name: str | None = None,
+    ) -> None:
+        keys = {key: scheduler[key] if key in scheduler else _CONVENTION_DEFAULTS[key] for key in _CONVENTION_KEYS}
+        self.convention: Convention = convention_of(**keys)
+        self.shape = tuple(int(size) for size in shape)
+        self.conditions, self.null = dict(conditions or {}), dict(null or {})
+        self.classes = len(next(iter(self.conditions.values()))) if self.conditions else 0
+        if guidance_scale != 1.0 and not self.null:
+            raise ValueError(f"guidance_scale is {guidance_scale}, expected 1: there is no null to guide from")
+        self.guidance_scale, self.max_batch = guidance_scale, max_batch
+        self.data_range, self.name = data_range, name or type(module).__name__
+        self._module = module
+        parameter = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
+        self._device = parameter.device if parameter is not None else torch.device("cpu")
+        self._dtype = parameter.dtype if parameter is not None else torch.float32
+        self.precision = str(self._dtype).removeprefix("torch.").replace("float64", "float32")
+        self._call = _calling(module)
+        if not autograd:
+            self.vjp = None  # type: ignore[assignment]
+
+    def __call__(self, t: torch.Tensor, x: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """The velocity: t ``[batch]`` in [0, 1], x ``[batch, *shape]``, int64 classes ``[batch]``."""
+        scalars = self._scalars(t)
+        with torch.no_grad():
+            parts = [self._velocity(x, classes, scalars, rows) for rows in self._pieces(len(x))]
+        return torch.cat(parts)
+
+    def vjp(self, t: torch.Tensor, x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For ``rest = (w,)`` or ``(classes, w)``: w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``."""
+        classes, w = rest if len(rest) == 2 else (None, rest[0])
+        scalars = self._scalars(t)
+        parts = [self._pull_back(x, classes, w, scalars, rows) for rows in self._pieces(len(x))]
+        return torch.cat([by_x for by_x, _ in parts]), torch.cat([by_t for _, by_t in parts])
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a model card at ``path``, NAME.json, and the module as TorchScript, NAME.pt, beside it.
+
+        The program ``bespoke`` then runs the same model. The module is traced, on the CPU, in float32.
+        """
+        card = Path(path)
+        network = _Traced(self).eval()
+        classes = (torch.arange(3) % self.classes,) if self.classes else ()
+        example = (torch.zeros(3, *self.shape), torch.tensor([0.2, 0.5, 0.8]), *classes)
+        with torch.no_grad():
+            torch.jit.trace(network, example, check_trace=False).save(str(card.with_suffix(".pt")))
+        path_of = {key: value for key, value in self.convention.path.items() if key != "end"}
+        document = {
+            "format": "bespoke-model",
+            "version": 1,
+            "weights": card.with_suffix(".pt").name,
+            "runtime": "torchscript",
+            "shape": list(self.shape),
+            "output": "velocity" if self.convention.output == "flow" else self.convention.output,
+            "scheduler": path_of,
+            "time": {"end": self.convention.path.get("end", 1.0)},
+            "classes": self.classes,
+            "data_range": list(self.data_range),
+        }
+        if self.null:
+            document["null_class"] = self.classes
+        card.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        return card
+
+    def _pieces(self, batch: int) -> list[slice]:
+        size = batch if self.max_batch is None else max(1, self.max_batch // (2 if self._guided else 1))
+        return [slice(first, min(first + size, batch)) for first in range(0, batch, max(size, 1))]
+
+    @property
+    def _guided(self) -> bool:
+        return self.guidance_scale != 1.0
+
+    def _scalars(self, t: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of each sample, u = x state + output o, both with their derivatives by time, and the module's timestep."""
+        found: list[VelocityScalars] = self.convention.scalars(t.tolist())
+        columns = {name: [getattr(s, name) for s in found] for name in ("x", "output", "x_dot", "output_dot")}
+        times = np.array([s.t for s in found])
+        columns["timestep"] = self.convention.timestep_at(times).tolist()
+        columns["slope"] = self.convention.timestep_slope(times).tolist()
+        return {name: torch.tensor(values, dtype=torch.float32) for name, values in columns.items()}
+
+    def _kwargs(self, classes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """What the module is given beside state and timestep; with guidance once more, of the null condition."""
+        if classes is None:
+            return {}
+        given = {key: values.to(self._device)[classes.to(self._device)] for key, values in self.conditions.items()}
+        if not self._guided:
+            return given
+        null = {key: self.null[key].to(self._device).expand_as(values) for key, values in given.items()}
+        return {key: torch.cat([given[key], null[key]]) for key in given}
+
+    def _output(self, x: torch.Tensor, timestep: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
+        """The module's guided output, on its device, in its dtype."""
+        if not self._guided or classes is None:
+            return self._call(x, timestep, self._kwargs(classes))[:, : x.shape[1]]
+        both = self._call(torch.cat([x, x]), torch.cat([timestep, timestep]), self._kwargs(classes))[:, : x.shape[1]]
+        conditional, unconditional = both.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _velocity(self, x: torch.Tensor, classes: Any, scalars: dict[str, torch.Tensor], rows: slice) -> torch.Tensor:
+        state, timestep, some = self._inputs(x, classes, scalars, rows)
+        output = self._output(state, timestep, some).float().cpu()
+        return _by_row(scalars["x"][rows], x[rows]) + _by_row(scalars["output"][rows], output)
+
+    def _inputs(self, x: torch.Tensor, classes: Any, scalars: dict[str, torch.Tensor], rows: slice) -> Any:
+        some = None if classes is None else classes[rows]
+        return x[rows].to(self._device, self._dtype), scalars["timestep"][rows].to(self._device), some
+
+    def _pull_back(self, x: torch.Tensor, classes: Any, w: torch.Tensor, scalars: Any, rows: slice) -> Any:
+        of = {name: values[rows] for name, values in scalars.items()}
+        state, timestep, some = self._inputs(x, classes, scalars, rows)
+        # A copy: x is the library's memory.
+        state, timestep = state.clone().requires_grad_(), timestep.clone().requires_grad_()
+        seed = _by_row(of["output"], w[rows])
+        with torch.enable_grad():
+            output = self._output(state, timestep, some)
+            by_state, by_timestep = torch.autograd.grad(
+                output, (state, timestep), seed.to(output.device, output.dtype), allow_unused=True
+            )
+        by_x = _by_row(of["x"], w[rows])
+        if by_state is not None:
+            by_x = by_x + by_state.float().cpu()
+        changing = _by_row(of["x_dot"], x[rows]) + _by_row(of["output_dot"], output.detach().float().cpu())
+        by_t = (w[rows] * changing).flatten(1).sum(1)
+        if by_timestep is not None:
+            by_t = by_t + of["slope"] * by_timestep.float().cpu()
+        return by_x, by_t
+
+
+def _by_row(scalars: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return scalars.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+def _calling(module: Any) -> Callable[[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]:
+    """How the module is called: diffusers' transformers have more between state and timestep, so by name."""
+    function = module.forward if isinstance(module, torch.nn.Module) else module
+    names = list(inspect.signature(function).parameters)
+    by_name = "timestep" in names[1:]
+
+    def call(x: torch.Tensor, timestep: torch.Tensor, kwargs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if by_name:
+            answer = module(**{names[0]: x, "timestep": timestep, **kwargs})
+        else:
+            answer = module(x, timestep, **kwargs)
+        if isinstance(answer, torch.Tensor):
+            return answer
+        return answer[0]
+
+    return call
+
+
+class _Traced(torch.nn.Module):
+    """A field's module in the library's time, for export: ``forward(x, t)`` or ``forward(x, t, class)``."""
+
+    def __init__(self, field: TorchField) -> None:
+        super().__init__()
+        if isinstance(field._module, torch.nn.Module):
+            self.module = field._module
+        convention = field.convention
+        end = convention.path.get("end", 1.0)
+        self._field = field
+        self.register_buffer("times", torch.tensor(np.ascontiguousarray(convention.times) * end))
+        self.register_buffer("timesteps", torch.tensor(np.ascontiguousarray(convention.timesteps)))
+        for key, values in field.conditions.items():
+            null = [field.null[key].reshape(1, *values.shape[1:])] if field.null else []
+            self.register_buffer(f"condition_{key}", torch.cat([values, *null]))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        t = t.double()
+        i = (torch.searchsorted(self.times, t, right=True) - 1).clamp(0, self.times.numel() - 2)
+        share = (t - self.times[i]) / (self.times[i + 1] - self.times[i])
+        timestep = torch.lerp(self.timesteps[i], self.timesteps[i + 1], share).float()
+        kwargs = {}
+        if classes is not None:
+            kwargs = {key: getattr(self, f"condition_{key}")[classes] for key in self._field.conditions}
+        output = self._field._call(x, timestep, kwargs)[:, : self._field.shape[0]]
+        return -output if self._field.convention.output == "flow" else output

@@ -1,0 +1,196 @@
+"""Samplers: batches on their way through a solver."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from . import _native
+from ._arrays import Borrowed, Maker, empty, maker_like, view, write
+from ._native import lib
+from .theta import Theta
+
+Array = Any
+"""An array in host memory with ``__dlpack__`` (numpy, torch, jax, ...): float32, float64, float16 or bfloat16."""
+
+Velocity = Callable[[Array, Array], Array]
+"""``u = velocity(t, x)``: t ``[batch]`` in [0, 1] from noise to data, float32; x and u ``[batch, ...]``."""
+
+
+class Raised:
+    """Carries an exception out of a callback that the library called."""
+
+    def __init__(self) -> None:
+        self.exception: BaseException | None = None
+
+    def guard(self, body: Callable[..., Any]) -> Callable[..., int]:
+        """``body`` as a callback: 0 when it returns; its exception is kept, and answered with 1."""
+
+        def callback(*arguments: Any) -> int:
+            try:
+                return int(bool(body(*arguments)))
+            except BaseException as exception:  # raised again by `check`, past the library's frames
+                self.exception = exception
+                return 1
+
+        return callback
+
+    def check(self, status: int) -> None:
+        """Raises what the callback raised, or what the status says."""
+        if self.exception is not None:
+            raise self.exception
+        _native.check(status)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where one sample of a batch stands.
+
+    Attributes:
+        evaluations: Evaluations done; at ``nfe`` the sample is x(1).
+        nfe: Evaluations of its theta.
+        failed: Whether its last velocity held a NaN or an infinity; it then must leave.
+    """
+
+    evaluations: int
+    nfe: int
+    failed: bool
+
+
+class Sampler:
+    """Scratch of one batch. One thread at a time; native work runs without the GIL.
+
+    The whole solve is ``sampler.sample(x0, velocity)``. A program with a loop of its own does::
+
+        sampler.start(x0)
+        while (asked := sampler.query()) is not None:
+            t, x = asked
+            sampler.update(model(t, x))
+        x1 = sampler.finish()
+
+    Samples may join and leave between an update and the next query.
+
+    Args:
+        theta: The solver.
+        threads: Threads that an update may use, the caller's included.
+    """
+
+    def __init__(self, theta: Theta, *, threads: int = 1) -> None:
+        options = _native.SamplerOptions(threads=threads)
+        self._handle = _native.make(lib.bespoke_sampler_new, theta._handle, options)
+        self._theta = theta
+        self._make: Maker | None = None
+        self._like: tuple[tuple[int, ...], int, int] = ((), 0, 0)
+
+    def start(self, x0: Array) -> None:
+        """Begins a solve of the batch ``x0``, ``[batch, ...]``: noise of standard deviation 1 (for ``edm``, sigma_max)."""
+        x = Borrowed("x0", x0)
+        _native.check(lib.bespoke_sampler_start(self._handle, x.tensor))
+        self._remember(x0, x)
+
+    def _remember(self, array: Array, borrowed: Borrowed) -> None:
+        self._make = maker_like(array)
+        self._like = (borrowed.shape[1:], borrowed.tensor.dtype.code, borrowed.tensor.dtype.bits)
+
+    def query(self) -> tuple[Array, Array] | None:
+        """Times, float32 ``[batch]``, and states, ``[batch, ...]``, of the next evaluation; None when all are done.
+
+        Both are the sampler's memory, not to be written and valid until its next call, in arrays of the library
+        that x0 was of.
+        """
+        t, x = _native.Tensor(), _native.Tensor()
+        _native.check(lib.bespoke_sampler_query(self._handle, t, x))
+        if not t:
+            return None
+        make = self._made()
+        return make(*view(t.contents, self)), make(*view(x.contents, self))
+
+    def update(self, u: Array) -> None:
+        """Takes in the velocity, ``[batch, ...]``, at what was asked; of any strides and float dtype, read in place.
+
+        Raises:
+            NonFiniteError: The velocity of some sample held a NaN or an infinity; the others have advanced.
+        """
+        _native.check(lib.bespoke_sampler_update(self._handle, Borrowed("u", u).tensor))
+
+    def finish(self) -> Array:
+        """x(1) of the whole batch, ``[batch, ...]``, in memory of its own. Every sample must be done."""
+        memory, described = self._room(len(self))
+        _native.check(lib.bespoke_sampler_finish(self._handle, described.tensor))
+        return self._made()(memory, self._like[1] == _native.BFLOAT)
+
+    def join(self, x0: Array, theta: Theta | None = None) -> None:
+        """Adds the samples ``x0``, ``[count, ...]``, behind the present ones, at the start of ``theta`` or of its own."""
+        x = Borrowed("x0", x0)
+        handle = theta._handle if theta is not None else None
+        _native.check(lib.bespoke_sampler_join(self._handle, handle, x.tensor))
+        self._remember(x0, x)
+
+    def leave(self, row: int) -> Array:
+        """Takes sample ``row`` out, done or not, and gives its state, ``[1, ...]``; the last one takes its place."""
+        memory, described = self._room(1)
+        _native.check(lib.bespoke_sampler_leave(self._handle, row, described.tensor))
+        return self._made()(memory, self._like[1] == _native.BFLOAT)
+
+    def row(self, row: int) -> Row:
+        """Where sample ``row`` stands."""
+        found = _native.Row()
+        _native.check(lib.bespoke_sampler_row(self._handle, row, found))
+        return Row(found.evaluations, found.nfe, bool(found.failed))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        count = ctypes.c_uint32()
+        _native.check(lib.bespoke_sampler_batch(self._handle, count))
+        return count.value
+
+    def sample(self, x0: Array, velocity: Velocity) -> Array:
+        """The whole solve, from ``x0``, ``[batch, ...]``, to x(1), with a call of ``velocity`` per evaluation."""
+        self.start(x0)
+        while (asked := self.query()) is not None:
+            self.update(velocity(*asked))
+        return self.finish()
+
+    def step(self, index: int, x: Array, velocity: Velocity) -> None:
+        """Takes ``x`` one step further, in place: step ``index``, 0 to ``theta.steps - 1``.
+
+        A step of an ``rk1`` or ``rk2`` theta needs nothing but ``x``; those of ``ns`` build on one another, so call
+        them in order. What ``velocity`` raises, and any other failure, leaves ``x`` as it was.
+        """
+        borrowed, make, raised = Borrowed("x", x, writable=True), maker_like(x), Raised()
+
+        def evaluate(_: Any, t: Any, state: Any, u: Any) -> None:
+            times, states = make(*view(t.contents)), make(*view(state.contents))
+            write("the velocity", u.contents, velocity(times, states))
+
+        callback = _native.VELOCITY(raised.guard(evaluate))
+        arguments = self._theta._handle, self._handle, index, borrowed.tensor, callback, None
+        raised.check(lib.bespoke_step(*arguments))
+
+    def _made(self) -> Maker:
+        if self._make is None:
+            raise _native.BespokeError("the sampler holds no samples: start or join comes first", "BESPOKE_ERROR_STATE")
+        return self._make
+
+    def _room(self, count: int) -> Any:
+        self._made()
+        shape, code, bits = self._like
+        return empty((max(count, 1), *shape), code, bits)
+
+    def __del__(self, free: Any = lib.bespoke_sampler_free) -> None:
+        if handle := getattr(self, "_handle", None):
+            free(handle)
+
+
+def sample(theta: Theta, x0: Array, velocity: Velocity, *, threads: int = 1) -> Array:
+    """The whole solve of a batch, see `Sampler.sample`."""
+    return Sampler(theta, threads=threads).sample(x0, velocity)
+
+
+def step(theta: Theta, index: int, x: Array, velocity: Velocity) -> None:
+    """One step of an ``rk1`` or ``rk2`` theta, in place, see `Sampler.step`."""
+    Sampler(theta).step(index, x, velocity)
+
+
+__all__ = ["Array", "Row", "Sampler", "Velocity", "sample", "step"]

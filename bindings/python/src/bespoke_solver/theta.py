@@ -1,0 +1,189 @@
+"""Theta: a solver's numbers."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from . import _native
+from ._native import lib
+
+Scheduler = str | Mapping[str, Any]
+"""``fm-ot``, ``cosine``, ``vp`` or ``edm``, or a mapping: a model card's ``scheduler``, and as ``end`` its ``time.end``."""
+
+
+def scheduler_text(scheduler: Scheduler) -> bytes:
+    """A scheduler as the library takes it."""
+    return (scheduler if isinstance(scheduler, str) else json.dumps(dict(scheduler))).encode()
+
+
+@dataclass(frozen=True)
+class Combination:
+    """``x * base + sum_j u[j] * (velocity of evaluation evaluations[j])``."""
+
+    x: float
+    u: tuple[float, ...]
+    evaluations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The scalars of one evaluation, for a program that applies them itself.
+
+    Begin with base = point = x(0). For each stage: evaluate the velocity at ``t``, in [0, 1] from noise to data, and
+    the point; the next point is the combination ``next``; then the base stays (``base_rule`` 0), becomes the point (1),
+    or the combination ``base`` of the old base and the velocities (2). After the last, the point is x(1).
+    """
+
+    t: float
+    next: Combination
+    base_rule: int
+    base: Combination
+    ends_step: bool
+
+
+def _combination(c: _native.Combination) -> Combination:
+    return Combination(c.x, tuple(c.u[: c.count]), tuple(c.evaluations[: c.count]))
+
+
+class Theta:
+    """A solver: a learned one from a file, or a published one (`solver`). Immutable; any number of threads."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        info = _native.ThetaProperties()
+        _native.check(lib.bespoke_theta_info(handle, info))
+        #: ``rk1``, ``rk2`` or ``ns``.
+        self.family: str = info.family.decode()
+        #: Number of steps.
+        self.steps: int = info.steps
+        #: Number of velocity evaluations of a sample.
+        self.nfe: int = info.nfe
+        #: What it was trained for.
+        self.model: dict[str, Any] = json.loads(info.model)
+        #: How it was trained.
+        self.training: dict[str, Any] = json.loads(info.training)
+        self._text = info.document.decode()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], nfe: int | None = None) -> Theta:
+        """Reads a theta file, or from a ladder the theta of the greatest nfe that is at most ``nfe``."""
+        if nfe is None:
+            return cls(_native.make(lib.bespoke_load_theta, _native.path_bytes(path)))
+        ladder = _native.make(lib.bespoke_ladder_load, _native.path_bytes(path))
+        try:
+            return cls(_native.make(lib.bespoke_ladder_theta, ladder, nfe))
+        finally:
+            lib.bespoke_ladder_free(ladder)
+
+    @classmethod
+    def load_all(cls, path: str | os.PathLike[str]) -> list[Theta]:
+        """Reads all thetas of a ladder, by increasing nfe; a theta file is a ladder of one."""
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+        if not isinstance(document, dict) or document.get("format") != "bespoke-ladder":
+            return [cls.load(path)]
+        return [cls.parse(rung) for rung in document["rungs"]]
+
+    @classmethod
+    def parse(cls, document: str | Mapping[str, Any]) -> Theta:
+        """Makes a theta from the content of its file, as text or as a mapping."""
+        text = document if isinstance(document, str) else json.dumps(document)
+        return cls(_native.make(lib.bespoke_theta_parse, text.encode()))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the theta file, atomically."""
+        _native.check(lib.bespoke_theta_save(self._handle, _native.path_bytes(path)))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The content of the file (``docs/formats.md``)."""
+        return json.loads(self._text)
+
+    def stages(self) -> list[Stage]:
+        """The scalars of every evaluation."""
+        stage, stages = _native.Stage(), []
+        for k in range(self.nfe):
+            _native.check(lib.bespoke_theta_stage(self._handle, k, stage))
+            rows = _combination(stage.next), _combination(stage.base)
+            stages.append(Stage(stage.t, rows[0], stage.base_rule, rows[1], bool(stage.ends_step)))
+        return stages
+
+    def for_output(self, scheduler: Scheduler, output: str) -> Theta:
+        """The same solver, whose samplers take a model's ``output`` wherever they else take the velocity.
+
+        Args:
+            scheduler: The model's own.
+            output: ``velocity``, ``epsilon``, ``x1``, ``v`` or ``flow`` (minus the velocity).
+        """
+        arguments = self._handle, scheduler_text(scheduler), output.encode()
+        return Theta(_native.make(lib.bespoke_theta_for_output, *arguments))
+
+    def show(self) -> str:
+        """A text for people: what it is, how good it was in training, and its numbers."""
+        document = self.document
+        lines = [f"{self.family}, {self.steps} steps, {self.nfe} evaluations"]
+        lines += [f"{part}: {json.dumps(notes)}" for part in ("model", "training") if (notes := document.get(part))]
+        columns = [key for key in ("t", "t_dot", "s", "s_dot", "a") if key in document]
+        lines.append("".join(f"{name:>12}" for name in ["knot", *columns]))
+        for i in range(max(len(document[key]) for key in columns)):
+            numbers = [document[key][i] if i < len(document[key]) else None for key in columns]
+            lines.append(f"{i:>12}" + "".join(" " * 12 if v is None else f"{v:12.6f}" for v in numbers))
+        for i, row in enumerate(document.get("b", [])):
+            lines.append(f"b[{i}]: " + " ".join(f"{v:.6f}" for v in row))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Theta(family={self.family!r}, steps={self.steps}, nfe={self.nfe})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.document == other.document if isinstance(other, Theta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Theta.parse, (self._text,)
+
+    def __del__(self, free: Any = lib.bespoke_theta_free) -> None:
+        if handle := getattr(self, "_handle", None):
+            free(handle)
+
+
+def solver(name: str, nfe: int, scheduler: Scheduler = "fm-ot") -> Theta:
+    """A published solver: ``euler``, ``midpoint``, ``dpm++2m``, ``unipc``, ... (``docs/solvers.md``).
+
+    Args:
+        name: Its name, or ``NAME:GRID`` for another grid than its own.
+        nfe: Number of velocity evaluations.
+        scheduler: That of the model.
+    """
+    return Theta(_native.make(lib.bespoke_theta_solver, name.encode(), nfe, scheduler_text(scheduler)))
+
+
+@dataclass(frozen=True)
+class VelocityScalars:
+    """How a model's output makes the velocity: u = x * state + output * (the output), in solver time ``t``."""
+
+    t: float
+    alpha: float
+    sigma: float
+    x: float
+    output: float
+    x_dot: float
+    output_dot: float
+
+
+def velocity_scalars(scheduler: Scheduler, output: str, times: Any) -> list[VelocityScalars]:
+    """The scalars of solver times in [0, 1]; arguments as in `Theta.for_output`."""
+    times = [float(t) for t in times]
+    count = len(times)
+    scalars = (_native.VelocityScalars * max(count, 1))()
+    given = (ctypes.c_double * max(count, 1))(*times)
+    arguments = scheduler_text(scheduler), output.encode(), count, given, scalars
+    _native.check(lib.bespoke_output_velocity(*arguments))
+    names = VelocityScalars.__dataclass_fields__
+    return [VelocityScalars(**{name: getattr(s, name) for name in names}) for s in scalars[:count]]

@@ -1,0 +1,160 @@
+"""Training on a velocity field of the caller's own."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Mapping, Sequence
+
+from . import _native
+from ._arrays import maker, view, write
+from ._native import lib
+from .sampler import Raised
+from .theta import Theta
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training run has come.
+
+    Attributes:
+        iteration: Iterations done; 0 after the first validation.
+        iterations: Iterations in all.
+        loss: The last batch's loss; NaN before the first.
+        validation_rmse: Last validation: per-sample RMSE against the ground truth, averaged.
+        validation_psnr: The same, in dB.
+        best_rmse: The best validation so far.
+        best_psnr: The same, in dB.
+        forward: Samples evaluated so far, ground truth and validation included.
+        backward: Samples differentiated so far.
+        validated: Whether the validation is of this very iteration.
+    """
+
+    iteration: int
+    iterations: int
+    loss: float
+    validation_rmse: float
+    validation_psnr: float
+    best_rmse: float
+    best_psnr: float
+    forward: int
+    backward: int
+    validated: bool
+
+
+Observer = Callable[[Progress], Any]
+"""Told of every iteration; answers True to stop with the best theta so far."""
+
+
+class _Bar:
+    """A tqdm bar, where there is a tqdm, from the first report on."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.bar is None:
+            try:
+                from tqdm.auto import tqdm
+            except ImportError:
+                return
+            self.bar = tqdm(desc="training", total=progress.iterations)
+        self.bar.update(progress.iteration - self.bar.n)
+        self.bar.set_postfix(rmse=f"{progress.best_rmse:.5f}", psnr=f"{progress.best_psnr:.2f}")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def train(
+    field: Callable[..., Any] | None = None,
+    *,
+    vjp: Callable[..., Any] | None = None,
+    shape: Sequence[int] | None = None,
+    classes: int | None = None,
+    data_range: tuple[float, float] | None = None,
+    precision: str | None = None,
+    name: str | None = None,
+    library: str | None = None,
+    progress: bool | Observer = True,
+    **options: Any,
+) -> Theta:
+    """Learns a theta for ``field``.
+
+    Args:
+        field: ``u = field(t, x)``, or ``field(t, x, classes)`` where there are classes: float32 t ``[batch]`` in
+            [0, 1] from noise to data, x and u ``[batch, *shape]``, int64 classes ``[batch]``. The arrays are the
+            library's memory: not to be written, nor kept beyond the call. It may be an object that has ``shape`` and,
+            as far as they differ from the defaults, the other arguments as attributes, as `TorchField` is. None where
+            ``model`` among the options names a model card.
+        vjp: ``by_x, by_t = vjp(t, x, w)``, or ``vjp(t, x, classes, w)``: for the cotangent w ``[batch, *shape]``
+            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one the field is differentiated by
+            differences, and the loss is ``rmse-bound``.
+        shape: Of one sample.
+        classes: Number of classes; row i of a batch gets class i mod classes.
+        data_range: Least and greatest value of the data, for PSNR; [-1, 1] by default.
+        precision: What velocities are computed in, for differences: ``float32``, ``float16`` or ``bfloat16``.
+        name: What the field is called in the theta's notes.
+        library: Whose arrays ``field`` is given: ``numpy`` (default), ``torch`` or ``jax``.
+        progress: A tqdm bar, nothing, or a function that is told of every iteration.
+        options: Keys of a training configuration (``docs/formats.md``): ``family``, ``steps``, ``loss``,
+            ``iterations``, ``seed``, ``out``, ... .
+
+    Raises:
+        BespokeError: With the library's message.
+        Exception: Whatever a callback raised.
+    """
+    raised, callbacks = Raised(), _native.TrainCallbacks()
+    if field is not None:
+        given = {"shape": shape, "classes": classes, "data_range": data_range, "precision": precision, "name": name}
+        own = {key: getattr(field, key, None) if value is None else value for key, value in given.items()}
+        if own["shape"] is None:
+            raise ValueError("shape is None, expected that of one sample")
+        document: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+        document["shape"] = [int(size) for size in document["shape"]]
+        options = {"field": document, **_defaults(options, vjp or getattr(field, "vjp", None))}
+        make = maker(library or getattr(field, "library", "numpy"))
+        _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
+    bar = _Bar() if progress is True else None
+    observe = bar if bar is not None else progress
+    if callable(observe):
+        callbacks.progress = _native.PROGRESS(raised.guard(lambda _, p: observe(_progress(p.contents)) is True))
+    try:
+        out = _native.c_void_p()
+        status = lib.bespoke_train(json.dumps(options, default=os.fspath).encode(), callbacks, out)
+        theta = Theta(out.value) if out.value else None
+        raised.check(status)
+        assert theta is not None
+        return theta
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _defaults(options: Mapping[str, Any], vjp: Any) -> dict[str, Any]:
+    """The one loss there is without a vector-Jacobian product."""
+    return dict(options) if vjp is not None else {"loss": "rmse-bound", **options}
+
+
+def _progress(p: _native.TrainProgress) -> Progress:
+    values = {f.name: getattr(p, f.name) for f in fields(Progress)}
+    return Progress(**{**values, "validated": bool(p.validated)})
+
+
+def _set_field(callbacks: Any, raised: Raised, field: Any, vjp: Any, make: Any) -> None:
+    def arrays(*tensors: Any) -> list[Any]:
+        return [make(*view(tensor.contents)) for tensor in tensors if tensor]
+
+    def evaluate(_: Any, t: Any, x: Any, classes: Any, u: Any) -> None:
+        write("the velocity", u.contents, field(*arrays(t, x, classes)))
+
+    def pull_back(_: Any, t: Any, x: Any, classes: Any, w: Any, by_x: Any, by_t: Any) -> None:
+        of_x, of_t = vjp(*arrays(t, x, classes, w))
+        write("vjp's first answer", by_x.contents, of_x)
+        write("vjp's second answer", by_t.contents, of_t)
+
+    callbacks.velocity = _native.TRAIN_VELOCITY(raised.guard(evaluate))
+    if vjp is not None:
+        callbacks.vjp = _native.TRAIN_VJP(raised.guard(pull_back))

@@ -1,0 +1,220 @@
+"""The package with numpy alone."""
+
+import gc
+import json
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import bespoke_solver as bespoke
+import numpy as np
+import pytest
+
+
+def field(t, x):
+    """u_t(x) = cos(3 t) - (1 + t) x."""
+    return (np.cos(3 * t)[:, None] - (1 + t)[:, None] * x).astype(x.dtype)
+
+
+def vjp(t, x, w):
+    return -(1 + t)[:, None] * w, (w * (-3 * np.sin(3 * t)[:, None] - x)).sum(1)
+
+
+def noise(count=6, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal((count, 3)).astype(dtype)
+
+
+def learned(**options):
+    settings = {"steps": 3, "iterations": 8, "pool": 200, "batch": 100, "validation": 100, "progress": False}
+    return bespoke.train(field, vjp=vjp, shape=[3], **{**settings, **options})
+
+
+def by_scalars(theta, x0):
+    """The solve as `Stage` describes it."""
+    base = point = x0
+    velocities = {}
+
+    def combine(row):
+        return row.x * base + sum(c * velocities[j] for j, c in zip(row.evaluations, row.u))
+
+    for k, stage in enumerate(theta.stages()):
+        velocities[k] = field(np.full(len(x0), stage.t, x0.dtype), point)
+        point = combine(stage.next)
+        base = [base, point, None][stage.base_rule] if stage.base_rule < 2 else combine(stage.base)
+    return point
+
+
+@pytest.mark.parametrize("name", ["euler", "midpoint", "dpm++2m", "unipc"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_the_loop_is_what_the_scalars_say(name, dtype):
+    theta = bespoke.solver(name, 8, {"name": "vp", "end": 0.99})
+    x0 = noise(dtype=dtype)
+    x1 = bespoke.sample(theta, x0, field)
+    assert x1.dtype == dtype and x1.shape == x0.shape
+    tolerance = {2: 2e-2, 4: 1e-5, 8: 1e-6}[np.dtype(dtype).itemsize]
+    np.testing.assert_allclose(x1, by_scalars(theta, x0.astype(np.float64)), atol=tolerance)
+
+
+def test_query_and_update_share_memory_with_the_sampler():
+    sampler = bespoke.Sampler(bespoke.solver("midpoint", 4))
+    x0 = noise()
+    sampler.start(x0)
+    t, x = sampler.query()
+    np.testing.assert_array_equal(x, x0)
+    assert t.dtype == np.float32 and t.shape == (6,)
+    _, again = sampler.query()
+    assert again.ctypes.data == x.ctypes.data
+    with pytest.raises(bespoke.InvalidArgumentError, match="the sampler's own memory"):
+        sampler.update(x)
+    # A transposed velocity is read where it lies.
+    sampler.update(np.asfortranarray(field(t, x)))
+    alive = weakref.ref(sampler)
+    del sampler
+    gc.collect()
+    assert alive() is not None, "its memory is still looked at"
+    del t, x, again, _
+    gc.collect()
+    assert alive() is None
+
+
+def test_samples_join_and_leave():
+    slow, fast = bespoke.solver("midpoint", 8), bespoke.solver("euler", 2)
+    sampler = bespoke.Sampler(slow)
+    x0 = noise()
+    sampler.start(x0[:2])
+    sampler.update(field(*sampler.query()))
+    sampler.join(x0[2:3], fast)
+    assert len(sampler) == 3
+    for _ in range(2):
+        sampler.update(field(*sampler.query()))
+    assert sampler.row(2) == bespoke.Row(2, 2, False)
+    left = sampler.leave(2)
+    np.testing.assert_array_equal(left, bespoke.sample(fast, x0[2:3], field))
+    while (asked := sampler.query()) is not None:
+        sampler.update(field(*asked))
+    np.testing.assert_array_equal(sampler.finish(), bespoke.sample(slow, x0[:2], field))
+
+
+def test_steps_in_place_and_what_a_velocity_raises():
+    theta = learned()
+    x = noise()
+    for index in range(theta.steps):
+        bespoke.step(theta, index, x, field)
+    np.testing.assert_array_equal(x, bespoke.sample(theta, noise(), field))
+    before = x.copy()
+
+    def failing(t, x):
+        raise KeyError("no such model")
+
+    with pytest.raises(KeyError, match="no such model"):
+        bespoke.step(theta, 0, x, failing)
+    with pytest.raises(ValueError, match=r"the velocity has shape \(6, 2\), expected \(6, 3\)"):
+        bespoke.step(theta, 0, x, lambda t, x: x[:, :2])
+    with pytest.raises(bespoke.NonFiniteError, match="evaluation 0"):
+        bespoke.step(theta, 0, x, lambda t, x: x * np.nan)
+    np.testing.assert_array_equal(x, before)
+    x.flags.writeable = False
+    with pytest.raises(TypeError, match="x is read-only"):
+        bespoke.step(theta, 0, x, field)
+    # What is only read may be read-only.
+    np.testing.assert_array_equal(bespoke.sample(theta, x, field), bespoke.sample(theta, before, field))
+
+
+def test_messages_name_what_is_wrong():
+    with pytest.raises(bespoke.InvalidArgumentError, match="midpont") as caught:
+        bespoke.solver("midpont", 10)
+    assert caught.value.status == "BESPOKE_ERROR_INVALID" and isinstance(caught.value, ValueError)
+    with pytest.raises(bespoke.FormatError, match="stepz"):
+        learned(stepz=3)
+    with pytest.raises(bespoke.BespokeError, match="missing.json"):
+        bespoke.Theta.load("missing.json")
+    sampler = bespoke.Sampler(bespoke.solver("euler", 2))
+    with pytest.raises(bespoke.BespokeError, match="no samples"):
+        sampler.query()
+    with pytest.raises(TypeError, match="x0 is list"):
+        sampler.start([1.0])
+    with pytest.raises(bespoke.InvalidArgumentError, match="x0.dtype"):
+        sampler.start(np.zeros((2, 3), np.int32))
+
+
+def test_files_round_trip(tmp_path):
+    theta = learned()
+    path = tmp_path / "theta.json"
+    theta.save(path)
+    loaded = bespoke.Theta.load(path)
+    assert loaded == theta and loaded.document == json.loads(path.read_text())
+    assert pickle.loads(pickle.dumps(theta)) == theta and hash(loaded) == hash(theta)
+    assert bespoke.Theta.parse(theta.document).stages() == theta.stages()
+    ladder = tmp_path / "ladder.json"
+    rungs = [learned(steps=2).document, theta.document]
+    ladder.write_text(json.dumps({"format": "bespoke-ladder", "version": 1, "rungs": rungs}))
+    assert bespoke.Theta.load(ladder, 5).nfe == 4
+    assert [rung.nfe for rung in bespoke.Theta.load_all(ladder)] == [4, 6]
+    assert bespoke.Theta.load_all(path) == [theta]
+    shown = theta.show()
+    assert "rk2, 3 steps, 6 evaluations" in shown and f"{theta.document['s'][1]:.6f}" in shown
+
+
+def test_training_by_derivatives_and_by_differences():
+    exact = learned(iterations=20)
+    assert exact.training["validation"]["rmse"] < 0.2 * exact.training["start"]["rmse"]
+    assert exact.training["evaluations"]["backward"] > 0
+    forward = bespoke.train(
+        field, shape=[3], steps=3, iterations=60, pool=200, validation=100, progress=False, name="cosine"
+    )
+    assert forward.training["validation"]["rmse"] < 0.5 * forward.training["start"]["rmse"]
+    assert forward.training["evaluations"]["backward"] == 0 and forward.training["loss"] == "rmse-bound"
+    assert forward.model["name"] == "cosine"
+    assert learned() == learned()
+
+
+def test_training_with_classes_tells_how_far_it_is_and_can_be_stopped():
+    seen = []
+
+    def conditional(t, x, classes):
+        assert classes.dtype == np.int64 and set(classes.tolist()) <= {0, 1}
+        return field(t, x) * (1 + classes)[:, None].astype(np.float32)
+
+    def observe(progress):
+        seen.append(progress)
+        return progress.iteration == 3
+
+    theta = bespoke.train(
+        conditional, shape=[3], classes=2, steps=2, iterations=50, pool=100, validation=50, progress=observe
+    )
+    assert [p.iteration for p in seen] == [0, 1, 2, 3] and theta.training["stopped"]
+    assert seen[0].iterations == 50 and seen[-1].best_rmse <= seen[0].validation_rmse
+    with pytest.raises(ZeroDivisionError):
+        learned(progress=lambda p: 1 / 0)
+    with pytest.raises(KeyError, match="vjp"):
+        bespoke.train(field, vjp=lambda t, x, w: {}["vjp"], shape=[3], progress=False)
+
+
+def test_native_work_leaves_the_gil():
+    sampler = bespoke.Sampler(bespoke.solver("euler", 1))
+    x0 = np.zeros((1, 30_000_000), np.float32)
+    ticks, stop = [], threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    begin = time.perf_counter()
+    sampler.start(x0)
+    end = time.perf_counter()
+    stop.set()
+    thread.join()
+    assert any(begin < at < end for at in ticks)
+
+
+def test_neither_torch_nor_diffusers_is_imported():
+    code = "import bespoke_solver, sys; print(sorted({'torch', 'diffusers', 'jax', 'tqdm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    with pytest.raises(AttributeError):
+        bespoke.BespokeSchedule

@@ -1,0 +1,49 @@
+// The input tensors of a request, checked.
+
+#ifndef BESPOKE_TRITON_INPUTS_HPP
+#define BESPOKE_TRITON_INPUTS_HPP
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "triton.hpp"
+
+namespace bespoke_triton {
+
+/// Every tensor has a row for each order of the request; under batching that is Triton's batch.
+class inputs {
+public:
+    explicit inputs(TRITONBACKEND_Request *request);
+
+    /// Rows of the request: 1 where it gives no tensor at all.
+    std::size_t rows() const noexcept { return rows_; }
+
+    /// Whether the request gives the tensor.
+    bool has(const std::string &name) const { return tensors_.count(name) != 0; }
+
+    /// The numbers of a tensor, `[rows, shape...]`; nothing where it is not given.
+    std::optional<std::vector<float>> floats(const std::string &name, const std::vector<std::int64_t> &shape) const;
+    std::optional<std::vector<std::int64_t>> integers(const std::string &name) const;
+    std::optional<std::vector<std::string>> texts(const std::string &name) const;
+
+private:
+    struct tensor {
+        TRITONBACKEND_Input *handle;
+        TRITONSERVER_DataType type;
+        std::vector<std::int64_t> shape;
+        std::uint32_t buffers;
+    };
+
+    /// The bytes of a tensor that must have this type and shape.
+    std::optional<std::vector<char>> bytes(const std::string &name, TRITONSERVER_DataType type,
+                                           const std::vector<std::int64_t> &shape) const;
+
+    std::size_t rows_ = 1;
+    std::map<std::string, tensor> tensors_;
+};
+
+}  // namespace bespoke_triton
+
+#endif

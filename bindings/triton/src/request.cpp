@@ -1,0 +1,194 @@
+#include "request.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "inputs.hpp"
+
+namespace bespoke_triton {
+
+namespace {
+
+void check_class(std::int64_t of_class, const model &model) {
+    const bool known = (0 <= of_class && of_class < model.classes()) || (of_class >= 0 && of_class == model.null_class());
+    if (!known) throw invalid("CLASS", std::to_string(of_class), "0 to " + std::to_string(model.classes() - 1));
+}
+
+/// Of each row of the request, its number of samples.
+std::vector<std::int64_t> counts_of(const inputs &given, std::uint32_t most) {
+    std::vector<std::int64_t> counts = given.integers("COUNT").value_or(std::vector<std::int64_t>(given.rows(), 1));
+    std::int64_t total = 0;
+    for (const std::int64_t count : counts) {
+        if (count < 1 || count > most) throw invalid("COUNT", std::to_string(count), "1 to " + std::to_string(most));
+        total += count;
+    }
+    if (total > most) throw invalid("COUNT", std::to_string(total) + " in all", "1 to " + std::to_string(most));
+    return counts;
+}
+
+}  // namespace
+
+request::request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle)
+    : instance_(instance), handle_(handle), started_ns_(now_ns()) {
+    log_error(TRITONBACKEND_ResponseFactoryNew(&factory_, handle), "making a response factory");
+}
+
+request::~request() {
+    if (handle_ != nullptr) fail(TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "the request was given up"));
+}
+
+void request::read(model &model) {
+    if (factory_ == nullptr) throw failure(TRITONSERVER_ERROR_INTERNAL, "Triton gave no response factory");
+    decoupled_ = model.settings().decoupled;
+    if (decoupled_) preview_every = model.settings().preview_every;
+    read_parameters();
+    read_samples(model);
+    shape_ = model.shape();
+    shape_.insert(shape_.begin(), static_cast<std::int64_t>(samples.size()));
+}
+
+void request::read_parameters() {
+    std::uint32_t count = 0;
+    check(TRITONBACKEND_RequestParameterCount(handle_, &count));
+    for (std::uint32_t i = 0; i < count; i++) {
+        const char *key = nullptr;
+        TRITONSERVER_ParameterType type{};
+        const void *value = nullptr;
+        check(TRITONBACKEND_RequestParameter(handle_, i, &key, &type, &value));
+        if (std::strcmp(key, "preview_every") != 0) continue;
+        const std::int64_t every = type == TRITONSERVER_PARAMETER_INT ? *static_cast<const std::int64_t *>(value) : -1;
+        if (every < 0 || every > UINT32_MAX) throw invalid("parameter preview_every", "no such number", "a whole number, 0 for none");
+        if (!decoupled_ && every != 0)
+            throw failure(TRITONSERVER_ERROR_UNSUPPORTED, "parameter preview_every: the model is not decoupled, and sends one response");
+        preview_every = static_cast<std::uint32_t>(every);
+    }
+}
+
+void request::read_samples(model &model) {
+    const inputs given(handle_);
+    const settings &settings = model.settings();
+    auto noise = given.floats("NOISE", model.shape());
+    if (noise && (given.has("SEED") || given.has("COUNT")))
+        throw failure(TRITONSERVER_ERROR_INVALID_ARG, "NOISE and SEED or COUNT are given, expected one or the other");
+    const auto seeds = given.integers("SEED"), nfes = given.integers("NFE"), classes = given.integers("CLASS");
+    const auto scales = given.floats("GUIDANCE_SCALE", {1});
+    const auto names = given.texts("SOLVER");
+    const auto counts = counts_of(given, settings.max_count);
+
+    for (std::size_t row = 0; row < given.rows(); row++) {
+        sample own;
+        own.by = model.solvers().find(names ? std::optional((*names)[row]) : std::nullopt,
+                                      nfes ? std::optional((*nfes)[row]) : std::nullopt);
+        own.guidance_scale = scales ? (*scales)[row] : settings.guidance_scale;
+        if (!std::isfinite(own.guidance_scale)) throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "a finite number");
+        if (own.guidance_scale != 1.0 && model.null_class() < 0)
+            throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "1: the model has no null_class to guide from");
+        if (classes) check_class((*classes)[row], model);
+        for (std::int64_t i = 0; i < counts[row]; i++) {
+            // Where no class is named, sample i gets class i mod classes, as on the command line.
+            if (model.classes() > 0)
+                own.of_class = classes ? (*classes)[row] : static_cast<std::int64_t>(samples.size()) % model.classes();
+            samples.push_back(own);
+        }
+    }
+
+    if (noise) {
+        const auto bad = std::find_if(noise->begin(), noise->end(), [](float v) { return !std::isfinite(v); });
+        if (bad != noise->end()) throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - noise->begin()), "finite numbers");
+        states = std::move(*noise);
+    } else {
+        states.resize(samples.size() * model.elements());
+        std::size_t first = 0;
+        for (std::size_t row = 0; row < given.rows(); row++) {
+            std::vector<std::int64_t> shape = model.shape();
+            shape.insert(shape.begin(), counts[row]);
+            const auto seed = static_cast<std::uint64_t>(seeds ? (*seeds)[row] : 0);
+            bespoke::noise(seed, 0, bespoke::tensor_view<float>(states.data() + first, shape.data(), shape.size()));
+            first += static_cast<std::size_t>(counts[row]) * model.elements();
+        }
+    }
+    if (model.initial_scale() != 1.0)
+        for (float &number : states) number = static_cast<float>(number * model.initial_scale());
+}
+
+bool request::cancelled() const {
+    bool is = false;
+    log_error(TRITONBACKEND_ResponseFactoryIsCancelled(factory_, &is), "asking for a cancellation");
+    return is;
+}
+
+TRITONBACKEND_Response *request::respond(const float *values, bool final) {
+    TRITONBACKEND_Response *response = nullptr;
+    check(TRITONBACKEND_ResponseNewFromFactory(&response, factory_));
+    try {
+        std::uint32_t nfe = 0;
+        std::string names;
+        for (const sample &sample : samples) {
+            nfe = std::max(nfe, sample.by->nfe);
+            const std::string &name = sample.by->name;
+            if ((", " + names + ", ").find(", " + name + ", ") == std::string::npos) names += (names.empty() ? "" : ", ") + name;
+        }
+        check(TRITONBACKEND_ResponseSetIntParameter(response, "nfe", nfe));
+        check(TRITONBACKEND_ResponseSetStringParameter(response, "solver", names.c_str()));
+        check(TRITONBACKEND_ResponseSetIntParameter(response, "network_us", static_cast<std::int64_t>(network_ns / 1000)));
+        check(TRITONBACKEND_ResponseSetIntParameter(response, "solver_us", static_cast<std::int64_t>(solver_ns / 1000)));
+        if (decoupled_) {
+            check(TRITONBACKEND_ResponseSetIntParameter(response, "evaluations", calls));
+            check(TRITONBACKEND_ResponseSetBoolParameter(response, "final", final));
+        }
+        TRITONBACKEND_Output *output = nullptr;
+        check(TRITONBACKEND_ResponseOutput(response, &output, "SAMPLE", TRITONSERVER_TYPE_FP32, shape_.data(),
+                                           static_cast<std::uint32_t>(shape_.size())));
+        void *buffer = nullptr;
+        TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+        std::int64_t memory_id = 0;
+        const std::size_t bytes = states.size() * sizeof(float);
+        check(TRITONBACKEND_OutputBuffer(output, &buffer, bytes, &memory, &memory_id));
+        if (memory == TRITONSERVER_MEMORY_GPU)
+            throw failure(TRITONSERVER_ERROR_UNSUPPORTED, "SAMPLE is wanted in GPU memory, expected host memory");
+        std::memcpy(buffer, values, bytes);
+        return response;
+    } catch (...) {
+        log_error(TRITONBACKEND_ResponseDelete(response), "freeing a response");
+        throw;
+    }
+}
+
+void request::send_preview(const float *predictions) { check(TRITONBACKEND_ResponseSend(respond(predictions, false), 0, nullptr)); }
+
+void request::finish() {
+    try {
+        TRITONBACKEND_Response *response = respond(states.data(), true);
+        log_error(TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr), "sending a response");
+    } catch (...) {
+        fail(current_error());
+        return;
+    }
+    let_go(true);
+}
+
+void request::fail(TRITONSERVER_Error *error) noexcept {
+    TRITONBACKEND_Response *response = nullptr;
+    TRITONSERVER_Error *refused =
+        factory_ != nullptr ? TRITONBACKEND_ResponseNewFromFactory(&response, factory_)
+                            : TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "there is no response factory");
+    if (refused == nullptr) refused = TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, error);
+    log_error(refused, "sending an error");
+    TRITONSERVER_ErrorDelete(error);
+    let_go(false);
+}
+
+void request::let_go(bool success) noexcept {
+    const std::uint64_t end = now_ns();
+    const std::uint64_t compute_start = first_call_ns != 0 ? first_call_ns : end;
+    const std::uint64_t compute_end = last_call_ns != 0 ? last_call_ns : end;
+    log_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, handle_, success, started_ns_, compute_start, compute_end, end),
+              "reporting statistics");
+    if (factory_ != nullptr) log_error(TRITONBACKEND_ResponseFactoryDelete(factory_), "freeing a response factory");
+    log_error(TRITONBACKEND_RequestRelease(handle_, TRITONSERVER_REQUEST_RELEASE_ALL), "releasing a request");
+    handle_ = nullptr;
+    factory_ = nullptr;
+}
+
+}  // namespace bespoke_triton

@@ -1,0 +1,74 @@
+// One request: its samples on their way, and its responses.
+
+#ifndef BESPOKE_TRITON_REQUEST_HPP
+#define BESPOKE_TRITON_REQUEST_HPP
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "catalogue.hpp"
+#include "model.hpp"
+
+namespace bespoke_triton {
+
+/// What one sample is asked to be.
+struct sample {
+    std::shared_ptr<const solver> by;
+    std::int64_t of_class = 0;
+    double guidance_scale = 1.0;
+};
+
+/// A request that this backend holds, until it has answered. One thread at a time.
+class request {
+public:
+    /// Takes the request over.
+    request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle);
+    /// A request that was not answered is answered with an error.
+    ~request();
+    request(const request &) = delete;
+    request &operator=(const request &) = delete;
+
+    /// Reads and checks the inputs.
+    void read(model &model);
+
+    /// Sends samples as they are: predictions of x(1), as long as they are not final.
+    void send_preview(const float *predictions);
+    /// Answers with the samples and lets the request go.
+    void finish();
+    /// Answers with an error and lets the request go.
+    void fail(TRITONSERVER_Error *error) noexcept;
+    bool cancelled() const;
+
+    /// The samples, and their states: x(0), then, one after the other, x(1).
+    std::vector<sample> samples;
+    std::vector<float> states;
+
+    /// Samples that are in the batch already, and that are done.
+    std::size_t joined = 0, done = 0;
+    /// Whether engine::run waits for it no longer.
+    bool settled = false;
+    /// Network calls that it took part in, and the time of those and of the work between them.
+    std::uint32_t calls = 0;
+    std::uint64_t network_ns = 0, solver_ns = 0, first_call_ns = 0, last_call_ns = 0;
+    /// Evaluations between two previews; 0 is none.
+    std::uint32_t preview_every = 0;
+
+private:
+    void read_samples(model &model);
+    void read_parameters();
+    TRITONBACKEND_Response *respond(const float *values, bool final);
+    void let_go(bool success) noexcept;
+
+    TRITONBACKEND_ModelInstance *instance_;
+    TRITONBACKEND_Request *handle_;
+    TRITONBACKEND_ResponseFactory *factory_ = nullptr;
+    std::uint64_t started_ns_;
+    std::vector<std::int64_t> shape_;
+    bool decoupled_ = false;
+};
+
+}  // namespace bespoke_triton
+
+#endif

@@ -1,0 +1,45 @@
+// Another model of the same server as the network, called in process.
+
+#ifndef BESPOKE_TRITON_SERVED_HPP
+#define BESPOKE_TRITON_SERVED_HPP
+
+#include <memory>
+#include <mutex>
+
+#include "network.hpp"
+#include "settings.hpp"
+
+namespace bespoke_triton {
+
+/// Any thread. The other model is looked for at the first evaluation, since no order of loading is promised.
+class served_network : public network {
+public:
+    served_network(TRITONSERVER_Server *server, const settings &settings);
+    ~served_network() override;
+
+    void forward(const DLTensor &time, const DLTensor &x, const DLTensor *classes, DLTensor &output) override;
+
+private:
+    /// What the other model's configuration says.
+    struct resolved {
+        std::int64_t max_batch;
+        bool time_is_column;
+        TRITONSERVER_DataType class_type;
+    };
+    struct call;
+
+    resolved resolve(bool with_classes);
+    TRITONSERVER_InferenceRequest *request(call &call, const resolved &other);
+    void send(call &call, const resolved &other);
+
+    TRITONSERVER_Server *server_;
+    std::string model_, x_, t_, class_, output_;
+    std::int64_t version_;
+    TRITONSERVER_ResponseAllocator *allocator_ = nullptr;
+    std::mutex mutex_;
+    std::unique_ptr<resolved> known_;
+};
+
+}  // namespace bespoke_triton
+
+#endif
