@@ -21,7 +21,7 @@ fn path(file: &str) -> PathBuf {
 fn field(name: &str) -> ModelField<Module> {
     match model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap() {
         Model::Torch(field) => field,
-        Model::Host(_) => panic!("{name} is a TorchScript model"),
+        _ => panic!("{name} is a TorchScript model"),
     }
 }
 
