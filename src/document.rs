@@ -83,6 +83,40 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// [`Error::Io`] or what `fill` gives; the earlier file, if any, is then untouched.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let failed = |e| Error::io("write", path, e);
+    let mut file = BufWriter::new(temporary(path)?);
+    fill(&mut file)?;
+    let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// Lets `fill` write a file of a temporary name in the folder of `path`, which then takes that name.
+///
+/// # Errors
+/// As [`write_with`].
+pub fn write_at(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |e| Error::io("write", path, e);
+    let file = temporary(path)?;
+    fill(file.path())?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// Whether a file could be written at `path`: hours of work should not end in a wrong folder.
+///
+/// # Errors
+/// [`Error::Io`] where its folder takes no file, or `path` is a folder.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::io("write", path, std::io::ErrorKind::IsADirectory.into()));
+    }
+    temporary(path).map(drop)
+}
+
+/// An empty file in the folder of `path`.
+fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -94,12 +128,38 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) 
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut file = BufWriter::new(builder.prefix(".bespoke-").tempfile_in(folder).map_err(failed)?);
-    fill(&mut file)?;
-    let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    builder.prefix(".bespoke-").tempfile_in(folder).map_err(|e| Error::io("write", path, e))
+}
+
+/// Serde of a number that may be NaN or infinite, which JSON has no numbers for.
+pub mod any_number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Finite(f64),
+        Other(String),
+    }
+
+    /// A number, or `"NaN"`, `"inf"`, `"-inf"`.
+    ///
+    /// # Errors
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.serialize_str(&value.to_string()) }
+    }
+
+    /// What [`serialize`] wrote.
+    ///
+    /// # Errors
+    /// The deserializer's own.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Finite(value) => Ok(value),
+            Written::Other(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 /// A JSON object of the writer's own making, kept as it is; duplicate keys are refused.

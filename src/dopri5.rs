@@ -92,6 +92,17 @@ struct Segment<T> {
 }
 
 impl<T: Tensor> Dense<T> {
+    /// Start, length and coefficients of every step.
+    pub(crate) fn segments(&self) -> impl ExactSizeIterator<Item = (f64, f64, &[T; 5])> {
+        self.segments.iter().map(|segment| (segment.start, segment.h, &segment.coefficients))
+    }
+
+    /// What [`Dense::segments`] gave.
+    pub(crate) fn from_segments(segments: impl IntoIterator<Item = (f64, f64, [T; 5])>) -> Self {
+        let segment = |(start, h, coefficients)| Segment { start, h, coefficients };
+        Self { segments: segments.into_iter().map(segment).collect() }
+    }
+
     /// x(t) of the samples `rows`.
     ///
     /// # Errors

@@ -14,8 +14,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Samples in flight at once: memory does not grow with the count.
-pub const CHUNK: usize = 250;
+/// Samples in flight at once at most.
+const CHUNK: usize = 250;
+/// Numbers in flight at once at most, but for a sample larger than that.
+const CHUNK_NUMBERS: usize = 1 << 23;
+
+/// Samples in flight at once, of `elements` numbers each: memory does not grow with the count, nor
+/// much with their size. The ground truth holds some twenty arrays of a batch.
+pub fn chunk(elements: usize) -> usize {
+    (CHUNK_NUMBERS / elements.max(1)).clamp(1, CHUNK)
+}
 
 /// Standard normal noises, by seed or given.
 #[derive(Clone, Debug)]
@@ -145,7 +153,7 @@ pub struct Evaluation {
 /// How much tighter the reference is where the ground truth itself is judged.
 const JUDGE_FACTOR: f64 = 1e-2;
 
-/// Runs every solver on the same noises, in batches of [`CHUNK`]. `observe` gets the number of
+/// Runs every solver on the same noises, in batches of [`chunk`]. `observe` gets the number of
 /// samples done and the last batch of them: the ground truth's, then each solver's.
 ///
 /// The ground truth's own row is its distance from a solve of a hundredth of its tolerance.
@@ -168,8 +176,9 @@ pub fn evaluate<F: VelocityField>(
     let mut evaluations = vec![0usize; solvers.len()];
     let mut seconds = vec![0.0; solvers.len()];
     let (mut truth_evaluations, mut truth_seconds) = (0, 0.0);
-    for first in (0..count).step_by(CHUNK) {
-        let indices = first..(first + CHUNK).min(count);
+    let chunk = chunk(elements);
+    for first in (0..count).step_by(chunk) {
+        let indices = first..(first + chunk).min(count);
         let size = indices.len();
         let condition = conditioning.of(indices.clone());
         let x0 = field.start(&noises.read(indices, elements))?;

@@ -117,6 +117,12 @@ impl<'a, F: VelocityField> Counted<'a, F> {
         Self { field, forward: start.forward.into(), backward: start.backward.into() }
     }
 
+    /// Counts on from `evaluations`.
+    pub fn set(&self, evaluations: Evaluations) {
+        self.forward.store(evaluations.forward, Ordering::Relaxed);
+        self.backward.store(evaluations.backward, Ordering::Relaxed);
+    }
+
     /// What was asked so far.
     pub fn evaluations(&self) -> Evaluations {
         Evaluations { forward: self.forward.load(Ordering::Relaxed), backward: self.backward.load(Ordering::Relaxed) }

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 /// Measure the library on this machine.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  bespoke bench step --threads 1 --threads 2")]
+#[command(after_help = "Example:\n  bespoke bench step --threads 1 --threads 2\n  \
+    bespoke bench train --model models/digits-fm-ot.json --optimizer adam")]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -24,6 +25,8 @@ pub struct BenchArgs {
 enum What {
     /// The update of a step against a triad, a[i] = b[i] + s c[i], that moves the same bytes.
     Step(StepArgs),
+    /// An iteration of training against the network's calls in it, made again by themselves.
+    Train(super::bench_train::TrainArgs),
 }
 
 #[derive(clap::Args)]
@@ -50,7 +53,13 @@ fn parse_size(text: &str) -> std::result::Result<usize, String> {
 }
 
 pub fn run(args: BenchArgs) -> Result<()> {
-    let What::Step(args) = args.what;
+    match args.what {
+        What::Step(args) => run_step(args),
+        What::Train(args) => super::bench_train::run(args),
+    }
+}
+
+fn run_step(args: StepArgs) -> Result<()> {
     println!("solver  dtype     threads      size        steps/s      GB/s  triad GB/s  ratio   overhead/step");
     for (name, tableau) in tables() {
         let plan = Arc::new(Plan::new(tableau));

@@ -3,7 +3,7 @@
 use super::{arrays, progress};
 use bespoke::distance::{Distance, Features, SampleSet};
 use bespoke::dopri5::Tolerance;
-use bespoke::evaluate::{CHUNK, Evaluation, Noises, Ready, evaluate};
+use bespoke::evaluate::{Evaluation, Noises, Ready, chunk, evaluate};
 use bespoke::model::{Card, Device, Model};
 use bespoke::train::Conditioning;
 use bespoke::{Result, with_field};
@@ -43,7 +43,8 @@ impl JudgeArgs {
             None => None,
             Some(path) => {
                 let mut set = SampleSet::default();
-                arrays::for_each(path, &card.shape, card.data_range, CHUNK, |part| set.add(&features, part))?;
+                let size = chunk(card.shape.iter().product());
+                arrays::for_each(path, &card.shape, card.data_range, size, |part| set.add(&features, part))?;
                 Some(set)
             }
         };

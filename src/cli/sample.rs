@@ -1,7 +1,7 @@
 //! `bespoke sample`
 
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
-use bespoke::evaluate::{CHUNK, Ready};
+use bespoke::evaluate::{Ready, chunk};
 use bespoke::solvers::Solver;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::VelocityField;
@@ -52,8 +52,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let failed = |e| Error::io("write", &args.out, e);
     document::write_with(&args.out, |file| {
         let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
-        for first in (0..count).step_by(CHUNK) {
-            let indices = first..(first + CHUNK).min(count);
+        for first in (0..count).step_by(chunk(elements)) {
+            let indices = first..(first + chunk(elements)).min(count);
             let noise = noises.read(indices.clone(), elements);
             let condition = conditioning.of(indices.clone());
             let samples = with_field!(&model, field => {

@@ -1,6 +1,7 @@
 //! `bespoke train`
 
 use super::progress;
+use bespoke::model::Dtype;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
 };
@@ -89,6 +90,9 @@ pub struct TrainArgs {
     /// cpu, cuda or cuda:INDEX [default: cpu].
     #[arg(long, value_name = "D")]
     device: Option<String>,
+    /// What the network computes in: f32 or bf16. The solver computes in float32 [default: f32].
+    #[arg(long, value_name = "DTYPE", value_parser = parse::<Dtype>)]
+    dtype: Option<Dtype>,
     /// Noises whose ground truth is solved for training [default: 1500].
     #[arg(long, value_name = "P")]
     pool: Option<usize>,
@@ -104,6 +108,21 @@ pub struct TrainArgs {
     /// Iterations between validations [default: a twelfth of all].
     #[arg(long, value_name = "I")]
     validate_every: Option<usize>,
+    /// Validations without a better one after which a stage ends [default: no limit].
+    #[arg(long, value_name = "K")]
+    patience: Option<usize>,
+    /// Where the run is kept, at every validation and when it is stopped [default: THETA.checkpoint].
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Go on from the checkpoint where there is one, to the very same theta.
+    #[arg(long)]
+    resume: bool,
+    /// Loss, validation, evaluations and seconds of every iteration, a JSON object a line.
+    #[arg(long, value_name = "FILE.jsonl")]
+    log: Option<PathBuf>,
+    /// Keep the ground truth in this file: it is read where it is there, else solved and written.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pool_file: Option<PathBuf>,
     /// Relative tolerance of the ground truth [default: 1e-5].
     #[arg(long, value_name = "X")]
     rtol: Option<f64>,
@@ -119,7 +138,7 @@ pub struct TrainArgs {
 }
 
 /// Reads a choice as the config document writes it.
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+pub fn parse<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
     serde_json::from_value(text.into()).map_err(|e| e.to_string())
 }
 
@@ -136,6 +155,12 @@ impl TrainArgs {
             // Either says what both in the document say.
             TrainConfig { steps: None, nfe: None, ..base }
         };
+        let out = self.out.or(base.out);
+        let beside = out.as_ref().map(|out| {
+            let mut name = out.clone().into_os_string();
+            name.push(".checkpoint");
+            PathBuf::from(name)
+        });
         let config = TrainConfig {
             model: self.model.or(base.model),
             field: base.field,
@@ -145,7 +170,7 @@ impl TrainArgs {
             init: OneOrMore::new(self.init).or(base.init),
             path: self.path.or(base.path),
             sigma0: self.sigma0.or(base.sigma0),
-            out: self.out.or(base.out),
+            out,
             learn: self.learn.or(base.learn),
             loss: OneOrMore::new(self.loss).or(base.loss),
             optimizer: self.optimizer.or(base.optimizer),
@@ -158,11 +183,17 @@ impl TrainArgs {
             class: self.class.or(base.class),
             seed: self.seed.or(base.seed),
             device: self.device.or(base.device),
+            dtype: self.dtype.or(base.dtype),
             pool: self.pool.or(base.pool),
             pool_refresh: self.pool_refresh.or(base.pool_refresh),
             resolve: self.resolve.then_some(true).or(base.resolve),
             validation: self.validation.or(base.validation),
             validate_every: self.validate_every.or(base.validate_every),
+            patience: self.patience.or(base.patience),
+            checkpoint: self.checkpoint.or(base.checkpoint).or(beside),
+            resume: self.resume.then_some(true).or(base.resume),
+            log: self.log.or(base.log),
+            pool_file: self.pool_file.or(base.pool_file),
             rtol: self.rtol.or(base.rtol),
             atol: self.atol.or(base.atol),
         };

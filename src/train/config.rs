@@ -2,6 +2,7 @@
 //! `bespoke_train`.
 
 use crate::error::{Error, Result};
+use crate::model::Dtype;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -246,6 +247,9 @@ pub struct TrainConfig {
     /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// What the network computes in, `f32` or `bf16`; the solver computes in float32. Default `f32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
     /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,
@@ -262,6 +266,22 @@ pub struct TrainConfig {
     /// Iterations between validations. Default a twelfth of all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate_every: Option<usize>,
+    /// Validations without a better one after which a stage ends. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// Where the run is kept at every validation, to be gone on with. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// Go on from the checkpoint, where there is one. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<bool>,
+    /// Where a JSON line is written for every iteration. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+    /// Where the ground truth is kept (safetensors): read where it is there, else written.
+    /// Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_file: Option<PathBuf>,
     /// Relative tolerance of the ground truth. Default 1e-5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtol: Option<f64>,

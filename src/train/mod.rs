@@ -4,12 +4,17 @@
 //! A document (`config`) becomes settings with every choice made, whose legs (`schedule`) `run`
 //! goes through one iteration (`step`) after another.
 
+mod checkpoint;
 mod config;
 mod entry;
+mod job;
+mod journal;
+mod log;
 pub mod loss;
 mod optimize;
 mod parameters;
 mod paths;
+mod pools;
 mod run;
 mod schedule;
 mod settings;
@@ -20,13 +25,11 @@ mod validate;
 
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
 pub use entry::{conditioning, train_config, train_field};
+pub use job::Job;
 pub use parameters::{Linearised, Parameters, Shape};
 pub use paths::{Conditioning, Pool, PoolOptions};
-pub use run::{Observer, Outcome, Progress, train};
+pub use run::{Observer, Outcome, Progress, train, train_job};
 pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};
 pub use state::Trained;
 pub use validate::{Errors, Quality, errors};
-
-/// Samples in flight at once: memory does not grow with pools and batches.
-const CHUNK: usize = 250;

@@ -13,9 +13,11 @@ use crate::theta::{Family, NsTable, Theta};
 use crate::train::config::Learn;
 use nalgebra::DMatrix;
 use num_dual::Dual64;
+use serde::{Deserialize, Serialize};
 
 /// What the numbers parametrise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// RK1-Bespoke with this many steps.
     Rk1(usize),
@@ -26,7 +28,8 @@ pub enum Shape {
 }
 
 /// A theta under training.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Parameters {
     /// What the numbers parametrise.
     pub shape: Shape,
@@ -71,6 +74,14 @@ impl Shape {
     pub fn steps(&self) -> usize {
         match *self {
             Shape::Rk1(steps) | Shape::Rk2(steps) | Shape::Ns(steps) => steps,
+        }
+    }
+
+    /// How many numbers parametrise it.
+    pub fn parameters(&self) -> usize {
+        match *self {
+            Shape::Rk1(_) | Shape::Rk2(_) => 4 * self.nfe(),
+            Shape::Ns(nfe) => nfe - 1 + nfe + nfe * (nfe + 1) / 2,
         }
     }
 

@@ -53,11 +53,9 @@ pub struct Pool<T> {
     pub x0: T,
     /// x(1), `[size, elements]`.
     pub x1: T,
-    condition: Condition,
-    chunk: usize,
-    paths: Vec<Dense<T>>,
-    /// Evaluations each sample took, averaged over the chunks.
-    pub evaluations_per_sample: f64,
+    pub(super) condition: Condition,
+    pub(super) chunk: usize,
+    pub(super) paths: Vec<Dense<T>>,
 }
 
 impl<T: Tensor> Pool<T> {
@@ -70,12 +68,11 @@ impl<T: Tensor> Pool<T> {
         F: VelocityField<Tensor = T>,
     {
         let PoolOptions { purpose, seed, indices, chunk, tolerance, dense } = options.clone();
-        let (mut starts, mut ends, mut paths, mut evaluations) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut starts, mut ends, mut paths) = (Vec::new(), Vec::new(), Vec::new());
         for first in indices.clone().step_by(chunk) {
             let part = first..(first + chunk).min(indices.end);
             let x0 = field.start(&noise::normal(seed, purpose, part.clone(), field.elements()))?;
             let solution = dopri5::solve(field, &x0, &conditioning.of(part.clone()), tolerance, dense)?;
-            evaluations += solution.evaluations * part.len();
             starts.push(x0);
             ends.push(solution.x1);
             paths.extend(solution.dense);
@@ -83,10 +80,9 @@ impl<T: Tensor> Pool<T> {
         Ok(Self {
             x0: T::concatenate(&starts.iter().collect::<Vec<_>>())?,
             x1: T::concatenate(&ends.iter().collect::<Vec<_>>())?,
-            condition: conditioning.of(indices.clone()),
+            condition: conditioning.of(indices),
             chunk,
             paths,
-            evaluations_per_sample: evaluations as f64 / indices.len() as f64,
         })
     }
 

@@ -1,10 +1,13 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
-use super::CHUNK;
+use super::checkpoint::Checkpoint;
 use super::config::{Learn, OneOrMore, Optimizer};
+use super::job::Job;
+use super::journal::Journal;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
-use super::paths::{Conditioning, Pool, PoolOptions};
+use super::paths::{Conditioning, Pool};
+use super::pools::{self, Pools};
 use super::schedule::{Leg, Origin, legs};
 use super::settings::Settings;
 use super::start::Start;
@@ -13,12 +16,12 @@ use super::step::{Step, TRIED_ON};
 use super::validate::{self, Quality};
 use crate::document::Notes;
 use crate::error::{Error, Result};
-use crate::noise::Purpose;
+use crate::evaluate::chunk;
 use crate::sampler::Plan;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use serde::Serialize;
 use serde_json::json;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a run reports as it goes.
@@ -68,19 +71,42 @@ pub fn train<F: VelocityField>(
     settings: &Settings,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
+    train_job(field, conditioning, settings, &Job::default(), observer)
+}
+
+/// [`train`], which keeps on disk what `job` says and goes on from there.
+///
+/// # Errors
+/// As [`train`]; [`Error::Io`] and [`Error::Format`] for the job's files.
+pub fn train_job<F: VelocityField>(
+    field: &F,
+    conditioning: &Conditioning,
+    settings: &Settings,
+    job: &Job,
+    observer: &mut Observer<'_>,
+) -> Result<Outcome> {
     let field = Counted::new(field, Evaluations::default());
-    let mut run = Run::begin(&field, conditioning, settings)?;
+    let legs = legs(settings);
+    let mut journal = Journal::open(job, settings)?;
+    let resumed = journal.resume(&legs)?;
+    let on_disk = resumed.is_some();
+    let mut run = Run::begin(&field, conditioning, settings, job, legs, resumed)?;
     let mut stopped = observer(&run.progress()).is_break();
+    if !on_disk {
+        journal.record(&run, stopped)?;
+    }
     loop {
         while !stopped && run.goes_on() {
             run.iterate()?;
             stopped = observer(&run.progress()).is_break();
+            journal.record(&run, stopped)?;
         }
         if stopped || run.state.leg + 1 == run.legs.len() {
             break;
         }
         run.next_leg()?;
         stopped = observer(&run.progress()).is_break();
+        journal.record(&run, stopped)?;
     }
     run.finish_rung(stopped)?;
     let (evaluations, ground_truth) = (field.evaluations(), run.ground_truth);
@@ -88,26 +114,34 @@ pub fn train<F: VelocityField>(
 }
 
 /// A run under way.
-struct Run<'a, F: VelocityField> {
+pub(super) struct Run<'a, F: VelocityField> {
     field: &'a Counted<'a, F>,
     conditioning: &'a Conditioning,
     settings: &'a Settings,
     legs: Vec<Leg>,
     validation: Pool<F::Tensor>,
     pool: Pool<F::Tensor>,
-    ground_truth: Evaluations,
-    state: State,
+    pub(super) ground_truth: Evaluations,
+    pub(super) state: State,
 }
 
 impl<'a, F: VelocityField> Run<'a, F> {
-    /// Solves the ground truth and enters the first leg.
-    fn begin(field: &'a Counted<'a, F>, conditioning: &'a Conditioning, settings: &'a Settings) -> Result<Self> {
-        let legs = legs(settings);
+    /// Solves the ground truth and enters the first leg, or goes on from where the run was.
+    fn begin(
+        field: &'a Counted<'a, F>,
+        conditioning: &'a Conditioning,
+        settings: &'a Settings,
+        job: &Job,
+        legs: Vec<Leg>,
+        resumed: Option<Checkpoint<State>>,
+    ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
-        let solve = |options: &PoolOptions| Pool::solve(field, conditioning, options);
-        let validation = solve(&options(settings, Purpose::Validation, 0..settings.validation))?;
-        let pool = solve(&options(settings, Purpose::Train, 0..settings.pool))?;
-        let ground_truth = field.evaluations();
+        let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
+        let Pools { validation, train: pool, evaluations } = Pools::prepare(field, conditioning, settings, job, draws)?;
+        if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
+            field.set(evaluations);
+            return Ok(Run { field, conditioning, settings, legs, validation, pool, ground_truth, state });
+        }
         let candidate = enter(field, settings, &validation, &first, 0)?;
         let state = State {
             leg: 0,
@@ -116,6 +150,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             limit: None,
             iteration_cost: first.iteration_cost(),
             validated: true,
+            stale: 0,
             start: candidate.validation,
             log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
             candidate,
@@ -124,9 +159,14 @@ impl<'a, F: VelocityField> Run<'a, F> {
             draws: 1,
             done: Vec::new(),
         };
-        let mut run = Run { field, conditioning, settings, legs, validation, pool, ground_truth, state };
+        let mut run = Run { field, conditioning, settings, legs, validation, pool, ground_truth: evaluations, state };
         run.state.limit = run.limit();
         Ok(run)
+    }
+
+    /// What the field was asked for so far.
+    pub(super) fn evaluations(&self) -> Evaluations {
+        self.field.evaluations()
     }
 
     fn leg(&self) -> &Leg {
@@ -146,14 +186,15 @@ impl<'a, F: VelocityField> Run<'a, F> {
         Some(spent + (budget.saturating_sub(spent) as f64 * share) as u64)
     }
 
-    /// Whether the leg has iterations left, and what the next and a validation cost.
+    /// Whether the leg has iterations left, what the next and a validation cost, and patience.
     fn goes_on(&self) -> bool {
         let next = self.state.iteration_cost + (self.settings.validation * self.leg().shape.nfe()) as u64;
         self.state.iteration < self.leg().stage.iterations
+            && self.settings.patience.is_none_or(|patience| self.state.stale < patience)
             && self.state.limit.is_none_or(|limit| self.spent() + next <= limit)
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let State { leg, iteration, validated, candidate, .. } = &self.state;
         let before: usize = self.legs[..*leg].iter().map(|leg| leg.stage.iterations).sum();
         Progress {
@@ -173,9 +214,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            let first = self.state.draws * self.settings.pool;
-            let options = options(self.settings, Purpose::Train, first..first + self.settings.pool);
-            self.pool = Pool::solve(self.field, self.conditioning, &options)?;
+            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws)?;
             self.state.draws += 1;
         }
         let stage = self.leg().stage;
@@ -190,7 +229,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
             let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters)?;
-            self.state.candidate.judge(quality);
+            self.state.stale = if self.state.candidate.judge(quality) { 0 } else { self.state.stale + 1 };
             let entry = (self.spent(), self.state.best().best.0.rmse);
             self.state.log.push(entry);
         }
@@ -232,6 +271,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         self.state.validated = matches!(next.origin, Origin::Start(_));
         self.state.leg += 1;
         self.state.iteration = 0;
+        self.state.stale = 0;
         self.state.iteration_cost = next.iteration_cost();
         self.state.limit = self.limit();
         Ok(())
@@ -272,6 +312,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "seed": settings.seed,
             "pool": settings.pool,
             "pool_refresh": settings.pool_refresh,
+            "patience": settings.patience,
             "tolerance": settings.tolerance,
             "evaluations": evaluations,
             "ground_truth_evaluations": self.ground_truth.forward,
@@ -292,11 +333,6 @@ impl<'a, F: VelocityField> Run<'a, F> {
     }
 }
 
-fn options(settings: &Settings, purpose: Purpose, indices: Range<usize>) -> PoolOptions {
-    let dense = purpose == Purpose::Train && settings.dense();
-    PoolOptions { purpose, seed: settings.seed, indices, chunk: CHUNK, tolerance: settings.tolerance, dense }
-}
-
 fn quality<F: VelocityField>(
     field: &F,
     settings: &Settings,
@@ -304,7 +340,8 @@ fn quality<F: VelocityField>(
     parameters: &Parameters,
 ) -> Result<Quality> {
     let plan = Arc::new(Plan::new(parameters.tableau()));
-    Ok(validate::errors(&plan, field, validation, 0..validation.size(), CHUNK)?.quality(settings.range))
+    Ok(validate::errors(&plan, field, validation, 0..validation.size(), chunk(field.elements()))?
+        .quality(settings.range))
 }
 
 /// The `index`th start of the rung that `leg` is of, validated.
@@ -338,7 +375,13 @@ fn best_of<F: VelocityField>(
     let mut least: Option<(f64, &(String, Parameters))> = None;
     for solver in solvers {
         let plan = Arc::new(Plan::new(solver.1.tableau()));
-        let rmse = match validate::errors(&plan, field, validation, 0..validation.size().min(TRIED_ON), CHUNK) {
+        let rmse = match validate::errors(
+            &plan,
+            field,
+            validation,
+            0..validation.size().min(TRIED_ON),
+            chunk(field.elements()),
+        ) {
             Ok(errors) => errors.quality(1.0).rmse,
             // A solver that diverges here is not the best.
             Err(Error::NonFinite { .. }) => continue,

@@ -34,6 +34,8 @@ pub struct Settings {
     pub validation: usize,
     /// Iterations between validations; a twelfth of a stage where absent.
     pub validate_every: Option<usize>,
+    /// Validations without a better one after which a stage ends.
+    pub patience: Option<usize>,
     /// Of the ground truth.
     pub tolerance: Tolerance,
     /// Greatest minus least value of the data, for PSNR.
@@ -110,6 +112,7 @@ impl TrainConfig {
             pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
             validation: self.validation.unwrap_or(1000),
             validate_every: self.validate_every,
+            patience: self.patience,
             tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
             range,
             stages,
@@ -117,6 +120,7 @@ impl TrainConfig {
         check_range("pool", settings.pool, batch, MOST)?;
         check_range("validation", settings.validation, 1, MOST)?;
         check_range("validate_every", settings.validate_every.unwrap_or(1), 1, MOST)?;
+        check_range("patience", settings.patience.unwrap_or(1), 1, MOST)?;
         if settings.budget == Some(0) {
             return Err(Error::invalid("budget", 0, "a positive count of evaluations"));
         }

@@ -3,12 +3,16 @@
 
 use super::optimize::OptimizerState;
 use super::parameters::{Parameters, Shape};
+use super::schedule::Leg;
 use super::validate::Quality;
+use crate::document;
 use crate::theta::Theta;
 use crate::velocity::Evaluations;
+use serde::{Deserialize, Serialize};
 
 /// A theta on its way from one start.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// What it started from.
     pub from: String,
@@ -17,6 +21,7 @@ pub struct Candidate {
     /// Of what moves them.
     pub optimizer: OptimizerState,
     /// The last batch's loss; NaN before the first.
+    #[serde(with = "document::any_number")]
     pub loss: f64,
     /// The last validation.
     pub validation: Quality,
@@ -25,17 +30,29 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Keeps the numbers if `validation`, which is theirs, is the best so far.
-    pub fn judge(&mut self, validation: Quality) {
+    /// Keeps the numbers if `validation`, which is theirs, is the best so far, and says whether it is.
+    pub fn judge(&mut self, validation: Quality) -> bool {
         self.validation = validation;
-        if validation.rmse < self.best.0.rmse {
+        let better = validation.rmse < self.best.0.rmse;
+        if better {
             self.best = (validation, self.parameters.clone());
         }
+        better
+    }
+
+    fn fits(&self, leg: &Leg) -> bool {
+        let complete = |parameters: &Parameters| {
+            parameters.shape == leg.shape && parameters.values.len() == leg.shape.parameters()
+        };
+        complete(&self.parameters)
+            && complete(&self.best.1)
+            && self.optimizer.fits(leg.stage.optimizer, self.parameters.values.len())
     }
 }
 
 /// How far a run has come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// The leg under way.
     pub leg: usize,
@@ -49,6 +66,8 @@ pub struct State {
     pub iteration_cost: u64,
     /// Whether the last validation is of this iteration.
     pub validated: bool,
+    /// Validations of the leg since the best.
+    pub stale: usize,
     /// What is trained.
     pub candidate: Candidate,
     /// What came of the rung's earlier starts.
@@ -73,6 +92,20 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether it is a state of a run of these legs.
+    pub fn fits(&self, legs: &[Leg]) -> bool {
+        let Some(leg) = legs.get(self.leg) else { return false };
+        // Starts of one rung have its shape but while a theta that they begin with is trained.
+        let known = || legs.iter().filter(|other| other.rung == leg.rung);
+        self.iteration <= leg.stage.iterations
+            && self.candidate.fits(leg)
+            && self.others.iter().all(|other| known().any(|leg| other.fits(leg)))
+            && self.done.len() == leg.rung
+            && self.draws > 0
+    }
+}
+
 fn rmse(candidate: &Candidate) -> f64 {
     candidate.best.0.rmse
 }
@@ -83,9 +116,11 @@ pub fn in_shape(parameters: &Parameters, shape: Shape) -> Parameters {
 }
 
 /// A solver that was trained.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trained {
     /// The best by validation, with notes in its `training`.
+    #[serde(with = "theta_document")]
     pub theta: Theta,
     /// Its validation.
     pub best: Quality,
@@ -93,4 +128,20 @@ pub struct Trained {
     pub start: Quality,
     /// What the field was asked for: the ground truth, and for this solver.
     pub evaluations: Evaluations,
+}
+
+/// Serde of a theta as its file.
+mod theta_document {
+    use crate::theta::Theta;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
+    use serde_json::Value;
+
+    pub fn serialize<S: Serializer>(theta: &Theta, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = theta.to_json().map_err(S::Error::custom)?;
+        serde_json::from_str::<Value>(&text).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Theta, D::Error> {
+        Theta::parse(&Value::deserialize(deserializer)?.to_string(), "theta").map_err(D::Error::custom)
+    }
 }

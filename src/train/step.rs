@@ -1,6 +1,5 @@
 //! One iteration of either optimiser.
 
-use super::CHUNK;
 use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
 use super::optimize::{OptimizerState, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
@@ -8,6 +7,7 @@ use super::paths::Pool;
 use super::settings::{Settings, Stage};
 use super::validate::errors;
 use crate::error::{Error, Result};
+use crate::evaluate::chunk;
 use crate::noise::{self, Purpose};
 use crate::sampler::Plan;
 use crate::tensor::Tensor;
@@ -68,9 +68,10 @@ impl<F: VelocityField> Step<'_, F> {
         let jacobian = parameters.table_jacobian().jacobian;
         let scalars = jacobian.nrows();
         let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
-        for (i, rows) in rows.chunks(CHUNK).enumerate() {
+        let chunk = chunk(self.field.elements());
+        for (i, rows) in rows.chunks(chunk).enumerate() {
             let residual = direct_residual(parameters, self.field, self.pool, rows)?;
-            let sketch = self.sketch(i * CHUNK..i * CHUNK + rows.len())?;
+            let sketch = self.sketch(i * chunk..i * chunk + rows.len())?;
             let by_scalar = residual.pull_back(self.field, vec![residual.error.duplicate()?, sketch])?;
             for (all, part) in products.iter_mut().zip(by_scalar) {
                 *all = stack(all, &part);
@@ -105,7 +106,8 @@ impl<F: VelocityField> Step<'_, F> {
     ) -> Result<Option<usize>> {
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
-            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), CHUNK)?.rms))
+            let chunk = chunk(self.field.elements());
+            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), chunk)?.rms))
         };
         let mut least = mean(parameters)?;
         let mut taken = None;

@@ -1,5 +1,6 @@
 //! How far a solver's samples are from the ground truth.
 
+use crate::document;
 use crate::error::Result;
 use crate::sampler::{self, Plan};
 use crate::tensor::Tensor;
@@ -12,8 +13,10 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Root mean square error against the ground truth.
+    #[serde(with = "document::any_number")]
     pub rmse: f64,
     /// Peak signal to noise ratio against the ground truth, in dB.
+    #[serde(with = "document::any_number")]
     pub psnr: f64,
 }
 

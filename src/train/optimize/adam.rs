@@ -1,11 +1,14 @@
 //! Adam (Kingma and Ba 2015), the paper's optimiser.
 
+use serde::{Deserialize, Serialize};
+
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
 /// Moments of the gradient so far.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Adam {
     first: Vec<f64>,
     second: Vec<f64>,
@@ -22,6 +25,11 @@ impl Adam {
     /// For this many parameters.
     pub fn new(parameters: usize) -> Self {
         Self { first: vec![0.0; parameters], second: vec![0.0; parameters], step: 0 }
+    }
+
+    /// Whether it is for this many parameters.
+    pub fn fits(&self, parameters: usize) -> bool {
+        self.first.len() == parameters && self.second.len() == parameters && self.step >= 0
     }
 
     /// Moves `values` against `gradient`, by about `lr` each.

@@ -5,6 +5,7 @@
 //! k_b = J_b^T v, and E[k_b k_b^T] = J_b^T J_b: the normal matrix without its Jacobian.
 
 use nalgebra::{DMatrix, DVector};
+use serde::{Deserialize, Serialize};
 
 /// How much of the normal matrix is kept from earlier iterations.
 const MEMORY: f64 = 0.7;
@@ -18,8 +19,10 @@ const RETREAT: f64 = 5.0;
 const DAMPING_RANGE: (f64, f64) = (1e-8, 1e4);
 
 /// The normal matrix and the damping so far.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GaussNewton {
+    #[serde(with = "rows")]
     normal: Option<DMatrix<f64>>,
     damping: f64,
 }
@@ -74,6 +77,12 @@ impl GaussNewton {
         trials
     }
 
+    /// Whether it is for this many parameters.
+    pub fn fits(&self, parameters: usize) -> bool {
+        self.normal.as_ref().is_none_or(|normal| normal.shape() == (parameters, parameters))
+            && (DAMPING_RANGE.0..=DAMPING_RANGE.1).contains(&self.damping)
+    }
+
     /// Learns from the trials: the damping of the one that was taken, or `None`.
     pub fn settle(&mut self, taken: Option<&Trial>) {
         let damping = taken.map_or(self.damping * RETREAT, |trial| trial.damping);
@@ -91,4 +100,25 @@ fn solve(normal: &DMatrix<f64>, damping: f64, gradient: &DVector<f64>) -> Option
     }
     let step = -damped.cholesky()?.solve(gradient);
     step.iter().all(|v| v.is_finite()).then_some(step)
+}
+
+/// Serde of a square matrix as its rows.
+mod rows {
+    use nalgebra::DMatrix;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(matrix: &Option<DMatrix<f64>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = |matrix: &DMatrix<f64>| -> Vec<Vec<f64>> {
+            matrix.row_iter().map(|row| row.iter().copied().collect()).collect()
+        };
+        matrix.as_ref().map(rows).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DMatrix<f64>>, D::Error> {
+        let Some(rows) = Option::<Vec<Vec<f64>>>::deserialize(deserializer)? else { return Ok(None) };
+        if rows.iter().any(|row| row.len() != rows.len()) {
+            return Err(D::Error::custom("is not a square matrix"));
+        }
+        Ok(Some(DMatrix::from_row_iterator(rows.len(), rows.len(), rows.concat())))
+    }
 }

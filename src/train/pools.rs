@@ -1,0 +1,276 @@
+//! The two pools of a run: solved, or read from where an earlier run kept them.
+
+use super::job::{Job, check_all_same, check_same};
+use super::paths::{Conditioning, Pool, PoolOptions};
+use super::settings::Settings;
+use crate::document;
+use crate::dopri5::Dense;
+use crate::error::{Error, Result};
+use crate::evaluate::chunk;
+use crate::noise::{self, Purpose};
+use crate::tensor::Tensor;
+use crate::velocity::{Counted, Evaluations, VelocityField};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+const FORMAT: &str = "bespoke-pool";
+const VERSION: u64 = 1;
+
+/// Ground truth for validation and for training.
+pub struct Pools<T> {
+    pub validation: Pool<T>,
+    pub train: Pool<T>,
+    /// What it took.
+    pub evaluations: Evaluations,
+}
+
+/// The training noises of the `draw`th time, from 0.
+fn drawn(elements: usize, settings: &Settings, draw: usize) -> PoolOptions {
+    options(elements, settings, Purpose::Train, draw * settings.pool..(draw + 1) * settings.pool)
+}
+
+fn options(elements: usize, settings: &Settings, purpose: Purpose, indices: Range<usize>) -> PoolOptions {
+    let dense = purpose == Purpose::Train && settings.dense();
+    let Settings { seed, tolerance, .. } = *settings;
+    PoolOptions { purpose, seed, indices, chunk: chunk(elements), tolerance, dense }
+}
+
+/// Solves the pool of the `draw`th time.
+pub fn draw<F: VelocityField>(
+    field: &F,
+    conditioning: &Conditioning,
+    settings: &Settings,
+    draw: usize,
+) -> Result<Pool<F::Tensor>> {
+    Pool::solve(field, conditioning, &drawn(field.elements(), settings, draw))
+}
+
+impl<T: Tensor> Pools<T> {
+    /// Both pools, that of training as it is after `draws` times.
+    ///
+    /// # Errors
+    /// As [`Pool::solve`]; [`Error::Format`] for a file of other pools.
+    pub fn prepare<F: VelocityField<Tensor = T>>(
+        field: &Counted<'_, F>,
+        conditioning: &Conditioning,
+        settings: &Settings,
+        job: &Job,
+        draws: usize,
+    ) -> Result<Self> {
+        let file = job.pool_file.as_deref();
+        let elements = field.elements();
+        let about = about(elements, conditioning, settings, job);
+        if let Some(path) = file
+            && let Some(pools) = read(path, field, conditioning, settings, &about)?
+        {
+            field.set(pools.evaluations);
+            return Ok(pools);
+        }
+        let validation = Pool::solve(
+            field,
+            conditioning,
+            &options(elements, settings, Purpose::Validation, 0..settings.validation),
+        )?;
+        let train = draw(field, conditioning, settings, draws.saturating_sub(1))?;
+        let pools = Self { validation, train, evaluations: field.evaluations() };
+        if let Some(path) = file {
+            write(path, &pools, &about)?;
+        }
+        Ok(pools)
+    }
+}
+
+/// All that the ground truth depends on.
+fn about(elements: usize, conditioning: &Conditioning, settings: &Settings, job: &Job) -> Map<String, Value> {
+    let about = json!({
+        "format": FORMAT,
+        "version": VERSION,
+        "model": job.model,
+        "field": job.config.get("field"),
+        "dtype": job.config.get("dtype"),
+        "elements": elements,
+        "classes": conditioning.classes,
+        "class": conditioning.class,
+        "guidance_scale": conditioning.guidance_scale,
+        "seed": settings.seed,
+        "pool": settings.pool,
+        "validation": settings.validation,
+        "tolerance": settings.tolerance,
+        "dense": settings.dense(),
+        "chunk": chunk(elements),
+    });
+    match about {
+        Value::Object(about) => about,
+        _ => Map::new(),
+    }
+}
+
+fn unreadable(path: &Path, problem: impl ToString) -> Error {
+    Error::format(path.display().to_string(), ".", problem)
+}
+
+/// Numbers as little-endian bytes.
+fn bytes<const N: usize, E: Copy>(values: &[E], of: impl Fn(E) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|value| of(*value)).collect()
+}
+
+fn write<T: Tensor>(path: &Path, pools: &Pools<T>, about: &Map<String, Value>) -> Result<()> {
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: String, tensor: &T| -> Result<()> {
+        let shape = vec![tensor.batch(), tensor.elements()];
+        tensors.push((name, Dtype::F32, shape, bytes(&tensor.to_f32()?, f32::to_le_bytes)));
+        Ok(())
+    };
+    add("validation.x1".into(), &pools.validation.x1)?;
+    add("train.x1".into(), &pools.train.x1)?;
+    let mut times = Vec::new();
+    for (chunk, path) in pools.train.paths.iter().enumerate() {
+        let mut of_chunk = Vec::new();
+        for (segment, (start, h, coefficients)) in path.segments().enumerate() {
+            of_chunk.extend([start, h]);
+            for (i, coefficient) in coefficients.iter().enumerate() {
+                add(format!("train.dense.{chunk}.{segment}.{i}"), coefficient)?;
+            }
+        }
+        times.push((format!("train.times.{chunk}"), of_chunk));
+    }
+    for (name, of_chunk) in times {
+        tensors.push((name, Dtype::F64, vec![of_chunk.len() / 2, 2], bytes(&of_chunk, f64::to_le_bytes)));
+    }
+    let metadata = HashMap::from([
+        ("bespoke".to_owned(), Value::Object(about.clone()).to_string()),
+        ("evaluations".to_owned(), json!(pools.evaluations).to_string()),
+    ]);
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, dtype, shape, bytes) in &tensors {
+        views.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| unreadable(path, e))?));
+    }
+    document::write_at(path, |temporary| {
+        serialize_to_file(views, &Some(metadata), temporary).map_err(|e| match e {
+            safetensors::SafeTensorError::IoError(e) => Error::io("write", path, e),
+            other => unreadable(path, other),
+        })
+    })
+}
+
+/// The tensors of a pool file.
+struct Stored<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+}
+
+impl Stored<'_> {
+    fn numbers<const N: usize, E>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        columns: usize,
+        of: impl Fn([u8; N]) -> E,
+    ) -> Result<Vec<E>> {
+        let wrong = |problem: String| Error::format(self.path.display().to_string(), name, problem);
+        let tensor = self.tensors.tensor(name).map_err(|e| wrong(e.to_string()))?;
+        match tensor.shape() {
+            [_, found] if *found == columns && tensor.dtype() == dtype => {}
+            shape => {
+                return Err(wrong(format!("is {:?} {shape:?}, expected {dtype:?} [_, {columns}]", tensor.dtype())));
+            }
+        }
+        let (numbers, _) = tensor.data().as_chunks::<N>();
+        Ok(numbers.iter().map(|number| of(*number)).collect())
+    }
+
+    /// `count` samples, where the field computes.
+    fn samples<F: VelocityField>(&self, field: &F, name: &str, count: usize) -> Result<F::Tensor> {
+        let values = self.numbers(name, Dtype::F32, field.elements(), f32::from_le_bytes)?;
+        if values.len() != count * field.elements() || !values.iter().all(|v| v.is_finite()) {
+            let problem = format!("is not {count} samples of finite numbers");
+            return Err(Error::format(self.path.display().to_string(), name, problem));
+        }
+        field.upload(&values)
+    }
+
+    fn pool<F: VelocityField>(
+        &self,
+        field: &F,
+        conditioning: &Conditioning,
+        name: &str,
+        options: &PoolOptions,
+    ) -> Result<Pool<F::Tensor>> {
+        let PoolOptions { purpose, seed, indices, chunk, dense, .. } = options.clone();
+        let mut starts = Vec::new();
+        let mut paths = Vec::new();
+        for (c, first) in indices.clone().step_by(chunk).enumerate() {
+            let part = first..(first + chunk).min(indices.end);
+            starts.push(field.start(&noise::normal(seed, purpose, part.clone(), field.elements()))?);
+            if dense {
+                paths.push(self.path_of(
+                    field,
+                    &format!("{name}.dense.{c}"),
+                    &format!("{name}.times.{c}"),
+                    part.len(),
+                )?);
+            }
+        }
+        Ok(Pool {
+            x0: F::Tensor::concatenate(&starts.iter().collect::<Vec<_>>())?,
+            x1: self.samples(field, &format!("{name}.x1"), indices.len())?,
+            condition: conditioning.of(indices),
+            chunk,
+            paths,
+        })
+    }
+
+    fn path_of<F: VelocityField>(&self, field: &F, name: &str, times: &str, count: usize) -> Result<Dense<F::Tensor>> {
+        let times = self.numbers(times, Dtype::F64, 2, f64::from_le_bytes)?;
+        let (times, _) = times.as_chunks::<2>();
+        if times.is_empty() {
+            return Err(Error::format(self.path.display().to_string(), name, "has no steps"));
+        }
+        let mut segments = Vec::with_capacity(times.len());
+        for (segment, [start, h]) in times.iter().enumerate() {
+            let read = |i: usize| self.samples(field, &format!("{name}.{segment}.{i}"), count);
+            segments.push((*start, *h, [read(0)?, read(1)?, read(2)?, read(3)?, read(4)?]));
+        }
+        Ok(Dense::from_segments(segments))
+    }
+}
+
+/// The pools at `path`, if there are any.
+fn read<F: VelocityField>(
+    path: &Path,
+    field: &F,
+    conditioning: &Conditioning,
+    settings: &Settings,
+    about: &Map<String, Value>,
+) -> Result<Option<Pools<F::Tensor>>> {
+    let bytes = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| Error::io("read", path, e))?,
+    };
+    let name = path.display().to_string();
+    let broken = |e| unreadable(path, format!("is no whole safetensors file: {e}"));
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let written = |key: &str| {
+        let text = metadata.metadata().as_ref().and_then(|map| map.get(key));
+        serde_json::from_str::<Value>(text.map_or("null", String::as_str)).unwrap_or_default()
+    };
+    let Value::Object(found) = written("bespoke") else {
+        return Err(unreadable(path, "is not a pool of ground truths"));
+    };
+    let hint = ": it is another run's pool";
+    check_same(&name, "format", found.get("format").unwrap_or(&Value::Null), &json!(FORMAT), hint)?;
+    check_all_same(&name, &found, about, hint)?;
+    let evaluations: Evaluations =
+        serde_json::from_value(written("evaluations")).map_err(|e| Error::format(&name, "evaluations", e))?;
+    let stored = Stored { path, tensors: SafeTensors::deserialize(&bytes).map_err(broken)? };
+    let validation = options(field.elements(), settings, Purpose::Validation, 0..settings.validation);
+    Ok(Some(Pools {
+        validation: stored.pool(field, conditioning, "validation", &validation)?,
+        train: stored.pool(field, conditioning, "train", &drawn(field.elements(), settings, 0))?,
+        evaluations,
+    }))
+}
