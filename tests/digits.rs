@@ -2,7 +2,7 @@
 #![cfg(feature = "torch")]
 
 use bespoke::evaluate::{Noises, Ready};
-use bespoke::model::{self, Device, Dtype, Model, ModelField};
+use bespoke::model::{self, Device, Model, ModelField};
 use bespoke::solvers::Solver;
 use bespoke::tensor::{PerRow, Tensor};
 use bespoke::torch::Module;
@@ -93,47 +93,6 @@ fn a_short_training_beats_midpoint() {
     println!("rmse {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
     assert!(outcome.best.rmse < 0.6 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["name"], "digits-fm-ot");
-}
-
-#[test]
-fn a_network_in_bfloat16_is_near_and_its_solver_in_float32() {
-    for name in MODELS {
-        let (whole, half) = (field(name), model::open_as(&path(&format!("{name}.json")), Device::Cpu, Dtype::Bf16));
-        let Model::Torch(half) = half.unwrap() else { panic!("{name} is a TorchScript model") };
-        let noise = Noises::Seed { seed: 2, count: 20 }.read(0..20, 64);
-        let condition = Condition { class: (0..10).cycle().take(20).collect(), guidance_scale: Vec::new() };
-        let x = whole.upload(&noise).unwrap();
-        let of = |field: &ModelField<Module>| field.eval(PerRow::All(0.4), &x, &condition).unwrap();
-        let (exact, rounded) = (of(&whole), of(&half));
-        let size = exact.rmse(&exact.zeros_like(20).unwrap()).unwrap();
-        for (error, size) in rounded.rmse(&exact).unwrap().iter().zip(&size) {
-            assert!(*error > 1e-5 * size && *error < 0.05 * size, "{name}: {error} of {size}");
-        }
-        // Its velocity is a float32 tensor with more than bfloat16's 8 bits after the solver's arithmetic.
-        let sum = Tensor::linear_combination(&[(PerRow::All(1.0), &x), (PerRow::All(0.1), &rounded)]).unwrap();
-        assert!(sum.to_f32().unwrap().iter().any(|v| v.to_bits() & 0xffff != 0));
-        let vjp = |field: &ModelField<Module>| {
-            field.vjp(PerRow::All(0.4), &x, &condition, std::slice::from_ref(&x)).unwrap().x.remove(0)
-        };
-        let (exact, rounded) = (vjp(&whole), vjp(&half));
-        let size = exact.rmse(&exact.zeros_like(20).unwrap()).unwrap();
-        for (error, size) in rounded.rmse(&exact).unwrap().iter().zip(&size) {
-            assert!(*error < 0.1 * size, "{name}: {error} of {size}");
-        }
-    }
-}
-
-#[test]
-fn a_training_in_bfloat16_beats_midpoint() {
-    let config: TrainConfig = serde_json::from_value(serde_json::json!({
-        "model": path("digits-fm-ot.json"), "steps": 3, "iterations": 8, "batch": 100, "pool": 200,
-        "validation": 100, "dtype": "bf16"
-    }))
-    .unwrap();
-    let outcome = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
-    println!("rmse {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
-    assert!(outcome.best.rmse < 0.8 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
-    assert_eq!(outcome.theta.model.0["dtype"], "bf16");
 }
 
 #[test]

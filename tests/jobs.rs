@@ -152,14 +152,6 @@ fn a_killed_run_of_adam_and_several_losses_comes_to_the_same_theta() {
     assert_eq!(workshop.read("whole.json"), workshop.read("killed.json"));
 }
 
-#[test]
-fn a_mixture_is_no_network_to_be_rounded() {
-    let workshop = Workshop::new();
-    let refused = contains("dtype is bf16, expected f32: a mixture is no network");
-    workshop.train(&["--out", "theta.json", "--dtype", "bf16"]).assert().code(2).stderr(refused);
-    assert!(workshop.files().is_empty());
-}
-
 /// `command` where no file of its own may grow past `bytes`, as on a disk that is full.
 fn under_limit(command: &Command, bytes: u64) -> std::process::Command {
     let mut limited = std::process::Command::new("sh");

@@ -17,7 +17,7 @@ mod show;
 mod solvers;
 mod train;
 
-use bespoke::model::{self, Device, Dtype, Model};
+use bespoke::model::{self, Device, Model};
 use bespoke::path::GaussianPath;
 use bespoke::solvers::Solver;
 use bespoke::train::Conditioning;
@@ -61,9 +61,6 @@ struct ModelArgs {
     /// cpu, cuda or cuda:INDEX.
     #[arg(long, default_value = "cpu", value_name = "D")]
     device: Device,
-    /// What the network computes in: f32 or bf16. The solver computes in float32.
-    #[arg(long, default_value = "f32", value_name = "DTYPE")]
-    dtype: Dtype,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -74,7 +71,7 @@ struct ModelArgs {
 
 impl ModelArgs {
     fn open(&self) -> Result<(Model, Conditioning)> {
-        let model = model::open_as(&self.model, self.device, self.dtype)?;
+        let model = model::open(&self.model, self.device)?;
         let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
         Ok((model, conditioning))
     }

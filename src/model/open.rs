@@ -6,7 +6,6 @@ use super::host::{Forward, HostNetwork};
 use crate::error::{Error, Result};
 use crate::fields::{Mixture, MixtureField};
 use crate::scheduler::Output;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -40,31 +39,6 @@ impl std::fmt::Display for Device {
             Device::Cpu => f.write_str("cpu"),
             Device::Cuda(index) => write!(f, "cuda:{index}"),
         }
-    }
-}
-
-/// What a model's network computes in; solvers compute in float32 always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// float32.
-    #[default]
-    F32,
-    /// bfloat16: 8 bits of precision, and half the memory.
-    Bf16,
-}
-
-impl FromStr for Dtype {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        serde_json::from_value(text.into()).map_err(|_| Error::invalid("dtype", format!("{text:?}"), "f32 or bf16"))
-    }
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if *self == Dtype::F32 { "f32" } else { "bf16" })
     }
 }
 
@@ -104,18 +78,10 @@ impl Model {
 /// # Errors
 /// The card's or the weights' own; [`Error::Unsupported`] where this build or machine cannot run it.
 pub fn open(path: &Path, device: Device) -> Result<Model> {
-    open_as(path, device, Dtype::F32)
-}
-
-/// [`open`], with a network that computes in `dtype`.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_as(path: &Path, device: Device, dtype: Dtype) -> Result<Model> {
     let card = Card::load(path)?;
     match card.runtime {
-        Runtime::Mixture => open_mixture(card, device, dtype),
-        Runtime::Torchscript => open_torchscript(card, device, dtype),
+        Runtime::Mixture => open_mixture(card, device),
+        Runtime::Torchscript => open_torchscript(card, device),
         Runtime::Host => Err(Error::Unsupported(format!(
             "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
             path_of(&card)
@@ -136,13 +102,10 @@ pub fn open_host(path: &Path, forward: Box<Forward>) -> Result<Model> {
     Ok(Model::Given(ModelField::new(card, network)))
 }
 
-fn open_mixture(card: Card, device: Device, dtype: Dtype) -> Result<Model> {
+fn open_mixture(card: Card, device: Device) -> Result<Model> {
     let document = path_of(&card);
     if device != Device::Cpu {
         return Err(Error::invalid("device", device, "cpu: a mixture is computed in host memory"));
-    }
-    if dtype != Dtype::F32 {
-        return Err(Error::invalid("dtype", dtype, "f32: a mixture is no network"));
     }
     if card.output != Output::Velocity || card.time.scale != 1.0 || card.time.direction != Default::default() {
         return Err(Error::format(
@@ -169,13 +132,13 @@ fn path_of(card: &Card) -> String {
 }
 
 #[cfg(feature = "torch")]
-fn open_torchscript(card: Card, device: Device, dtype: Dtype) -> Result<Model> {
-    let module = crate::torch::Module::load(&card, device, dtype)?;
+fn open_torchscript(card: Card, device: Device) -> Result<Model> {
+    let module = crate::torch::Module::load(&card, device)?;
     Ok(Model::Torch(ModelField::new(card, module)))
 }
 
 #[cfg(not(feature = "torch"))]
-fn open_torchscript(card: Card, _device: Device, _dtype: Dtype) -> Result<Model> {
+fn open_torchscript(card: Card, _device: Device) -> Result<Model> {
     Err(Error::Unsupported(format!(
         "{} is a TorchScript model, and this build is without libtorch (feature `torch`)",
         path_of(&card)

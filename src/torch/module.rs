@@ -3,10 +3,9 @@
 use super::device;
 use super::tensor::TorchTensor;
 use crate::error::{Error, Result};
-use crate::model::{Card, Device, Dtype, Network};
+use crate::model::{Card, Device, Network};
 use crate::tensor::{PerRow, Tensor};
 use crate::velocity::Vjp;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{CModule, Kind};
 
 /// A TorchScript module on its device. Any thread: libtorch's forward pass of a frozen module
@@ -14,8 +13,6 @@ use tch::{CModule, Kind};
 pub struct Module {
     module: CModule,
     device: tch::Device,
-    /// What the network computes in; what goes in and comes out is float32.
-    kind: Kind,
     /// Shape of a batch, with -1 for the batch.
     shape: Vec<i64>,
     classes: bool,
@@ -26,12 +23,12 @@ pub struct Module {
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// Loads the weights of `card` onto `device`, as numbers of `dtype`.
+    /// Loads the weights of `card` onto `device`.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Torch`] where they cannot be read; [`Error::Unsupported`] where
     /// the device cannot be had.
-    pub fn load(card: &Card, device: Device, dtype: Dtype) -> Result<Self> {
+    pub fn load(card: &Card, device: Device) -> Result<Self> {
         let device = device::prepare(device)?;
         let path = card.weights_path();
         // libtorch's own message for a missing file does not say so.
@@ -43,17 +40,8 @@ impl Module {
         for (_, parameter) in module.named_parameters()? {
             let _ = parameter.f_set_requires_grad(false)?;
         }
-        let kind = match dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::Bf16 => Kind::BFloat16,
-        };
-        if dtype != Dtype::F32 {
-            // The binding has no fallible form of this; it has said what was wrong.
-            catch_unwind(AssertUnwindSafe(|| module.to(device, kind, false)))
-                .map_err(|_| Error::Torch(format!("the module cannot be made {dtype}")))?;
-        }
         let shape = std::iter::once(-1).chain(card.shape.iter().map(|n| *n as i64)).collect();
-        Ok(Self { module, device, kind, shape, classes: card.classes > 0 })
+        Ok(Self { module, device, shape, classes: card.classes > 0 })
     }
 
     /// One number per sample, `[batch]`.
@@ -68,13 +56,12 @@ impl Module {
     }
 
     fn run(&self, time: &tch::Tensor, x: &tch::Tensor, class: &[i64]) -> Result<tch::Tensor> {
-        // No-ops where they are of that kind; gradients pass.
-        let (x, time) = (&x.f_reshape(&self.shape)?.f_to_kind(self.kind)?, &time.f_to_kind(self.kind)?);
+        let x = x.f_reshape(&self.shape)?;
         let output = if self.classes {
             let class = tch::Tensor::f_from_slice(class)?.f_to_device(self.device)?;
-            self.module.forward_ts(&[x, time, &class])?
+            self.module.forward_ts(&[&x, time, &class])?
         } else {
-            self.module.forward_ts(&[x, time])?
+            self.module.forward_ts(&[&x, time])?
         };
         if output.size() != x.size() {
             return Err(Error::invalid(
@@ -83,7 +70,7 @@ impl Module {
                 format!("{:?}", x.size()),
             ));
         }
-        Ok(output.f_to_kind(Kind::Float)?)
+        Ok(output)
     }
 }
 

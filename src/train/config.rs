@@ -2,7 +2,6 @@
 //! `bespoke_train`.
 
 use crate::error::{Error, Result};
-use crate::model::Dtype;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -247,9 +246,6 @@ pub struct TrainConfig {
     /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// What the network computes in, `f32` or `bf16`; the solver computes in float32. Default `f32`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<Dtype>,
     /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,

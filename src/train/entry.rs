@@ -7,7 +7,7 @@ use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
-use crate::model::{self, Device, Dtype, Model};
+use crate::model::{self, Device, Model};
 use crate::velocity::VelocityField;
 use crate::with_field;
 use serde_json::json;
@@ -22,13 +22,13 @@ pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result
     }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
-    let model = model::open_as(path, device, config.dtype.unwrap_or_default())?;
+    let model = model::open(path, device)?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
     let job = config.job(Some(model.card().fingerprint()?))?;
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
-    let notes = model_notes(&model, &conditioning, config.dtype)?;
+    let notes = model_notes(&model, &conditioning)?;
     warn_of_others(&settings, &notes);
     let mut outcome = with_field!(&model, field => train_job(field, &conditioning, &settings, &job, observer))?;
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
@@ -48,7 +48,6 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     for (key, given) in [
         ("model", config.model.is_some()),
         ("device", config.device.is_some()),
-        ("dtype", config.dtype.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
         ("path", config.path.is_some()),
         ("sigma0", config.sigma0.is_some()),
@@ -130,7 +129,7 @@ pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f6
     Ok(Conditioning { classes: card.classes, class, guidance_scale })
 }
 
-fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Dtype>) -> Result<Notes> {
+fn model_notes(model: &Model, conditioning: &Conditioning) -> Result<Notes> {
     let card = model.card();
     let mut notes = serde_json::Map::new();
     notes.insert("name".into(), json!(card.name()));
@@ -140,9 +139,6 @@ fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Dtype>)
     notes.insert("scheduler".into(), json!(card.scheduler));
     notes.insert("end".into(), json!(card.time.end));
     notes.insert("guidance_scale".into(), json!(conditioning.guidance_scale));
-    if let Some(dtype) = dtype.filter(|dtype| *dtype != Dtype::F32) {
-        notes.insert("dtype".into(), json!(dtype));
-    }
     if let Some(class) = conditioning.class {
         notes.insert("class".into(), json!(class));
     }

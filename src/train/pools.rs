@@ -91,7 +91,6 @@ fn about(elements: usize, conditioning: &Conditioning, settings: &Settings, job:
         "version": VERSION,
         "model": job.model,
         "field": job.config.get("field"),
-        "dtype": job.config.get("dtype"),
         "elements": elements,
         "classes": conditioning.classes,
         "class": conditioning.class,
