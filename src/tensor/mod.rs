@@ -10,7 +10,6 @@ mod host;
 
 pub use crew::Crew;
 pub use element::Element;
-#[cfg(feature = "torch")]
 pub(crate) use host::check_length;
 pub use host::{Host, HostView};
 
