@@ -63,13 +63,13 @@ fn gradient_error(
     let size = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
     let h = 1e-4;
     let mut worst: f64 = 0.0;
-    for j in 0..gradient.len() {
+    for (j, component) in gradient.iter().enumerate() {
         let mut shifted = parameters.clone();
         shifted.values[j] += h;
         let above = value(&shifted);
         shifted.values[j] -= 2.0 * h;
         let below = value(&shifted);
-        worst = worst.max((gradient[j] - (above - below) / (2.0 * h)).abs() / size);
+        worst = worst.max((component - (above - below) / (2.0 * h)).abs() / size);
     }
     worst
 }

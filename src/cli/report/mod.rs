@@ -10,7 +10,7 @@ mod page;
 mod pictures;
 mod trace;
 
-use super::measure::{Distances, Judge, JudgeArgs, Task, measure};
+use super::measure::{Judge, JudgeArgs, Task, measure};
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers};
 use bespoke::evaluate::Ready;
 use bespoke::model::{Card, Device};
@@ -99,7 +99,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let report = Report {
         settings,
         note,
-        distances: measured.distances.as_ref().map(Distances::clone),
+        distances: measured.distances.clone(),
         ground_truth: truth,
         knots: knots::of(&solvers, &rows, &card.gaussian_path()?)?,
         paths: trace.paths,
