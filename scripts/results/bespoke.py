@@ -36,7 +36,7 @@ class Work:
     def make(self, out, *arguments):
         """The file that a command writes to `--out` or `--json`, made unless it is there."""
         if not out.exists():
-            print("bespoke", *arguments, flush=True)
+            print(" ".join(map(str, ["bespoke", *arguments])) + "\n", end="", flush=True)
             self.run(*arguments)
         return out
 
