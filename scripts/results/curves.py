@@ -8,7 +8,7 @@ import ladders
 from bespoke import MODELS, ROOT, at_once, card
 from page import line, table
 
-COUNT = 5000
+COUNT = 2000
 WITHIN = 0.01  # of the ground truth's Fréchet distance
 COUNTS = "4,6,8,10,12,16,20"
 PUBLISHED = [f"{name}@{COUNTS}" for name in ("euler", "midpoint", "ddim", "dpm-solver-2", "dpm++2m", "unipc", "deis")]
