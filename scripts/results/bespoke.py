@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,13 +38,23 @@ class Work:
         """The file that a command writes to `--out` or `--json`, made unless it is there."""
         if not out.exists():
             print(" ".join(map(str, ["bespoke", *arguments])) + "\n", end="", flush=True)
+            started = time.monotonic()
             self.run(*arguments)
+            with self.path("seconds").open("a") as log:
+                log.write(f"{time.monotonic() - started:.0f} {out.name}\n")
         return out
 
+    def hours(self):
+        """What all of it took so far, in hours of one core."""
+        log = self.path("seconds")
+        lines = log.read_text().splitlines() if log.exists() else []
+        return sum(int(line.split()[0]) for line in lines) / 3600
+
     def train(self, out, model, *options):
-        arguments = ["train", "--quiet", "--model", card(model), *options, "--out", out]
-        # A checkpoint is left by a run that was stopped.
-        return self.make(out, *arguments, "--resume")
+        # A run that was stopped left what it had, and a checkpoint to go on from.
+        if out.exists() and stopped(json.loads(out.read_text())):
+            out.unlink()
+        return self.make(out, "train", "--quiet", "--model", card(model), *options, "--out", out, "--resume")
 
     def evaluate(self, out, model, solvers, *options):
         """The document that `bespoke eval` writes."""
@@ -58,6 +69,11 @@ class Work:
 
 def card(model):
     return f"models/{model}.json"
+
+
+def stopped(trained):
+    """Whether a theta, or a ladder with it, is of a run that did not come to its end."""
+    return any(theta["training"].get("stopped") for theta in trained.get("rungs", [trained]))
 
 
 def at_once(jobs):

@@ -27,13 +27,12 @@ def reference(work):
 
 def report(work, model):
     out = work.path(model, "report.html")
-    if not out.exists():
-        data = work.path("reference", model.split("-")[0] + ".npy")
-        several = ",".join(map(str, ladders.NFE))
-        solvers = [f"{work.path(model, name)}.json@{several}" for name in ("rk2", "ns")] + PUBLISHED
-        named = [word for solver in solvers for word in ("--solver", solver)]
-        common = ["--quiet", "--model", card(model), "--count", COUNT, "--data", data]
-        work.run("report", *common, *named, "--out", out)
+    data = work.path("reference", model.split("-")[0] + ".npy")
+    several = ",".join(map(str, ladders.NFE))
+    solvers = [f"{work.path(model, name)}.json@{several}" for name in ("rk2", "ns")] + PUBLISHED
+    named = [word for solver in solvers for word in ("--solver", solver)]
+    common = ["--quiet", "--model", card(model), "--count", COUNT, "--data", data]
+    work.make(out, "report", *common, *named, "--out", out)
     return json.loads(out.with_suffix(".json").read_text())
 
 
