@@ -8,12 +8,14 @@ What is found in FOLDER is not made again, so an interrupted run goes on. `make 
 """
 
 import argparse
+import os
 import time
 
+import ablations
 import curves
 import demo
 import optimizers
-import ablations
+import page
 import solvers
 import trainings
 from bespoke import Work
@@ -41,6 +43,10 @@ def main():
         started = time.monotonic()
         PARTS[name](work)
         print(f"{name}: {(time.monotonic() - started) / 60:.0f} min", flush=True)
+    if not arguments.part:
+        cores = os.cpu_count()
+        hours = f"It took {work.hours():.1f} hours of one core where this page was made, so {work.hours() / cores:.1f} on its {cores}."
+        page.replace("docs/results.md", "time", [hours])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,12 @@ def write(work):
     lines = [
         "# Results",
         "",
-        f"Made by `make results`. {first['count']} samples, seed {first['seed']}; errors are against the ground truth "
+        "Made by `make results`, as all tables of solvers in these docs.",
+        "",
+        "<!-- results: time -->",
+        "<!-- end -->",
+        "",
+        f"{first['count']} samples, seed {first['seed']}; errors are against the ground truth "
         f"(adaptive RK45, rtol {first['tolerance']['rtol']:g}) of the same noises. The Fréchet distance is to the data, "
         "in the features of the digits classifier, for the photographs' patches in their pixels; it is not the FID of "
         "the literature, whose network has seen other pictures. `edm` stands in the curves: its counts are odd. "
