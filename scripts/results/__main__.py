@@ -14,7 +14,6 @@ import time
 import ablations
 import curves
 import demo
-import optimizers
 import page
 import solvers
 import trainings
@@ -22,7 +21,6 @@ from bespoke import Work
 
 PARTS = {
     "trainings": trainings.write,
-    "optimizers": optimizers.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
