@@ -3,6 +3,7 @@
 use super::measure::{Distances, JudgeArgs, Task, measure};
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers, picture};
 use bespoke::evaluate::{Evaluation, Ready};
+use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::{Error, Result, document};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ pub struct EvalArgs {
 /// Noises where no count is given.
 const DEFAULT_COUNT: usize = 1000;
 
-pub fn run(args: EvalArgs) -> Result<()> {
+pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     let names = expand_solvers(&args.solvers);
     let solvers = names.iter().map(|name| Solver::parse(name)).collect::<Result<Vec<_>>>()?;
     let tolerance = args.tolerance.tolerance()?;
@@ -56,9 +57,12 @@ pub fn run(args: EvalArgs) -> Result<()> {
             return Err(Error::invalid(field, "there", "absent without --frechet"));
         }
     }
-    let (model, conditioning) = args.model.open()?;
+    let device = ranks.device(&args.model.device)?;
+    let (model, conditioning) = args.model.open_on(device)?;
     for solver in &solvers {
-        super::warn_foreign(solver, &model)?;
+        if ranks.is_first() {
+            super::warn_foreign(solver, &model)?;
+        }
     }
     let card = model.card();
     let path = args.path.on(card.gaussian_path()?)?;
@@ -69,7 +73,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let judge = match args.judge.card(card) {
         _ if !args.frechet => None,
-        Some(features) => Some(args.judge.open(&features, card, args.model.device)?),
+        Some(features) => Some(args.judge.open(&features, card, device)?),
         None => return Err(Error::invalid("features", "absent", "a feature card: the model's card names none")),
     };
     let task = Task {
@@ -78,9 +82,13 @@ pub fn run(args: EvalArgs) -> Result<()> {
         solvers: &ready,
         noises: &noises,
         tolerance,
-        quiet: args.quiet,
+        ranks,
+        quiet: args.quiet || !ranks.is_first(),
     };
     let measured = measure(&task, judge)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let evaluation = &measured.evaluation;
     let whole = || {
         json!({

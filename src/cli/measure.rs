@@ -5,6 +5,7 @@ use bespoke::distance::{Distance, Features, SampleSet};
 use bespoke::dopri5::Tolerance;
 use bespoke::evaluate::{Evaluation, Noises, Ready, chunk, evaluate};
 use bespoke::model::{Card, Device, Model};
+use bespoke::ranks::Ranks;
 use bespoke::train::Conditioning;
 use bespoke::{Result, with_field};
 use clap::Args;
@@ -93,6 +94,7 @@ pub struct Task<'a> {
     pub solvers: &'a [(String, Ready)],
     pub noises: &'a Noises,
     pub tolerance: Tolerance,
+    pub ranks: &'a Ranks,
     pub quiet: bool,
 }
 
@@ -116,7 +118,7 @@ pub fn measure(task: &Task<'_>, judge: Option<Judge>) -> Result<Measured> {
     };
     let range = card.data_range[1] - card.data_range[0];
     let evaluation = with_field!(task.model, field => {
-        evaluate(field, task.conditioning, task.solvers, task.noises, task.tolerance, range, observe)?
+        evaluate(field, task.conditioning, task.solvers, task.noises, task.tolerance, range, task.ranks, observe)?
     });
     bar.finish_and_clear();
     let distances = judge.map(|judge| distances(judge, sets)).transpose()?;

@@ -14,6 +14,7 @@ use super::measure::{Judge, JudgeArgs, Task, measure};
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers};
 use bespoke::evaluate::Ready;
 use bespoke::model::{Card, Device};
+use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
@@ -79,7 +80,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
         .iter()
         .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
         .collect::<Result<Vec<_>>>()?;
-    let (judge, note) = open_judge(&args.judge, card, args.model.device)?;
+    let (judge, note) = open_judge(&args.judge, card, args.model.device.parse()?)?;
     // Its own row is the level that no solver is asked to be below.
     ready.push(("gt".into(), Ready::GroundTruth(tolerance)));
     let task = Task {
@@ -88,6 +89,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
         solvers: &ready,
         noises: &noises,
         tolerance,
+        ranks: &Ranks::alone(),
         quiet: args.quiet,
     };
     let measured = measure(&task, judge)?;
