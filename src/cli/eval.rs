@@ -73,7 +73,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
     let judge = match args.judge.card(card) {
         _ if !args.frechet => None,
-        Some(features) => Some(args.judge.open(&features, card, device)?),
+        Some(features) => Some(args.judge.open(&features, card, device, ranks)?),
         None => return Err(Error::invalid("features", "absent", "a feature card: the model's card names none")),
     };
     let task = Task {

@@ -38,9 +38,10 @@ impl JudgeArgs {
     }
 
     /// Opens the network and reads the data.
-    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device) -> Result<Judge> {
+    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device, ranks: &Ranks) -> Result<Judge> {
         let features = Features::open(features, device, &card.shape, card.data_range)?;
-        let data = match &self.data {
+        // The first rank alone compares.
+        let data = match self.data.as_ref().filter(|_| ranks.is_first()) {
             None => None,
             Some(path) => {
                 let mut set = SampleSet::default();
@@ -121,7 +122,10 @@ pub fn measure(task: &Task<'_>, judge: Option<Judge>) -> Result<Measured> {
         evaluate(field, task.conditioning, task.solvers, task.noises, task.tolerance, range, task.ranks, observe)?
     });
     bar.finish_and_clear();
-    let distances = judge.map(|judge| distances(judge, sets)).transpose()?;
+    if judge.is_some() {
+        sets.iter_mut().for_each(|set| set.join(task.ranks));
+    }
+    let distances = judge.filter(|_| task.ranks.is_first()).map(|judge| distances(judge, sets)).transpose()?;
     Ok(Measured { evaluation, distances, first })
 }
 

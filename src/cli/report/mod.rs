@@ -131,7 +131,7 @@ fn open_judge(args: &JudgeArgs, card: &Card, device: Device) -> Result<(Option<J
         let note = "No Fréchet distance: the model's card names no feature card, and --features was not given.";
         return Ok((None, Some(note.into())));
     };
-    match args.open(&features, card, device) {
+    match args.open(&features, card, device, &Ranks::alone()) {
         Err(Error::Unsupported(reason)) if args.features.is_none() && args.data.is_none() => {
             Ok((None, Some(format!("No Fréchet distance: {reason}."))))
         }
