@@ -103,9 +103,9 @@ install-lean:
 	cargo build $(LEAN_BUILD)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
-# Trains the solvers of docs/results.md and makes its tables and pictures anew; `scripts/results --help`.
+# Every table and picture of the docs that solvers make, anew; `python3 scripts/results --help`.
 results: build
-	scripts/results
+	python3 scripts/results
 
 # Ten million inputs; a few minutes.
 fuzz:

@@ -1,0 +1,53 @@
+"""Trains solvers for the example networks, compares them with the published ones, and writes every table and
+picture of the docs that comes of it: docs/results.md, and the marked parts of docs/training.md, docs/solvers.md
+and README.md.
+
+    python3 scripts/results [--out FOLDER] [--count N] [PART...]
+
+What is found in FOLDER is not made again, so an interrupted run goes on. `make results` runs all.
+"""
+
+import argparse
+import os
+import time
+
+import ablations
+import curves
+import demo
+import optimizers
+import page
+import solvers
+import trainings
+from bespoke import Work
+
+PARTS = {
+    "trainings": trainings.write,
+    "optimizers": optimizers.write,
+    "ablations": ablations.write,
+    "curves": curves.write,
+    "solvers": solvers.write,
+    "demo": demo.write,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="results", help="where thetas, evaluations and reports are kept [default: results]")
+    parser.add_argument("--count", type=int, default=10000, help="noises of the comparisons [default: 10000]")
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} [default: all]")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.part) - set(PARTS):
+        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    work = Work(arguments.out, arguments.count)
+    for name in arguments.part or PARTS:
+        started = time.monotonic()
+        PARTS[name](work)
+        print(f"{name}: {(time.monotonic() - started) / 60:.0f} min", flush=True)
+    if not arguments.part:
+        cores = os.cpu_count()
+        hours = f"It took {work.hours():.1f} hours of one core where this page was made, so {work.hours() / cores:.1f} on its {cores}."
+        page.replace("docs/results.md", "time", [hours])
+
+
+if __name__ == "__main__":
+    main()

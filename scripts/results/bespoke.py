@@ -1,0 +1,98 @@
+"""Runs `bespoke`, as many at once as there are cores, and keeps what comes out."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ["digits-fm-ot", "digits-cosine", "digits-vp"]
+MODELS = [*DIGITS, "photos-fm-ot"]
+
+
+class Work:
+    """The folder of results. One libtorch thread a run: small networks gain nothing from more."""
+
+    def __init__(self, out, count):
+        self.folder = Path(out).resolve()
+        self.count = count  # noises of the comparisons
+        self.program = os.environ.get("BESPOKE", str(ROOT / "target/release/bespoke"))
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def path(self, *parts):
+        path = self.folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def run(self, *arguments, **options):
+        command = [self.program, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True, **options)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\nended with {done.returncode}")
+        return done.stdout
+
+    def make(self, out, *arguments):
+        """The file that a command writes to `--out` or `--json`, made unless it is there."""
+        if not out.exists():
+            print(" ".join(map(str, ["bespoke", *arguments])) + "\n", end="", flush=True)
+            started = time.monotonic()
+            self.run(*arguments)
+            with self.path("seconds").open("a") as log:
+                log.write(f"{time.monotonic() - started:.0f} {out.name}\n")
+        return out
+
+    def hours(self):
+        """What all of it took so far, in hours of one core."""
+        log = self.path("seconds")
+        lines = log.read_text().splitlines() if log.exists() else []
+        return sum(int(line.split()[0]) for line in lines) / 3600
+
+    def train(self, out, model, *options):
+        # A run that was stopped left what it had, and a checkpoint to go on from.
+        if out.exists() and stopped(json.loads(out.read_text())):
+            out.unlink()
+        return self.make(out, "train", "--quiet", "--model", card(model), *options, "--out", out, "--resume")
+
+    def evaluate(self, out, model, solvers, *options):
+        """The document that `bespoke eval` writes."""
+        named = [word for solver in solvers for word in ("--solver", solver)]
+        self.make(out, "eval", "--quiet", "--model", card(model), *named, *options, "--json", out)
+        return json.loads(out.read_text())
+
+    def published(self):
+        """The published solvers: {name, nfe: {least, step, most}, ...}."""
+        return json.loads(self.run("solvers", "--json"))
+
+
+def card(model):
+    return f"models/{model}.json"
+
+
+def stopped(trained):
+    """Whether a theta, or a ladder with it, is of a run that did not come to its end."""
+    return any(theta["training"].get("stopped") for theta in trained.get("rungs", [trained]))
+
+
+def at_once(jobs):
+    """The results of functions without arguments, in order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def allows(solver, nfe):
+    least, step, most = (solver["nfe"][key] for key in ("least", "step", "most"))
+    return least <= nfe <= most and (nfe - least) % step == 0
+
+
+def greatest_allowed(solver, nfe):
+    """The greatest number of evaluations up to nfe that the solver can have, or None."""
+    least, step, most = (solver["nfe"][key] for key in ("least", "step", "most"))
+    return min(most, nfe - (nfe - least) % step) if nfe >= least else None
+
+
+def equivalents(evaluations):
+    """In forward evaluations, a backward one as two."""
+    return evaluations["forward"] + 2 * evaluations["backward"]

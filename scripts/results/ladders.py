@@ -1,0 +1,34 @@
+"""The ladders that several parts show: for each model, of the paper's training, of RK2 on the error at the end,
+and of ns started from that."""
+
+from bespoke import MODELS, at_once
+
+NFE = [4, 6, 8, 10, 16, 20]
+BOUND_NFE = [8, 10, 16, 20]
+HEADINGS = {"bound": "RK2, bound, Adam (the paper)", "rk2": "RK2, direct", "ns": "ns"}
+GAUSS_NEWTON = ["--validate-every", 5, "--patience", 3]
+
+
+def options(work, model, name):
+    several = ",".join(map(str, BOUND_NFE if name == "bound" else NFE))
+    pool = work.path(model, "pool-dense.safetensors" if name == "bound" else "pool.safetensors")
+    family = {
+        "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 600],
+        "rk2": ["--family", "rk2", *GAUSS_NEWTON],
+        "ns": ["--family", "ns", "--init", work.path(model, "rk2.json"), *GAUSS_NEWTON],
+    }
+    return [*family[name], "--nfe", several, "--pool-file", pool]
+
+
+def train(work, names=tuple(HEADINGS), models=MODELS):
+    """{(model, name): ladder file}."""
+    ladders = {}
+    # ns stands on rk2.
+    for names in ([name for name in names if name != "ns"], [name for name in names if name == "ns"]):
+        places = [(model, name) for model in models for name in names]
+
+        def job(model, name):
+            return lambda: work.train(work.path(model, f"{name}.json"), model, *options(work, model, name))
+
+        ladders |= zip(places, at_once([job(*place) for place in places]))
+    return ladders
