@@ -3,11 +3,8 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Numbers per block: the accumulators of all outputs stay in the first-level cache.
-pub(super) const BLOCK: usize = 1024;
-
-/// Sources that are summed in one pass.
-pub(super) const PASS: usize = 4;
+/// Numbers that are summed at a time, in registers.
+pub(super) const LANES: usize = 64;
 
 /// A dtype that host memory can hold, with the type its sums are accumulated in.
 ///
@@ -15,18 +12,23 @@ pub(super) const PASS: usize = 4;
 /// of it. No sum is fused or reordered: every machine gives the same bits.
 pub trait Element: Copy + Send + Sync + Default + 'static {
     /// f32, or f64 for f64.
-    type Accumulator: Copy + Default + Send + Sync;
+    type Accumulator: Copy + Send + Sync;
 
-    /// `accumulator = sum_j coefficient_j * source_j`, or `+=` where it is not `fresh`; at most
-    /// [`PASS`] terms, summed in their order.
-    fn combine(accumulator: &mut [Self::Accumulator], terms: &[(f64, &[Self])], fresh: bool);
+    /// Sums of nothing. They are -0.0, which changes no number that is added.
+    const NOTHING: [Self::Accumulator; LANES];
 
-    /// `out = own * out + sum_j coefficient_j * source_j`, without the first where there is no
-    /// `own`; at most [`PASS`] terms, `own` first, each number rounded once.
-    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]);
+    /// A coefficient in the type of the sums.
+    fn coefficient(coefficient: f64) -> Self::Accumulator;
 
-    /// Rounds the accumulator into `out`.
-    fn store(accumulator: &[Self::Accumulator], out: &mut [Self]);
+    /// `sums + coefficient * values`.
+    fn add(
+        sums: [Self::Accumulator; LANES],
+        coefficient: Self::Accumulator,
+        values: [Self; LANES],
+    ) -> [Self::Accumulator; LANES];
+
+    /// Rounds the sums into this dtype.
+    fn round(sums: [Self::Accumulator; LANES]) -> [Self; LANES];
 
     /// Whether all numbers are finite.
     fn finite(values: &[Self]) -> bool;
@@ -38,88 +40,27 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn from_f64(value: f64) -> Self;
 }
 
-/// [`Element::combine`] for a number of terms that the compiler knows.
-macro_rules! pass {
-    ($terms:ident, $accumulator:ident, $fresh:ident, $float:ty, $widen:expr, $($j:literal),+) => {{
-        let length = $accumulator.len();
-        let c = [$($terms[$j].0 as $float),+];
-        let s = [$(&$terms[$j].1[..length]),+];
-        if $fresh {
-            for i in 0..length {
-                let mut sum = c[0] * $widen(s[0][i]);
-                for j in 1..c.len() {
-                    sum += c[j] * $widen(s[j][i]);
-                }
-                $accumulator[i] = sum;
-            }
-        } else {
-            for i in 0..length {
-                let mut sum = $accumulator[i];
-                for j in 0..c.len() {
-                    sum += c[j] * $widen(s[j][i]);
-                }
-                $accumulator[i] = sum;
-            }
-        }
-    }};
-}
+/// [`Element::NOTHING`], [`Element::add`] and [`Element::round`].
+macro_rules! sums {
+    ($float:ty, $widen:expr, $round:expr) => {
+        const NOTHING: [$float; LANES] = [-0.0; LANES];
 
-macro_rules! combine {
-    ($float:ty, $widen:expr) => {
         #[inline(always)]
-        fn combine(accumulator: &mut [$float], terms: &[(f64, &[Self])], fresh: bool) {
-            match terms.len() {
-                1 => pass!(terms, accumulator, fresh, $float, $widen, 0),
-                2 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1),
-                3 => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2),
-                _ => pass!(terms, accumulator, fresh, $float, $widen, 0, 1, 2, 3),
-            }
+        fn coefficient(coefficient: f64) -> $float {
+            coefficient as $float
         }
-    };
-}
 
-/// [`Element::write`] for a number of terms that the compiler knows.
-macro_rules! write_pass {
-    ($terms:ident, $out:ident, $own:ident, $float:ty, $widen:expr, $narrow:expr, $($j:literal),*) => {{
-        let length = $out.len();
-        let c: [$float; 0 $(+ {let _ = $j; 1})*] = [$($terms[$j].0 as $float),*];
-        let s: [&[Self]; 0 $(+ {let _ = $j; 1})*] = [$(&$terms[$j].1[..length]),*];
-        match $own {
-            Some(own) => {
-                let own = own as $float;
-                for i in 0..length {
-                    let mut sum = own * $widen($out[i]);
-                    for j in 0..c.len() {
-                        sum += c[j] * $widen(s[j][i]);
-                    }
-                    $out[i] = $narrow(sum);
-                }
-            }
-            None => {
-                for i in 0..length {
-                    // Neutral in every sum, and gone in the compiled loop.
-                    let mut sum: $float = -0.0;
-                    for j in 0..c.len() {
-                        sum += c[j] * $widen(s[j][i]);
-                    }
-                    $out[i] = $narrow(sum);
-                }
-            }
-        }
-    }};
-}
-
-macro_rules! write {
-    ($float:ty, $widen:expr, $narrow:expr) => {
         #[inline(always)]
-        fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
-            match terms.len() {
-                0 => write_pass!(terms, out, own, $float, $widen, $narrow,),
-                1 => write_pass!(terms, out, own, $float, $widen, $narrow, 0),
-                2 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1),
-                3 => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2),
-                _ => write_pass!(terms, out, own, $float, $widen, $narrow, 0, 1, 2, 3),
+        fn add(mut sums: [$float; LANES], coefficient: $float, values: [Self; LANES]) -> [$float; LANES] {
+            for i in 0..LANES {
+                sums[i] += coefficient * $widen(values[i]);
             }
+            sums
+        }
+
+        #[inline(always)]
+        fn round(sums: [$float; LANES]) -> [Self; LANES] {
+            sums.map($round)
         }
     };
 }
@@ -144,14 +85,7 @@ macro_rules! native_element {
         impl Element for $float {
             type Accumulator = $float;
 
-            combine!($float, |x: $float| x);
-            write!($float, |x: $float| x, |x: $float| x);
-
-            #[inline(always)]
-            fn store(accumulator: &[$float], out: &mut [Self]) {
-                out.copy_from_slice(&accumulator[..out.len()]);
-            }
-
+            sums!($float, |x: $float| x, |x| x);
             finite!($bits, $infinity);
 
             fn to_f64(self) -> f64 {
@@ -186,14 +120,7 @@ fn narrow_bf16(x: f32) -> bf16 {
 impl Element for bf16 {
     type Accumulator = f32;
 
-    combine!(f32, widen_bf16);
-    write!(f32, widen_bf16, narrow_bf16);
-
-    #[inline(always)]
-    fn store(accumulator: &[f32], out: &mut [Self]) {
-        out.iter_mut().zip(accumulator).for_each(|(out, x)| *out = narrow_bf16(*x));
-    }
-
+    sums!(f32, widen_bf16, narrow_bf16);
     finite!(u16, 0x7f80);
 
     fn to_f64(self) -> f64 {
@@ -208,34 +135,26 @@ impl Element for bf16 {
 impl Element for f16 {
     type Accumulator = f32;
 
+    const NOTHING: [f32; LANES] = f32::NOTHING;
+
+    #[inline(always)]
+    fn coefficient(coefficient: f64) -> f32 {
+        coefficient as f32
+    }
+
     /// The processor's own conversions, which the crate `half` picks at run time, work on slices.
     #[inline(always)]
-    fn combine(accumulator: &mut [f32], terms: &[(f64, &[Self])], fresh: bool) {
-        let mut wide = [0.0f32; BLOCK];
-        let wide = &mut wide[..accumulator.len()];
-        for (j, (coefficient, source)) in terms.iter().enumerate() {
-            source[..wide.len()].convert_to_f32_slice(wide);
-            f32::combine(accumulator, &[(*coefficient, &*wide)], fresh && j == 0);
-        }
+    fn add(sums: [f32; LANES], coefficient: f32, values: [Self; LANES]) -> [f32; LANES] {
+        let mut wide = [0.0; LANES];
+        values.convert_to_f32_slice(&mut wide);
+        f32::add(sums, coefficient, wide)
     }
 
     #[inline(always)]
-    fn write(out: &mut [Self], own: Option<f64>, terms: &[(f64, &[Self])]) {
-        let mut sum = [0.0f32; BLOCK];
-        let sum = &mut sum[..out.len()];
-        if let Some(own) = own {
-            Self::combine(sum, &[(own, &*out)], true);
-        }
-        if own.is_none() || !terms.is_empty() {
-            Self::combine(sum, terms, own.is_none());
-        }
-        Self::store(sum, out);
-    }
-
-    #[inline(always)]
-    fn store(accumulator: &[f32], out: &mut [Self]) {
-        let length = out.len();
-        out.convert_from_f32_slice(&accumulator[..length]);
+    fn round(sums: [f32; LANES]) -> [Self; LANES] {
+        let mut rounded = [f16::ZERO; LANES];
+        rounded.convert_from_f32_slice(&sums);
+        rounded
     }
 
     finite!(u16, 0x7c00);

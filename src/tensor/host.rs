@@ -1,6 +1,6 @@
 //! Samples in host memory, in any of four dtypes.
 
-use super::element::{BLOCK, PASS};
+use super::element::LANES;
 use super::{Crew, Element, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
@@ -10,8 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// From this many numbers on, an operation is worth handing to other threads.
 const PARALLEL: usize = 1 << 16;
 
+/// Threads' shares are multiples of this many numbers.
+const SHARE: usize = 1024;
+
+/// Terms of all updates of a stage up to which a step allocates nothing.
+const INLINE_TERMS: usize = 48;
+
 /// Updates of one stage at most: next state, base, kept velocity.
 pub(crate) const MAX_UPDATES: usize = 3;
+
 /// A batch in host memory: `batch * elements` numbers, sample after sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host<E> {
@@ -125,168 +132,108 @@ impl<E: Element> Host<E> {
     }
 }
 
-/// The buffers of one update as raw memory, so that threads can work on disjoint blocks of them.
-struct Blocks<'a, E> {
-    buffers: &'a [*mut E],
+/// A term of an update, as raw memory.
+#[derive(Clone, Copy)]
+struct Source<E: Element> {
+    coefficient: E::Accumulator,
+    numbers: *const E,
+}
+
+/// An update as raw memory.
+#[derive(Clone, Copy)]
+struct Target<'a, E: Element> {
+    sources: &'a [Source<E>],
+    out: *mut E,
+}
+
+/// The updates of a stage as raw memory, so that threads can work on disjoint ranges of it.
+struct Blocks<'a, E: Element> {
+    targets: &'a [Target<'a, E>],
     velocity: &'a [E],
-    updates: &'a [Update],
-    /// For each update, whether it goes without an accumulator.
-    direct: [Option<Direct>; MAX_UPDATES],
-}
-
-/// How an update can be written at once, with no accumulator in between.
-#[derive(Clone, Copy, PartialEq)]
-enum Direct {
-    /// Nothing reads what it writes.
-    Fresh,
-    /// It alone reads what it writes, as its first term.
-    InPlace,
-}
-
-impl Direct {
-    /// How `update` can be written, or `None` where others of `updates` read what it overwrites, or
-    /// it is a sum of several passes in a dtype that would round it after each.
-    fn of<E: Element>(update: &Update, updates: &[Update]) -> Option<Self> {
-        let reads = |terms: &[(Operand, f64)]| terms.iter().any(|(operand, _)| *operand == Operand::Buffer(update.out));
-        let (first, rest) = update.terms.split_first()?;
-        let wide = size_of::<E>() == size_of::<E::Accumulator>();
-        let others = updates.iter().any(|other| other.out != update.out && reads(&other.terms));
-        if others || reads(rest) || !(wide || rest.len() < PASS) {
-            return None;
-        }
-        Some(if first.0 == Operand::Buffer(update.out) { Direct::InPlace } else { Direct::Fresh })
-    }
 }
 
 // SAFETY: a `Blocks` is only used through `dispatch` on disjoint ranges, see there.
 unsafe impl<E: Element> Sync for Blocks<'_, E> {}
 
+/// `length` numbers, at most [`LANES`]; behind them zeros.
+///
+/// # Safety
+/// They may be read, and no other thread writes them meanwhile.
+#[inline(always)]
+unsafe fn load<E: Element>(source: *const E, length: usize) -> [E; LANES] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if length == LANES {
+            return source.cast::<[E; LANES]>().read();
+        }
+        let mut values = [E::default(); LANES];
+        std::ptr::copy_nonoverlapping(source, values.as_mut_ptr(), length);
+        values
+    }
+}
+
+/// Writes the first `length` of `values`.
+///
+/// # Safety
+/// `out` may be written, and nobody else has it.
+#[inline(always)]
+unsafe fn store<E: Element>(out: *mut E, length: usize, values: [E; LANES]) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        match length {
+            LANES => out.cast::<[E; LANES]>().write(values),
+            _ => std::ptr::copy_nonoverlapping(values.as_ptr(), out, length),
+        }
+    }
+}
+
 impl<E: Element> Blocks<'_, E> {
-    /// What `operand` holds in `range`.
+    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; says whether the velocity
+    /// is finite there. All sources are read side by side, a few numbers of each at a time: memory serves
+    /// many streams at once faster than one after another.
     ///
     /// # Safety
-    /// `range` lies inside every buffer, and no other thread writes it meanwhile.
+    /// As [`Blocks::sweep`].
     #[inline(always)]
-    unsafe fn source(&self, operand: Operand, range: &Range<usize>) -> &[E] {
-        match operand {
-            Operand::Velocity => &self.velocity[range.clone()],
-            // SAFETY: by this function's contract.
-            Operand::Buffer(i) => unsafe { std::slice::from_raw_parts(self.buffers[i].add(range.start), range.len()) },
+    unsafe fn run(&self, at: usize, length: usize, sums: &mut [[E::Accumulator; LANES]; MAX_UPDATES]) -> bool {
+        // SAFETY: by this function's contract; nothing is written before everything has been read.
+        unsafe {
+            for (sums, target) in sums.iter_mut().zip(self.targets) {
+                let mut sum = E::NOTHING;
+                for source in target.sources {
+                    sum = E::add(sum, source.coefficient, load(source.numbers.add(at), length));
+                }
+                *sums = sum;
+            }
+            let finite = E::finite(&load(self.velocity.as_ptr().add(at), length));
+            for (sums, target) in sums.iter().zip(self.targets) {
+                store(target.out.add(at), length, E::round(*sums));
+            }
+            finite
         }
     }
 
-    /// Runs all updates on the numbers `range`, at most [`BLOCK`] of them; says whether the
-    /// velocity is finite there. `ACCUMULATOR` is [`BLOCK`], or 0 where all updates are direct.
+    /// [`Blocks::run`] on all of `range`.
     ///
     /// # Safety
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
     #[inline(always)]
-    unsafe fn run<const ACCUMULATOR: usize>(
-        &self,
-        range: Range<usize>,
-        accumulators: &mut [[E::Accumulator; ACCUMULATOR]; MAX_UPDATES],
-    ) -> bool {
-        let length = range.len();
-        for (i, update) in self.updates.iter().enumerate() {
-            if let Some(direct) = self.direct[i] {
-                // SAFETY: by this function's contract; nothing else of this block reads what is written.
-                unsafe { self.write(update, direct, &range) };
-                continue;
-            }
-            for (pass, terms) in update.terms.chunks(PASS).enumerate() {
-                // SAFETY: by this function's contract.
-                let sources = unsafe { self.sources(terms, &range) };
-                E::combine(&mut accumulators[i][..length], &sources[..terms.len()], pass == 0);
-            }
-        }
-        for (i, update) in self.updates.iter().enumerate().filter(|(i, _)| self.direct[*i].is_none()) {
-            // SAFETY: by this function's contract, and every operand has been read.
-            E::store(&accumulators[i][..length], unsafe { self.out(update, &range) });
-        }
-        E::finite(&self.velocity[range])
-    }
-
-    /// What up to [`PASS`] terms read in `range`.
-    ///
-    /// # Safety
-    /// As [`Blocks::source`].
-    #[inline(always)]
-    unsafe fn sources(&self, terms: &[(Operand, f64)], range: &Range<usize>) -> [(f64, &[E]); PASS] {
-        let mut sources: [(f64, &[E]); PASS] = [(0.0, &[]); PASS];
-        for (source, (operand, coefficient)) in sources.iter_mut().zip(terms) {
-            // SAFETY: by this function's contract.
-            *source = (*coefficient, unsafe { self.source(*operand, range) });
-        }
-        sources
-    }
-
-    /// # Safety
-    /// `range` lies inside every buffer, and nobody else has it.
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref)] // the buffers are raw memory
-    unsafe fn out(&self, update: &Update, range: &Range<usize>) -> &mut [E] {
-        // SAFETY: by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.buffers[update.out].add(range.start), range.len()) }
-    }
-
-    /// One update without an accumulator in between.
-    ///
-    /// # Safety
-    /// As [`Blocks::run`], and `direct` is of `update`.
-    #[inline(always)]
-    unsafe fn write(&self, update: &Update, direct: Direct, range: &Range<usize>) {
-        // SAFETY: by this function's contract; the terms below are of other buffers.
-        let out = unsafe { self.out(update, range) };
-        let (mut own, terms) = match direct {
-            Direct::Fresh => (None, &update.terms[..]),
-            Direct::InPlace => (Some(update.terms[0].1), &update.terms[1..]),
-        };
-        let mut passes = terms.chunks(PASS);
-        let mut next = passes.next().unwrap_or_default();
-        loop {
-            // SAFETY: by this function's contract.
-            let sources = unsafe { self.sources(next, range) };
-            E::write(out, own, &sources[..next.len()]);
-            own = Some(1.0);
-            match passes.next() {
-                Some(terms) => next = terms,
-                None => return,
-            }
-        }
-    }
-
-    /// [`Blocks::run`] on all blocks of `range`.
-    ///
-    /// # Safety
-    /// As [`Blocks::run`].
-    #[inline(always)]
-    unsafe fn sweep<const ACCUMULATOR: usize>(&self, range: Range<usize>) -> bool {
-        let mut accumulators = [[E::Accumulator::default(); ACCUMULATOR]; MAX_UPDATES];
+    unsafe fn sweep(&self, range: Range<usize>) -> bool {
+        let mut sums = [E::NOTHING; MAX_UPDATES];
         let (mut finite, mut at) = (true, range.start);
-        while at < range.end {
+        while at + LANES <= range.end {
             // SAFETY: by this function's contract.
-            finite &= unsafe { self.run(at..(at + BLOCK).min(range.end), &mut accumulators) };
-            at += BLOCK;
+            finite &= unsafe { self.run(at, LANES, &mut sums) };
+            at += LANES;
+        }
+        if at < range.end {
+            // SAFETY: by this function's contract.
+            finite &= unsafe { self.run(at, range.end - at, &mut sums) };
         }
         finite
     }
 
-    /// [`Blocks::sweep`], with accumulators where they are needed.
-    ///
-    /// # Safety
-    /// As [`Blocks::run`].
-    #[inline(always)]
-    unsafe fn sweep_any(&self, range: Range<usize>) -> bool {
-        // SAFETY: by this function's contract.
-        unsafe {
-            match self.direct[..self.updates.len()].iter().all(Option::is_some) {
-                true => self.sweep::<0>(range),
-                false => self.sweep::<BLOCK>(range),
-            }
-        }
-    }
-
-    /// [`Blocks::sweep_any`] with vectors of 256 bits.
+    /// [`Blocks::sweep`] with vectors of 256 bits.
     ///
     /// # Safety
     /// As [`Blocks::run`], on a processor with AVX2.
@@ -294,10 +241,10 @@ impl<E: Element> Blocks<'_, E> {
     #[target_feature(enable = "avx2")]
     unsafe fn sweep_avx2(&self, range: Range<usize>) -> bool {
         // SAFETY: by this function's contract.
-        unsafe { self.sweep_any(range) }
+        unsafe { self.sweep(range) }
     }
 
-    /// [`Blocks::sweep_any`] with vectors of 512 bits.
+    /// [`Blocks::sweep`] with vectors of 512 bits.
     ///
     /// # Safety
     /// As [`Blocks::run`], on a processor with AVX-512 F, BW and VL.
@@ -305,10 +252,10 @@ impl<E: Element> Blocks<'_, E> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn sweep_avx512(&self, range: Range<usize>) -> bool {
         // SAFETY: by this function's contract.
-        unsafe { self.sweep_any(range) }
+        unsafe { self.sweep(range) }
     }
 
-    /// [`Blocks::sweep_any`] as this processor does it best.
+    /// [`Blocks::sweep`] as this processor does it best.
     ///
     /// # Safety
     /// As [`Blocks::run`].
@@ -326,7 +273,7 @@ impl<E: Element> Blocks<'_, E> {
             }
         }
         // SAFETY: by this function's contract.
-        unsafe { self.sweep_any(range) }
+        unsafe { self.sweep(range) }
     }
 }
 
@@ -372,29 +319,40 @@ impl<E: Element> Tensor for Host<E> {
                 updates.len()
             )));
         }
-        // A handful of pointers: on the stack up to the usual number of buffers, so that a step allocates nothing.
-        let mut inline = [std::ptr::null_mut(); 16];
-        let mut spilled = Vec::new();
-        let pointers: &mut [*mut E] = if buffers.len() <= inline.len() {
-            &mut inline[..buffers.len()]
-        } else {
-            spilled.resize(buffers.len(), std::ptr::null_mut());
-            &mut spilled
-        };
-        for (pointer, buffer) in pointers.iter_mut().zip(buffers.iter_mut()) {
-            if buffer.data.len() < range.end || buffer.elements != elements {
-                return Err(Error::State("the solver's buffers differ in shape".into()));
-            }
-            *pointer = buffer.data.as_mut_ptr();
+        if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
+            return Err(Error::State("the solver's buffers differ in shape".into()));
         }
-        let mut direct = [None; MAX_UPDATES];
-        direct.iter_mut().zip(updates).for_each(|(direct, update)| *direct = Direct::of::<E>(update, updates));
-        let blocks = Blocks { buffers: pointers, velocity: velocity.data, updates, direct };
+        let source = |(operand, coefficient): &(Operand, f64)| {
+            let numbers = match operand {
+                Operand::Velocity => velocity.data.as_ptr(),
+                Operand::Buffer(i) => buffers[*i].data.as_ptr(),
+            };
+            Source { coefficient: E::coefficient(*coefficient), numbers }
+        };
+        // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
+        let mut inline = [source(&(Operand::Velocity, 0.0)); INLINE_TERMS];
+        let all = updates.iter().flat_map(|update| &update.terms).map(source);
+        let spilled: Vec<Source<E>>;
+        let mut sources: &[Source<E>] =
+            if updates.iter().map(|update| update.terms.len()).sum::<usize>() <= INLINE_TERMS {
+                inline.iter_mut().zip(all).for_each(|(place, source)| *place = source);
+                &inline
+            } else {
+                spilled = all.collect();
+                &spilled
+            };
+        let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
+        for (target, update) in targets.iter_mut().zip(updates) {
+            let (own, others) = sources.split_at(update.terms.len());
+            *target = Target { sources: own, out: buffers[update.out].data.as_mut_ptr() };
+            sources = others;
+        }
+        let blocks = Blocks { targets: &targets[..updates.len()], velocity: velocity.data };
         let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
             // SAFETY: inside all buffers, checked above.
             return Ok(unsafe { blocks.dispatch(range) });
         };
-        let share = range.len().div_ceil(crew.size()).next_multiple_of(BLOCK);
+        let share = range.len().div_ceil(crew.size()).next_multiple_of(SHARE);
         let finite = AtomicBool::new(true);
         crew.run(&|part| {
             let start = (range.start + part * share).min(range.end);
@@ -432,15 +390,15 @@ impl<E: Element> Tensor for Host<E> {
             coefficient.check("a term's coefficient", first.batch())?;
         }
         let row_of = |(row, out): (usize, &mut [E])| {
-            let mut accumulator = [E::Accumulator::default(); BLOCK];
-            for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-                let accumulator = &mut accumulator[..out.len()];
-                let start = row * elements + block * BLOCK;
-                for (j, (coefficient, tensor)) in terms.iter().enumerate() {
-                    let source = &tensor.data[start..start + out.len()];
-                    E::combine(accumulator, &[(coefficient.at(row), source)], j == 0);
+            for (chunk, out) in out.chunks_mut(LANES).enumerate() {
+                let start = row * elements + chunk * LANES;
+                let mut sums = E::NOTHING;
+                for (coefficient, tensor) in terms {
+                    let mut values = [E::default(); LANES];
+                    values[..out.len()].copy_from_slice(&tensor.data[start..start + out.len()]);
+                    sums = E::add(sums, E::coefficient(coefficient.at(row)), values);
                 }
-                E::store(accumulator, out);
+                out.copy_from_slice(&E::round(sums)[..out.len()]);
             }
         };
         if out.data.len() < PARALLEL {
