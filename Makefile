@@ -16,7 +16,7 @@ TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := ../../../.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture test test-torch test-lean test-python header install install-lean fuzz libtorch-cuda
+.PHONY: build demo demo-mixture test test-torch test-lean test-mpi test-python header install install-lean fuzz libtorch-cuda
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
 
 build: $(STAMP)
@@ -61,6 +61,11 @@ test-lean:
 
 test-torch: $(STAMP)
 	cargo test --release
+
+# Several processes over MPI, without libtorch. Needs libopenmpi-dev, openmpi-bin and libclang-dev. The program
+# that it leaves behind is that build's.
+test-mpi:
+	cargo test $(LEAN_BUILD) --features mpi --test mpi
 
 PYTHON_STAMP := .venv-python/torch-2.11.0
 

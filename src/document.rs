@@ -51,6 +51,20 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
     Ok(value)
 }
 
+/// Checks what a document says that it is: its format, and the format's version.
+///
+/// # Errors
+/// [`Error::Format`] where it is not `expected`; `name` is what the message calls the document.
+pub fn check_format(name: &str, found: (&str, u64), expected: (&str, u64)) -> Result<()> {
+    if found.0 != expected.0 {
+        return Err(Error::format(name, "format", format!("is {:?}, expected {:?}", found.0, expected.0)));
+    }
+    if found.1 != expected.1 {
+        return Err(Error::format(name, "version", format!("is {}, expected {}", found.1, expected.1)));
+    }
+    Ok(())
+}
+
 /// Writes `document` to `path` as indented JSON, by way of a temporary file in the same folder.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use crate::dopri5::{self, Tolerance};
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::path::GaussianPath;
+use crate::ranks::Ranks;
 use crate::sampler::{self, Plan};
 use crate::solvers::Solver;
 use crate::tensor::Tensor;
@@ -115,6 +116,19 @@ impl Ready {
     }
 }
 
+/// What is compared, and how.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The solvers, each with the name its row is to have.
+    pub solvers: Vec<(String, Ready)>,
+    /// What all of them start from.
+    pub noises: Noises,
+    /// Of the ground truth.
+    pub tolerance: Tolerance,
+    /// Greatest less least value of the data, for the PSNR.
+    pub range: f64,
+}
+
 /// One solver's row of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SolverQuality {
@@ -150,11 +164,47 @@ pub struct Evaluation {
     pub errors: Vec<Vec<f64>>,
 }
 
+/// Sums over samples.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    evaluations: f64,
+    seconds: f64,
+}
+
+/// What batches have come to so far.
+struct Tally {
+    truth: Sums,
+    solvers: Vec<Sums>,
+    /// Of every solver the rmse of every sample; 0 where it is not known yet.
+    errors: Vec<Vec<f64>>,
+}
+
+impl Tally {
+    fn new(solvers: usize, count: usize) -> Self {
+        Self {
+            truth: Sums::default(),
+            solvers: vec![Sums::default(); solvers],
+            errors: vec![vec![0.0; count]; solvers],
+        }
+    }
+
+    /// Adds up what the ranks have.
+    fn sum(&mut self, ranks: &Ranks) {
+        for sums in self.solvers.iter_mut().chain([&mut self.truth]) {
+            let mut both = [sums.evaluations, sums.seconds];
+            ranks.sum(&mut both);
+            [sums.evaluations, sums.seconds] = both;
+        }
+        self.errors.iter_mut().for_each(|errors| ranks.sum(errors));
+    }
+}
+
 /// How much tighter the reference is where the ground truth itself is judged.
 const JUDGE_FACTOR: f64 = 1e-2;
 
-/// Runs every solver on the same noises, in batches of [`chunk`]. `observe` gets the number of
-/// samples done and the last batch of them: the ground truth's, then each solver's.
+/// Runs every solver on the same noises, in batches of [`chunk`], which are dealt to the `ranks` in
+/// turn. `observe` gets the number of samples done and the rank's last batch of them: the ground
+/// truth's, then each solver's.
 ///
 /// The ground truth's own row is its distance from a solve of a hundredth of its tolerance.
 ///
@@ -163,21 +213,17 @@ const JUDGE_FACTOR: f64 = 1e-2;
 pub fn evaluate<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,
-    solvers: &[(String, Ready)],
-    noises: &Noises,
-    tolerance: Tolerance,
-    range: f64,
+    comparison: &Comparison,
+    ranks: &Ranks,
     mut observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
 ) -> Result<Evaluation> {
+    let (Comparison { solvers, noises, .. }, tolerance, range) = (comparison, comparison.tolerance, comparison.range);
     let elements = field.elements();
     noises.validate(elements)?;
     let count = noises.count(elements);
-    let mut errors = vec![Errors::default(); solvers.len()];
-    let mut evaluations = vec![0usize; solvers.len()];
-    let mut seconds = vec![0.0; solvers.len()];
-    let (mut truth_evaluations, mut truth_seconds) = (0, 0.0);
+    let mut tally = Tally::new(solvers.len(), count);
     let chunk = chunk(elements);
-    for first in (0..count).step_by(chunk) {
+    for first in (0..count).step_by(chunk).enumerate().filter(|(batch, _)| ranks.owns(*batch)).map(|(_, first)| first) {
         let indices = first..(first + chunk).min(count);
         let size = indices.len();
         let condition = conditioning.of(indices.clone());
@@ -187,8 +233,8 @@ pub fn evaluate<F: VelocityField>(
         // To the host and back: on a GPU, what was asked for is only then done.
         let mut samples = vec![truth.x1.to_f32()?];
         let truth_took = begun.elapsed().as_secs_f64();
-        truth_seconds += truth_took;
-        truth_evaluations += truth.evaluations * size;
+        tally.truth.seconds += truth_took;
+        tally.truth.evaluations += (truth.evaluations * size) as f64;
         for (i, (_, solver)) in solvers.iter().enumerate() {
             let begun = Instant::now();
             let (x1, nfe) = match solver {
@@ -200,18 +246,20 @@ pub fn evaluate<F: VelocityField>(
                 }
             };
             samples.push(x1.to_f32()?);
-            seconds[i] += match solver {
+            tally.solvers[i].seconds += match solver {
                 Ready::Plan(_) => begun.elapsed().as_secs_f64(),
                 Ready::GroundTruth(_) => truth_took,
             };
-            evaluations[i] += nfe * size;
-            errors[i].rms.extend(x1.rmse(&truth.x1)?);
+            tally.solvers[i].evaluations += (nfe * size) as f64;
+            tally.errors[i][first..first + size].copy_from_slice(&x1.rmse(&truth.x1)?);
         }
         observe(first + size, &samples)?;
     }
+    tally.sum(ranks);
     let passes = field.passes(&conditioning.of(0..1)) as f64;
+    let errors: Vec<Errors> = tally.errors.into_iter().map(|rms| Errors { rms }).collect();
     let row = |(i, (name, _)): (usize, &(String, Ready))| {
-        let nfe = evaluations[i] as f64 / count as f64;
+        let nfe = tally.solvers[i].evaluations / count as f64;
         let quality = errors[i].quality(range);
         SolverQuality {
             solver: name.clone(),
@@ -219,14 +267,14 @@ pub fn evaluate<F: VelocityField>(
             passes: nfe * passes,
             rmse: quality.rmse,
             psnr: quality.psnr,
-            seconds: seconds[i] / count as f64,
+            seconds: tally.solvers[i].seconds / count as f64,
         }
     };
     Ok(Evaluation {
         results: solvers.iter().enumerate().map(row).collect(),
         count,
-        ground_truth_evaluations: truth_evaluations as f64 / count as f64,
-        ground_truth_seconds: truth_seconds / count as f64,
+        ground_truth_evaluations: tally.truth.evaluations / count as f64,
+        ground_truth_seconds: tally.truth.seconds / count as f64,
         tolerance,
         errors: errors.into_iter().map(|errors| errors.rms).collect(),
     })

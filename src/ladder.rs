@@ -79,10 +79,7 @@ impl Ladder {
             return Ok(Self { rungs: vec![Theta::parse(text, name)?] });
         }
         let file: File = document::parse(text, name)?;
-        if file.version != VERSION {
-            let problem = format!("is {}, expected {VERSION}", file.version);
-            return Err(Error::format(name, "version", problem));
-        }
+        document::check_format(name, (FORMAT, file.version), (FORMAT, VERSION))?;
         let rung = |(i, file): (usize, ThetaFile)| {
             Theta::from_file(file, name).map_err(|e| match e {
                 Error::Format { document, field, problem } => {

@@ -26,6 +26,7 @@
 //! | [`path`], [`ladder`] | any solver on another path (BES Thm 2.3); thetas of several nfe in one file | solvers, theta |
 //! | [`distance`] | Fréchet distance, precision and recall in a network's features | tensor |
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
+//! | [`ranks`] | the processes that share a job over MPI; the only place that names mpi | model |
 //! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
 //! | [`document`], [`noise`], [`error`] | files, seeded noise, the one error type | nothing |
 //!
@@ -42,6 +43,7 @@ pub mod ladder;
 pub mod model;
 pub mod noise;
 pub mod path;
+pub mod ranks;
 pub mod sampler;
 pub mod scheduler;
 pub mod solvers;

@@ -228,13 +228,8 @@ impl Theta {
     }
 
     pub(crate) fn from_file(file: ThetaFile, document: &str) -> Result<Self> {
+        document::check_format(document, (&file.format, file.version), (FORMAT, VERSION))?;
         let wrong = |field: &str, problem: String| Error::format(document, field, problem);
-        if file.format != FORMAT {
-            return Err(wrong("format", format!("is {:?}, expected {FORMAT:?}", file.format)));
-        }
-        if file.version != VERSION {
-            return Err(wrong("version", format!("is {}, expected {VERSION}", file.version)));
-        }
         let family = match file.family.as_str() {
             "rk1" | "rk2" => {
                 absent("a", &file.a, document)?;

@@ -1,7 +1,9 @@
 //! What a solver and its trainer ask of a model.
 
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::tensor::{PerRow, Tensor};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What each sample of a batch is conditioned on.
@@ -92,6 +94,7 @@ pub struct Counted<'a, F> {
     field: &'a F,
     forward: AtomicU64,
     backward: AtomicU64,
+    settled: Mutex<Evaluations>,
 }
 
 /// Evaluations of single samples. An evaluation counts 1 forward; a vector-Jacobian product
@@ -114,16 +117,27 @@ impl Evaluations {
 impl<'a, F: VelocityField> Counted<'a, F> {
     /// Counts from zero, or from where an earlier run stopped.
     pub fn new(field: &'a F, start: Evaluations) -> Self {
-        Self { field, forward: start.forward.into(), backward: start.backward.into() }
+        Self { field, forward: start.forward.into(), backward: start.backward.into(), settled: start.into() }
     }
 
     /// Counts on from `evaluations`.
     pub fn set(&self, evaluations: Evaluations) {
         self.forward.store(evaluations.forward, Ordering::Relaxed);
         self.backward.store(evaluations.backward, Ordering::Relaxed);
+        *self.settled.lock() = evaluations;
     }
 
-    /// What was asked so far.
+    /// Takes in what the other ranks were asked since the last time; they take this one's in.
+    pub fn settle(&self, ranks: &Ranks) {
+        let (now, before) = (self.evaluations(), *self.settled.lock());
+        // Exact up to 2^53.
+        let mut since = [(now.forward - before.forward) as f64, (now.backward - before.backward) as f64];
+        ranks.sum(&mut since);
+        let [forward, backward] = since.map(|count| count as u64);
+        self.set(Evaluations { forward: before.forward + forward, backward: before.backward + backward });
+    }
+
+    /// What was asked so far, of other ranks up to the last [`Counted::settle`].
     pub fn evaluations(&self) -> Evaluations {
         Evaluations { forward: self.forward.load(Ordering::Relaxed), backward: self.backward.load(Ordering::Relaxed) }
     }

@@ -2,6 +2,7 @@
 
 mod native;
 
+use bespoke::ranks::Ranks;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, NsTable, Theta};
 use bespoke::train::{Loss, OneOrMore, TrainConfig, train_config};
@@ -25,7 +26,8 @@ fn a_theta_in_place_of_an_euler_loop_is_closer_at_the_same_nfe() {
         iterations: OneOrMore::new(vec![15]),
         ..TrainConfig::default()
     };
-    let theta = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0).theta;
+    let theta =
+        train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0).theta;
     let path = workshop.path("theta.json");
     theta.save(&path).unwrap();
     let mut command = Command::new(program);

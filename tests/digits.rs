@@ -3,6 +3,7 @@
 
 use bespoke::evaluate::{Noises, Ready};
 use bespoke::model::{self, Device, Model, ModelField};
+use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::tensor::{PerRow, Tensor};
 use bespoke::torch::Module;
@@ -89,7 +90,7 @@ fn a_short_training_beats_midpoint() {
         "model": path("digits-fm-ot.json"), "steps": 5, "iterations": 12, "batch": 200, "pool": 300, "validation": 200
     }))
     .unwrap();
-    let outcome = train_config(&config, &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
     println!("rmse {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
     assert!(outcome.best.rmse < 0.6 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["name"], "digits-fm-ot");

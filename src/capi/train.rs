@@ -10,6 +10,7 @@ use super::theta::bespoke_theta;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::fields::{Given, PullBack};
+use crate::ranks::Ranks;
 use crate::tensor::{Host, Tensor};
 use crate::train::{FieldConfig, Progress, TrainConfig, train_config, train_field};
 use std::ffi::{c_char, c_void};
@@ -109,7 +110,7 @@ unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) ->
         (Some(description), Some(callbacks)) => {
             train_field(&config, &host_field(description, callbacks)?, &mut observer)
         }
-        _ => train_config(&config, &mut observer),
+        _ => train_config(&config, &Ranks::alone(), &mut observer),
     };
     // One, as was checked.
     let trained = outcome?.rungs.pop().ok_or_else(|| Error::State("training gave no theta".into()))?;

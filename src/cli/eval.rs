@@ -1,9 +1,10 @@
 //! `bespoke eval`
 
-use super::measure::{Distances, JudgeArgs, Task, measure};
-use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers, picture};
-use bespoke::evaluate::{Evaluation, Ready};
-use bespoke::solvers::Solver;
+use super::measure::{Distances, measure};
+use super::picture;
+use super::task::TaskArgs;
+use bespoke::evaluate::Evaluation;
+use bespoke::ranks::Ranks;
 use bespoke::{Error, Result, document};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -15,82 +16,48 @@ use std::path::{Path, PathBuf};
     The row of gt, where asked for, is its own distance from a solve of a hundredth of its tolerance.")]
 pub struct EvalArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers), or gt; of several nfe at once
-    /// NAME@N,N,... May be given several times.
-    #[arg(long = "solver", value_name = "SOLVER", required = true)]
-    solvers: Vec<String>,
-    #[command(flatten)]
-    path: PathArgs,
-    #[command(flatten)]
-    noise: NoiseArgs,
-    #[command(flatten)]
-    tolerance: ToleranceArgs,
+    task: TaskArgs,
     /// Also the Fréchet distance, precision and recall of the samples, in a network's features: to the
     /// ground truth's samples, and to data where --data is given.
     #[arg(long)]
     frechet: bool,
-    #[command(flatten)]
-    judge: JudgeArgs,
     /// The table as JSON: into a file, or in place of the table where none is named.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Show no progress.
-    #[arg(long)]
-    quiet: bool,
     /// A picture: the ground truth above, then each solver's samples of the same noises with, on
     /// the right, their difference from it, 8 times as large.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
 
-/// Noises where no count is given.
-const DEFAULT_COUNT: usize = 1000;
-
-pub fn run(args: EvalArgs) -> Result<()> {
-    let names = expand_solvers(&args.solvers);
-    let solvers = names.iter().map(|name| Solver::parse(name)).collect::<Result<Vec<_>>>()?;
-    let tolerance = args.tolerance.tolerance()?;
-    for (field, given) in [("features", args.judge.features.is_some()), ("data", args.judge.data.is_some())] {
+pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
+    let asked = &args.task;
+    for (field, given) in [("features", asked.judge.features.is_some()), ("data", asked.judge.data.is_some())] {
         if given && !args.frechet {
             return Err(Error::invalid(field, "there", "absent without --frechet"));
         }
     }
-    let (model, conditioning) = args.model.open()?;
-    for solver in &solvers {
-        super::warn_foreign(solver, &model)?;
-    }
-    let card = model.card();
-    let path = args.path.on(card.gaussian_path()?)?;
-    let ready = solvers
-        .iter()
-        .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
-    let judge = match args.judge.card(card) {
+    let task = asked.open(&asked.solvers()?, ranks)?;
+    let card = task.model.card();
+    let judge = match asked.judge.card(card) {
         _ if !args.frechet => None,
-        Some(features) => Some(args.judge.open(&features, card, args.model.device)?),
+        Some(features) => Some(asked.judge.open(&features, card, task.device, ranks)?),
         None => return Err(Error::invalid("features", "absent", "a feature card: the model's card names none")),
     };
-    let task = Task {
-        model: &model,
-        conditioning: &conditioning,
-        solvers: &ready,
-        noises: &noises,
-        tolerance,
-        quiet: args.quiet,
-    };
-    let measured = measure(&task, judge)?;
+    let measured = measure(&task, judge, ranks, asked.quiet)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let evaluation = &measured.evaluation;
     let whole = || {
         json!({
             "model": card.name(),
             "count": evaluation.count,
-            "seed": args.noise.noise.is_none().then_some(args.noise.seed),
-            "class": conditioning.class,
-            "guidance_scale": conditioning.guidance_scale,
-            "path": args.path.path,
-            "sigma0": args.path.sigma0,
+            "seed": asked.noise.noise.is_none().then_some(asked.noise.seed),
+            "class": task.conditioning.class,
+            "guidance_scale": task.conditioning.guidance_scale,
+            "path": asked.path.path,
+            "sigma0": asked.path.sigma0,
             "ground_truth": {
                 "evaluations": evaluation.ground_truth_evaluations,
                 "seconds": evaluation.ground_truth_seconds,
@@ -110,8 +77,9 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     if let Some(path) = &args.png {
         picture::comparison(card, &measured.first)?.save(path)?;
-        if !args.quiet {
-            eprintln!("rows of {}: gt, {}", path.display(), names.join(", "));
+        if !asked.quiet {
+            let names = task.comparison.solvers.iter().map(|(name, _)| format!(", {name}"));
+            eprintln!("rows of {}: gt{}", path.display(), names.collect::<String>());
         }
     }
     Ok(())

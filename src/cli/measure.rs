@@ -1,11 +1,11 @@
 //! Solvers side by side, with how far their samples are from the ground truth's and from data.
 
+use super::task::Task;
 use super::{arrays, progress};
 use bespoke::distance::{Distance, Features, SampleSet};
-use bespoke::dopri5::Tolerance;
-use bespoke::evaluate::{Evaluation, Noises, Ready, chunk, evaluate};
-use bespoke::model::{Card, Device, Model};
-use bespoke::train::Conditioning;
+use bespoke::evaluate::{Evaluation, chunk, evaluate};
+use bespoke::model::{Card, Device};
+use bespoke::ranks::Ranks;
 use bespoke::{Result, with_field};
 use clap::Args;
 use serde::Serialize;
@@ -37,9 +37,10 @@ impl JudgeArgs {
     }
 
     /// Opens the network and reads the data.
-    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device) -> Result<Judge> {
+    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device, ranks: &Ranks) -> Result<Judge> {
         let features = Features::open(features, device, &card.shape, card.data_range)?;
-        let data = match &self.data {
+        // The first rank alone compares.
+        let data = match self.data.as_ref().filter(|_| ranks.is_first()) {
             None => None,
             Some(path) => {
                 let mut set = SampleSet::default();
@@ -86,21 +87,12 @@ pub struct Measured {
     pub first: Vec<Vec<f32>>,
 }
 
-/// What is compared, and how.
-pub struct Task<'a> {
-    pub model: &'a Model,
-    pub conditioning: &'a Conditioning,
-    pub solvers: &'a [(String, Ready)],
-    pub noises: &'a Noises,
-    pub tolerance: Tolerance,
-    pub quiet: bool,
-}
-
 /// Runs the solvers; `judge` looks at every sample.
-pub fn measure(task: &Task<'_>, judge: Option<Judge>) -> Result<Measured> {
-    let card = task.model.card();
-    let bar = progress::bar(task.noises.count(card.elements()), "evaluating", task.quiet);
-    let mut sets: Vec<SampleSet> = (0..=task.solvers.len()).map(|_| SampleSet::default()).collect();
+pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
+    let comparison = &task.comparison;
+    let count = comparison.noises.count(task.model.card().elements());
+    let bar = progress::bar(count, "evaluating", quiet || !ranks.is_first());
+    let mut sets: Vec<SampleSet> = (0..=comparison.solvers.len()).map(|_| SampleSet::default()).collect();
     let mut first = Vec::new();
     let observe = |done: usize, samples: &[Vec<f32>]| {
         if first.is_empty() {
@@ -114,12 +106,14 @@ pub fn measure(task: &Task<'_>, judge: Option<Judge>) -> Result<Measured> {
         bar.set_position(done as u64);
         Ok(())
     };
-    let range = card.data_range[1] - card.data_range[0];
-    let evaluation = with_field!(task.model, field => {
-        evaluate(field, task.conditioning, task.solvers, task.noises, task.tolerance, range, observe)?
+    let evaluation = with_field!(&task.model, field => {
+        evaluate(field, &task.conditioning, comparison, ranks, observe)?
     });
     bar.finish_and_clear();
-    let distances = judge.map(|judge| distances(judge, sets)).transpose()?;
+    if judge.is_some() {
+        sets.iter_mut().for_each(|set| set.join(ranks));
+    }
+    let distances = judge.filter(|_| ranks.is_first()).map(|judge| distances(judge, sets)).transpose()?;
     Ok(Measured { evaluation, distances, first })
 }
 

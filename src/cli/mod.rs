@@ -15,10 +15,12 @@ mod report;
 mod sample;
 mod show;
 mod solvers;
+mod task;
 mod train;
 
 use bespoke::model::{self, Device, Model};
 use bespoke::path::GaussianPath;
+use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::train::Conditioning;
 use bespoke::{Error, Result};
@@ -26,6 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// Learned few-step solvers for flow and diffusion models.
@@ -59,8 +62,8 @@ struct ModelArgs {
     #[arg(long, value_name = "CARD")]
     model: PathBuf,
     /// cpu, cuda or cuda:INDEX.
-    #[arg(long, default_value = "cpu", value_name = "D")]
-    device: Device,
+    #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
+    device: String,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -71,10 +74,19 @@ struct ModelArgs {
 
 impl ModelArgs {
     fn open(&self) -> Result<(Model, Conditioning)> {
-        let model = model::open(&self.model, self.device)?;
+        self.open_on(self.device.parse()?)
+    }
+
+    fn open_on(&self, device: Device) -> Result<(Model, Conditioning)> {
+        let model = model::open(&self.model, device)?;
         let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
         Ok((model, conditioning))
     }
+}
+
+/// `name`, if a device has it.
+fn device_name(name: &str) -> Result<String> {
+    name.parse::<Device>().map(|_| name.to_owned())
 }
 
 /// Which path published solvers sample the model on.
@@ -134,22 +146,6 @@ impl ToleranceArgs {
     }
 }
 
-/// Solvers of several nfe in one word: `midpoint@4,8,10` is three of them.
-fn expand_solvers(names: &[String]) -> Vec<String> {
-    names.iter().flat_map(|name| expand_solver(name)).collect()
-}
-
-fn expand_solver(name: &str) -> Vec<String> {
-    let as_it_is = || vec![name.to_owned()];
-    let Some((solver, rest)) = name.rsplit_once('@') else { return as_it_is() };
-    // The times of a grid have commas, too.
-    let (counts, grid) = rest.split_once(':').map_or((rest, ""), |(counts, _)| (counts, &rest[counts.len()..]));
-    if !counts.contains(',') || std::path::Path::new(name).exists() {
-        return as_it_is();
-    }
-    counts.split(',').map(|count| format!("{solver}@{}{grid}", count.trim())).collect()
-}
-
 /// Warns where a theta was trained for another model.
 fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
     let Solver::Theta(path, theta) = solver else { return Ok(()) };
@@ -177,9 +173,9 @@ pub fn run() -> ExitCode {
         .with_target(false)
         .init();
     let result = match Cli::parse().command {
-        Command::Train(args) => train::run(*args),
+        Command::Train(args) => together(|ranks| train::run(*args, ranks)),
         Command::Sample(args) => sample::run(args),
-        Command::Eval(args) => eval::run(args),
+        Command::Eval(args) => together(|ranks| eval::run(args, ranks)),
         Command::Show(args) => show::run(args),
         Command::Solvers(args) => solvers::run(args),
         Command::Compile(args) => compile::run(args),
@@ -194,8 +190,33 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            // An argument that can be mended is bad usage; all else is a run that failed.
-            ExitCode::from(if matches!(error, Error::Invalid { .. }) { 2 } else { 1 })
+            ExitCode::from(code(&error))
         }
     }
+}
+
+/// An argument that can be mended is bad usage; all else is a run that failed.
+fn code(error: &Error) -> u8 {
+    if matches!(error, Error::Invalid { .. }) { 2 } else { 1 }
+}
+
+/// What fails on all ranks is said by the first, within this time; after it, the others speak for themselves.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs a command by all ranks of the job that this process is in; where one fails, all end.
+fn together(command: impl FnOnce(&Ranks) -> Result<()>) -> Result<()> {
+    let ranks = Ranks::join()?;
+    let result = command(&ranks);
+    if let Err(error) = &result
+        && ranks.count() > 1
+    {
+        if ranks.is_first() {
+            eprintln!("error: {error}");
+        } else {
+            std::thread::sleep(PATIENCE);
+            eprintln!("error: {error} (rank {} of {})", ranks.rank(), ranks.count());
+        }
+        ranks.abort(code(error).into());
+    }
+    result
 }

@@ -1,6 +1,7 @@
 //! `bespoke train`
 
 use super::progress;
+use bespoke::ranks::Ranks;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
 };
@@ -201,8 +202,8 @@ impl TrainArgs {
     }
 }
 
-pub fn run(args: TrainArgs) -> Result<()> {
-    let (json, quiet) = (args.json, args.quiet);
+pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
+    let (json, quiet) = (args.json && ranks.is_first(), args.quiet || !ranks.is_first());
     let config = args.config()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
@@ -215,7 +216,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if lines {
         eprintln!("solving the ground truth");
     }
-    let outcome = train_config(&config, &mut |progress: &Progress| {
+    let outcome = train_config(&config, ranks, &mut |progress: &Progress| {
         let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training", json || quiet));
         bar.set_position(progress.iteration as u64);
         bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));

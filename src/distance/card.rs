@@ -99,13 +99,9 @@ impl FeatureCard {
     }
 
     fn validate(&self) -> Result<()> {
-        let wrong = |field: &str, problem: String| Err(Error::format(self.path.display().to_string(), field, problem));
-        if self.format != FORMAT {
-            return wrong("format", format!("is {:?}, expected {FORMAT:?}", self.format));
-        }
-        if self.version != VERSION {
-            return wrong("version", format!("is {}, expected {VERSION}", self.version));
-        }
+        let document = self.path.display().to_string();
+        document::check_format(&document, (&self.format, self.version), (FORMAT, VERSION))?;
+        let wrong = |field: &str, problem: String| Err(Error::format(&document, field, problem));
         let network = self.runtime == FeatureRuntime::Torchscript;
         if network != self.weights.is_some() {
             let (is, why) = if network { ("missing", "has") } else { ("there", "has no") };

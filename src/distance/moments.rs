@@ -1,6 +1,7 @@
 //! Mean and covariance, batch by batch: memory does not grow with the number of samples.
 
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use nalgebra::{DMatrix, DVector};
 
 /// Count, mean and scatter of the features seen so far, in f64.
@@ -34,13 +35,37 @@ impl Moments {
         let mut columns = DMatrix::from_iterator(features, batch, values.iter().map(|v| f64::from(*v)));
         let mean = columns.column_mean();
         columns.column_iter_mut().for_each(|mut column| column -= &mean);
-        self.scatter += &columns * columns.transpose();
-        let shift = mean - &self.mean;
-        let (old, new) = (self.count as f64, batch as f64);
+        self.join(&Self { count: batch, mean, scatter: &columns * columns.transpose() });
+        Ok(())
+    }
+
+    /// Takes in what another has seen, of as many features.
+    fn join(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.scatter += &other.scatter;
+        let shift = &other.mean - &self.mean;
+        let (old, new) = (self.count as f64, other.count as f64);
         self.scatter.ger(old * new / (old + new), &shift, &shift, 1.0);
         self.mean += shift * (new / (old + new));
-        self.count += batch;
-        Ok(())
+        self.count += other.count;
+    }
+
+    /// What all `ranks` have seen.
+    pub(super) fn of_all(&self, ranks: &Ranks) -> Self {
+        let features = self.mean.len();
+        let mut all = Self::new(features);
+        for root in 0..ranks.count() {
+            let mut of_rank = self.clone();
+            let mut count = [of_rank.count as u64];
+            ranks.broadcast(root, &mut count);
+            of_rank.count = count[0] as usize;
+            ranks.broadcast(root, of_rank.mean.as_mut_slice());
+            ranks.broadcast(root, of_rank.scatter.as_mut_slice());
+            all.join(&of_rank);
+        }
+        all
     }
 
     /// Samples seen.

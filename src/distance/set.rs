@@ -5,6 +5,7 @@ use super::frechet::Reference;
 use super::manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 use super::moments::Moments;
 use crate::error::Result;
+use crate::ranks::Ranks;
 use serde::{Deserialize, Serialize};
 
 /// Samples at most whose features are kept for precision and recall, the first ones; the Fréchet
@@ -25,7 +26,8 @@ pub struct Distance {
 #[derive(Default)]
 pub struct SampleSet {
     moments: Option<Moments>,
-    kept: Vec<f32>,
+    /// Features of every batch, up to what is kept.
+    kept: Vec<Vec<f32>>,
     width: usize,
     reference: Option<Reference>,
 }
@@ -40,9 +42,40 @@ impl SampleSet {
         self.width = width;
         self.reference = None;
         self.moments.get_or_insert_with(|| Moments::new(width)).add(&values)?;
-        let room = (MANIFOLD_SAMPLES * width).saturating_sub(self.kept.len()).min(values.len());
-        self.kept.extend_from_slice(&values[..room]);
+        self.keep(values);
         Ok(())
+    }
+
+    fn keep(&mut self, mut values: Vec<f32>) {
+        let kept: usize = self.kept.iter().map(Vec::len).sum();
+        values.truncate((MANIFOLD_SAMPLES * self.width).saturating_sub(kept));
+        self.kept.push(values);
+    }
+
+    /// Takes in what the other `ranks` have; batches were dealt to them in turn.
+    pub fn join(&mut self, ranks: &Ranks) {
+        if ranks.count() == 1 {
+            return;
+        }
+        let mut sizes = vec![0.0; 2 * ranks.count()];
+        sizes[2 * ranks.rank()..][..2].copy_from_slice(&[self.width as f64, self.kept.len() as f64]);
+        ranks.sum(&mut sizes);
+        let (sizes, _) = sizes.as_chunks::<2>();
+        // A rank that was dealt nothing does not know the width.
+        self.width = sizes.iter().fold(0.0, |most, [width, _]| width.max(most)) as usize;
+        self.moments = Some(self.moments.take().unwrap_or_else(|| Moments::new(self.width)).of_all(ranks));
+        let own = std::mem::take(&mut self.kept);
+        let most = sizes.iter().fold(0.0, |most, [_, batches]| batches.max(most)) as usize;
+        for batch in 0..most {
+            for root in (0..ranks.count()).filter(|root| (batch as f64) < sizes[*root][1]) {
+                let mut values = own.get(batch).filter(|_| root == ranks.rank()).cloned().unwrap_or_default();
+                let mut length = [values.len() as u64];
+                ranks.broadcast(root, &mut length);
+                values.resize(length[0] as usize, 0.0);
+                ranks.broadcast(root, &mut values);
+                self.keep(values);
+            }
+        }
     }
 
     /// Number of samples.
@@ -64,7 +97,7 @@ impl SampleSet {
         self.reference = Some(reference);
         let enough = |set: &SampleSet| set.count() > NEIGHBOURS;
         let precision_recall = match enough(self) && enough(samples) {
-            true => Some(precision_recall(&self.kept, &samples.kept, self.width, NEIGHBOURS)?),
+            true => Some(precision_recall(&self.kept.concat(), &samples.kept.concat(), self.width, NEIGHBOURS)?),
             false => None,
         };
         Ok(Distance { frechet, precision_recall })

@@ -122,13 +122,9 @@ impl Card {
     }
 
     fn validate(&self) -> Result<()> {
-        let wrong = |field: &str, problem: String| Err(Error::format(self.path.display().to_string(), field, problem));
-        if self.format != FORMAT {
-            return wrong("format", format!("is {:?}, expected {FORMAT:?}", self.format));
-        }
-        if self.version != VERSION {
-            return wrong("version", format!("is {}, expected {VERSION}", self.version));
-        }
+        let document = self.path.display().to_string();
+        document::check_format(&document, (&self.format, self.version), (FORMAT, VERSION))?;
+        let wrong = |field: &str, problem: String| Err(Error::format(&document, field, problem));
         if is_empty(&self.weights) && self.runtime != Runtime::Host {
             return wrong("weights", "is missing: only a card of runtime \"host\" goes without".into());
         }

@@ -7,21 +7,31 @@ use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
-use crate::model::{self, Device, Model};
+use crate::model::{self, Model};
+use crate::ranks::Ranks;
 use crate::velocity::VelocityField;
 use crate::with_field;
 use serde_json::json;
 
-/// Trains as `config` says, on the model that it names.
+/// Trains as `config` says, on the model that it names, by all `ranks`, of which the first sees to the files.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the key at fault; the model's, the field's and the file's own.
-pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result<Outcome> {
+pub fn train_config(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>) -> Result<Outcome> {
+    if !ranks.is_first() {
+        let fileless =
+            TrainConfig { out: None, checkpoint: None, resume: None, log: None, pool_file: None, ..config.clone() };
+        return train_model(&fileless, ranks, observer);
+    }
+    train_model(config, ranks, observer)
+}
+
+fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>) -> Result<Outcome> {
     if config.field.is_some() {
         return Err(Error::invalid("field", "there", "absent: only a host that gives its functions can train on them"));
     }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
-    let device: Device = config.device.as_deref().unwrap_or("cpu").parse()?;
+    let device = ranks.device(config.device.as_deref().unwrap_or("cpu"))?;
     let model = model::open(path, device)?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
@@ -29,8 +39,10 @@ pub fn train_config(config: &TrainConfig, observer: &mut Observer<'_>) -> Result
     let job = config.job(Some(model.card().fingerprint()?))?;
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
     let notes = model_notes(&model, &conditioning)?;
-    warn_of_others(&settings, &notes);
-    let mut outcome = with_field!(&model, field => train_job(field, &conditioning, &settings, &job, observer))?;
+    if ranks.is_first() {
+        warn_of_others(&settings, &notes);
+    }
+    let mut outcome = with_field!(&model, field => train_job(field, &conditioning, &settings, &job, ranks, observer))?;
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
     save(config, &outcome)?;
     Ok(outcome)
@@ -74,7 +86,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     }
     let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
     let job = config.job(None)?;
-    let mut outcome = train_job(field, &conditioning, &settings, &job, observer)?;
+    let mut outcome = train_job(field, &conditioning, &settings, &job, &Ranks::alone(), observer)?;
     let mut notes = serde_json::Map::new();
     notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
     notes.insert("shape".into(), json!(description.shape));

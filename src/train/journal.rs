@@ -8,6 +8,7 @@ use super::schedule::Leg;
 use super::settings::Settings;
 use super::state::State;
 use crate::error::Result;
+use crate::ranks::Ranks;
 use crate::velocity::VelocityField;
 use std::time::Instant;
 
@@ -28,10 +29,11 @@ impl<'a> Journal<'a> {
         Ok(Self { job, settings, log, begun: Instant::now(), before: 0.0 })
     }
 
-    /// Where the run was, if it is to go on; the log is cut to that.
-    pub fn resume(&mut self, legs: &[Leg]) -> Result<Option<Checkpoint<State>>> {
+    /// Where the run was, as the first rank's checkpoint has it, if it is to go on; the log is cut to that.
+    pub fn resume(&mut self, legs: &[Leg], ranks: &Ranks) -> Result<Option<Checkpoint<State>>> {
         let path = self.job.checkpoint.as_deref().filter(|_| self.job.resume);
         let found = path.map(|path| checkpoint::load(path, self.job, self.settings, legs)).transpose()?.flatten();
+        let found = ranks.of_first(found)?;
         if let Some(log) = &mut self.log {
             log.keep(found.as_ref().map_or(0, |found| found.log_bytes));
         }

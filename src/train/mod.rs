@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config;
 mod entry;
+mod exchange;
 mod job;
 mod journal;
 mod log;

@@ -1,8 +1,10 @@
 //! Ground-truth paths: a pool of noises solved once and read at any time.
 
+use super::exchange::exchange;
 use crate::dopri5::{self, Dense, Tolerance};
 use crate::error::Result;
 use crate::noise::{self, Purpose};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
@@ -58,6 +60,22 @@ pub struct Pool<T> {
     pub(super) paths: Vec<Dense<T>>,
 }
 
+impl PoolOptions {
+    /// Which noises are solved together, batch by batch.
+    pub(super) fn batches(&self) -> impl Iterator<Item = Range<usize>> {
+        let (chunk, end) = (self.chunk, self.indices.end);
+        self.indices.clone().step_by(chunk).map(move |first| first..(first + chunk).min(end))
+    }
+}
+
+/// The ground truth of one batch of a pool.
+pub(super) struct Solved<T> {
+    /// x(1), `[batch, elements]`.
+    pub x1: T,
+    /// x(t), where it is wanted.
+    pub path: Option<Dense<T>>,
+}
+
 impl<T: Tensor> Pool<T> {
     /// Solves for all noises.
     ///
@@ -67,22 +85,41 @@ impl<T: Tensor> Pool<T> {
     where
         F: VelocityField<Tensor = T>,
     {
-        let PoolOptions { purpose, seed, indices, chunk, tolerance, dense } = options.clone();
-        let (mut starts, mut ends, mut paths) = (Vec::new(), Vec::new(), Vec::new());
-        for first in indices.clone().step_by(chunk) {
-            let part = first..(first + chunk).min(indices.end);
-            let x0 = field.start(&noise::normal(seed, purpose, part.clone(), field.elements()))?;
-            let solution = dopri5::solve(field, &x0, &conditioning.of(part.clone()), tolerance, dense)?;
-            starts.push(x0);
-            ends.push(solution.x1);
-            paths.extend(solution.dense);
+        Self::solve_shared(field, conditioning, options, &Ranks::alone())
+    }
+
+    /// [`Pool::solve`] by all `ranks`, which are dealt the batches in turn; each then has the whole pool.
+    ///
+    /// # Errors
+    /// As [`dopri5::solve`].
+    pub fn solve_shared<F>(field: &F, conditioning: &Conditioning, options: &PoolOptions, ranks: &Ranks) -> Result<Self>
+    where
+        F: VelocityField<Tensor = T>,
+    {
+        let starts = starts(field, options)?;
+        let mut solved = Vec::new();
+        for (i, (x0, batch)) in starts.iter().zip(options.batches()).enumerate().filter(|(i, _)| ranks.owns(*i)) {
+            let found = dopri5::solve(field, x0, &conditioning.of(batch), options.tolerance, options.dense)?;
+            solved.push((i, Solved { x1: found.x1, path: found.dense }));
         }
+        let solved = exchange(field, options, solved, |i| ranks.owner(i), ranks)?;
+        Self::assemble(conditioning, options, &starts, solved)
+    }
+
+    /// A pool of what was found for each of its batches.
+    pub(super) fn assemble(
+        conditioning: &Conditioning,
+        options: &PoolOptions,
+        starts: &[T],
+        solved: Vec<Solved<T>>,
+    ) -> Result<Self> {
+        let ends: Vec<&T> = solved.iter().map(|solved| &solved.x1).collect();
         Ok(Self {
             x0: T::concatenate(&starts.iter().collect::<Vec<_>>())?,
-            x1: T::concatenate(&ends.iter().collect::<Vec<_>>())?,
-            condition: conditioning.of(indices),
-            chunk,
-            paths,
+            x1: T::concatenate(&ends)?,
+            condition: conditioning.of(options.indices.clone()),
+            chunk: options.chunk,
+            paths: solved.into_iter().filter_map(|solved| solved.path).collect(),
         })
     }
 
@@ -112,4 +149,10 @@ impl<T: Tensor> Pool<T> {
         }
         T::concatenate(&parts.iter().collect::<Vec<_>>())
     }
+}
+
+/// x(0) of every batch.
+pub(super) fn starts<F: VelocityField>(field: &F, options: &PoolOptions) -> Result<Vec<F::Tensor>> {
+    let start = |batch| field.start(&noise::normal(options.seed, options.purpose, batch, field.elements()));
+    options.batches().map(start).collect()
 }

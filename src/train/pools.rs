@@ -1,13 +1,15 @@
 //! The two pools of a run: solved, or read from where an earlier run kept them.
 
+use super::exchange::exchange;
 use super::job::{Job, check_all_same, check_same};
-use super::paths::{Conditioning, Pool, PoolOptions};
+use super::paths::{Conditioning, Pool, PoolOptions, Solved, starts};
 use super::settings::Settings;
 use crate::document;
 use crate::dopri5::Dense;
 use crate::error::{Error, Result};
 use crate::evaluate::chunk;
-use crate::noise::{self, Purpose};
+use crate::noise::Purpose;
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use safetensors::SafeTensors;
@@ -28,6 +30,11 @@ pub struct Pools<T> {
     pub evaluations: Evaluations,
 }
 
+type Batches<T> = Vec<Solved<T>>;
+
+/// The batches of both pools, validation's first, and what they took.
+type Kept<T> = ([Batches<T>; 2], Evaluations);
+
 /// The training noises of the `draw`th time, from 0.
 fn drawn(elements: usize, settings: &Settings, draw: usize) -> PoolOptions {
     options(elements, settings, Purpose::Train, draw * settings.pool..(draw + 1) * settings.pool)
@@ -45,12 +52,13 @@ pub fn draw<F: VelocityField>(
     conditioning: &Conditioning,
     settings: &Settings,
     draw: usize,
+    ranks: &Ranks,
 ) -> Result<Pool<F::Tensor>> {
-    Pool::solve(field, conditioning, &drawn(field.elements(), settings, draw))
+    Pool::solve_shared(field, conditioning, &drawn(field.elements(), settings, draw), ranks)
 }
 
 impl<T: Tensor> Pools<T> {
-    /// Both pools, that of training as it is after `draws` times.
+    /// Both pools, that of training as it is after `draws` times. A file is the first rank's alone.
     ///
     /// # Errors
     /// As [`Pool::solve`]; [`Error::Format`] for a file of other pools.
@@ -60,22 +68,29 @@ impl<T: Tensor> Pools<T> {
         settings: &Settings,
         job: &Job,
         draws: usize,
+        ranks: &Ranks,
     ) -> Result<Self> {
-        let file = job.pool_file.as_deref();
+        let file = job.pool_file.as_deref().filter(|_| ranks.is_first());
         let elements = field.elements();
         let about = about(elements, conditioning, settings, job);
-        if let Some(path) = file
-            && let Some(pools) = read(path, field, conditioning, settings, &about)?
-        {
-            field.set(pools.evaluations);
-            return Ok(pools);
+        let of_validation = options(elements, settings, Purpose::Validation, 0..settings.validation);
+        let (stored, evaluations) = file.map(|path| read(path, field, settings, &about)).transpose()?.flatten().unzip();
+        if let Some(evaluations) = ranks.of_first(evaluations)? {
+            field.set(evaluations);
+            let [validation, train] = stored.unwrap_or_default();
+            let pool = |solved: Batches<T>, options: &PoolOptions| {
+                let solved = exchange(field, options, solved.into_iter().enumerate().collect(), |_| 0, ranks)?;
+                Pool::assemble(conditioning, options, &starts(field, options)?, solved)
+            };
+            return Ok(Self {
+                validation: pool(validation, &of_validation)?,
+                train: pool(train, &drawn(elements, settings, 0))?,
+                evaluations,
+            });
         }
-        let validation = Pool::solve(
-            field,
-            conditioning,
-            &options(elements, settings, Purpose::Validation, 0..settings.validation),
-        )?;
-        let train = draw(field, conditioning, settings, draws.saturating_sub(1))?;
+        let validation = Pool::solve_shared(field, conditioning, &of_validation, ranks)?;
+        let train = draw(field, conditioning, settings, draws.saturating_sub(1), ranks)?;
+        field.settle(ranks);
         let pools = Self { validation, train, evaluations: field.evaluations() };
         if let Some(path) = file {
             write(path, &pools, &about)?;
@@ -192,35 +207,17 @@ impl Stored<'_> {
         field.upload(&values)
     }
 
-    fn pool<F: VelocityField>(
-        &self,
-        field: &F,
-        conditioning: &Conditioning,
-        name: &str,
-        options: &PoolOptions,
-    ) -> Result<Pool<F::Tensor>> {
-        let PoolOptions { purpose, seed, indices, chunk, dense, .. } = options.clone();
-        let mut starts = Vec::new();
-        let mut paths = Vec::new();
-        for (c, first) in indices.clone().step_by(chunk).enumerate() {
-            let part = first..(first + chunk).min(indices.end);
-            starts.push(field.start(&noise::normal(seed, purpose, part.clone(), field.elements()))?);
-            if dense {
-                paths.push(self.path_of(
-                    field,
-                    &format!("{name}.dense.{c}"),
-                    &format!("{name}.times.{c}"),
-                    part.len(),
-                )?);
-            }
-        }
-        Ok(Pool {
-            x0: F::Tensor::concatenate(&starts.iter().collect::<Vec<_>>())?,
-            x1: self.samples(field, &format!("{name}.x1"), indices.len())?,
-            condition: conditioning.of(indices),
-            chunk,
-            paths,
-        })
+    /// The batches of the pool called `name`.
+    fn batches<F: VelocityField>(&self, field: &F, name: &str, options: &PoolOptions) -> Result<Batches<F::Tensor>> {
+        let ends = self.samples(field, &format!("{name}.x1"), options.indices.len())?;
+        let solved = |(c, batch): (usize, Range<usize>)| {
+            let first = batch.start - options.indices.start;
+            let count = batch.len();
+            let path = || self.path_of(field, &format!("{name}.dense.{c}"), &format!("{name}.times.{c}"), count);
+            let path = options.dense.then(path).transpose()?;
+            Ok(Solved { x1: ends.narrow(first..first + count)?, path })
+        };
+        options.batches().enumerate().map(solved).collect()
     }
 
     fn path_of<F: VelocityField>(&self, field: &F, name: &str, times: &str, count: usize) -> Result<Dense<F::Tensor>> {
@@ -238,14 +235,13 @@ impl Stored<'_> {
     }
 }
 
-/// The pools at `path`, if there are any.
+/// What is kept at `path`, if it is there.
 fn read<F: VelocityField>(
     path: &Path,
     field: &F,
-    conditioning: &Conditioning,
     settings: &Settings,
     about: &Map<String, Value>,
-) -> Result<Option<Pools<F::Tensor>>> {
+) -> Result<Option<Kept<F::Tensor>>> {
     let bytes = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|e| Error::io("read", path, e))?,
@@ -267,9 +263,7 @@ fn read<F: VelocityField>(
         serde_json::from_value(written("evaluations")).map_err(|e| Error::format(&name, "evaluations", e))?;
     let stored = Stored { path, tensors: SafeTensors::deserialize(&bytes).map_err(broken)? };
     let validation = options(field.elements(), settings, Purpose::Validation, 0..settings.validation);
-    Ok(Some(Pools {
-        validation: stored.pool(field, conditioning, "validation", &validation)?,
-        train: stored.pool(field, conditioning, "train", &drawn(field.elements(), settings, 0))?,
-        evaluations,
-    }))
+    let validation = stored.batches(field, "validation", &validation)?;
+    let train = stored.batches(field, "train", &drawn(field.elements(), settings, 0))?;
+    Ok(Some(([validation, train], evaluations)))
 }

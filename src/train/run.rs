@@ -17,6 +17,7 @@ use super::validate::{self, Quality};
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::evaluate::chunk;
+use crate::ranks::Ranks;
 use crate::sampler::Plan;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use serde::Serialize;
@@ -71,10 +72,11 @@ pub fn train<F: VelocityField>(
     settings: &Settings,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
-    train_job(field, conditioning, settings, &Job::default(), observer)
+    train_job(field, conditioning, settings, &Job::default(), &Ranks::alone(), observer)
 }
 
-/// [`train`], which keeps on disk what `job` says and goes on from there.
+/// [`train`], which keeps on disk what `job` says and goes on from there, by all `ranks`: each calls
+/// this with its own observer, any of which stops them all, and comes to the same.
 ///
 /// # Errors
 /// As [`train`]; [`Error::Io`] and [`Error::Format`] for the job's files.
@@ -83,29 +85,31 @@ pub fn train_job<F: VelocityField>(
     conditioning: &Conditioning,
     settings: &Settings,
     job: &Job,
+    ranks: &Ranks,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
     let field = Counted::new(field, Evaluations::default());
     let legs = legs(settings);
     let mut journal = Journal::open(job, settings)?;
-    let resumed = journal.resume(&legs)?;
+    let resumed = journal.resume(&legs, ranks)?;
     let on_disk = resumed.is_some();
-    let mut run = Run::begin(&field, conditioning, settings, job, legs, resumed)?;
-    let mut stopped = observer(&run.progress()).is_break();
+    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed)?;
+    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer(&run.progress()).is_break());
+    let mut stopped = is_stopped(&run);
     if !on_disk {
         journal.record(&run, stopped)?;
     }
     loop {
         while !stopped && run.goes_on() {
             run.iterate()?;
-            stopped = observer(&run.progress()).is_break();
+            stopped = is_stopped(&run);
             journal.record(&run, stopped)?;
         }
         if stopped || run.state.leg + 1 == run.legs.len() {
             break;
         }
         run.next_leg()?;
-        stopped = observer(&run.progress()).is_break();
+        stopped = is_stopped(&run);
         journal.record(&run, stopped)?;
     }
     run.finish_rung(stopped)?;
@@ -118,6 +122,7 @@ pub(super) struct Run<'a, F: VelocityField> {
     field: &'a Counted<'a, F>,
     conditioning: &'a Conditioning,
     settings: &'a Settings,
+    ranks: &'a Ranks,
     legs: Vec<Leg>,
     validation: Pool<F::Tensor>,
     pool: Pool<F::Tensor>,
@@ -132,17 +137,19 @@ impl<'a, F: VelocityField> Run<'a, F> {
         conditioning: &'a Conditioning,
         settings: &'a Settings,
         job: &Job,
+        ranks: &'a Ranks,
         legs: Vec<Leg>,
         resumed: Option<Checkpoint<State>>,
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
-        let Pools { validation, train: pool, evaluations } = Pools::prepare(field, conditioning, settings, job, draws)?;
+        let Pools { validation, train: pool, evaluations } =
+            Pools::prepare(field, conditioning, settings, job, draws, ranks)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
             field.set(evaluations);
-            return Ok(Run { field, conditioning, settings, legs, validation, pool, ground_truth, state });
+            return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, state });
         }
-        let candidate = enter(field, settings, &validation, &first, 0)?;
+        let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
         let state = State {
             leg: 0,
             iteration: 0,
@@ -159,7 +166,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
             draws: 1,
             done: Vec::new(),
         };
-        let mut run = Run { field, conditioning, settings, legs, validation, pool, ground_truth: evaluations, state };
+        let ground_truth = evaluations;
+        let mut run = Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, state };
         run.state.limit = run.limit();
         Ok(run)
     }
@@ -214,21 +222,22 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws)?;
+            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws, self.ranks)?;
             self.state.draws += 1;
         }
         let stage = self.leg().stage;
-        let (field, pool, settings, iteration) = (self.field, &self.pool, self.settings, self.state.iteration);
+        let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
         let candidate = &mut self.state.candidate;
-        let step = Step { field, pool, settings, stage: &stage, iteration, key };
+        let step = Step { field, pool, ranks, settings, stage: &stage, iteration: self.state.iteration, key };
         candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
+        field.settle(ranks);
         self.state.iteration += 1;
         self.state.rung_iteration += 1;
         self.state.iteration_cost = self.spent() - before;
         let every = settings.validate_every.unwrap_or((stage.iterations / 12).max(1));
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
-            let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters)?;
+            let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters, ranks)?;
             self.state.stale = if self.state.candidate.judge(quality) { 0 } else { self.state.stale + 1 };
             let entry = (self.spent(), self.state.best().best.0.rmse);
             self.state.log.push(entry);
@@ -245,7 +254,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         }
         match next.origin {
             Origin::Start(i) => {
-                let entered = enter(self.field, self.settings, &self.validation, &next, i)?;
+                let entered = enter(self.field, self.settings, &self.validation, &next, i, self.ranks)?;
                 let last = std::mem::replace(&mut self.state.candidate, entered);
                 if new_rung {
                     self.state.start = self.state.candidate.validation;
@@ -334,23 +343,26 @@ impl<'a, F: VelocityField> Run<'a, F> {
 }
 
 fn quality<F: VelocityField>(
-    field: &F,
+    field: &Counted<'_, F>,
     settings: &Settings,
     validation: &Pool<F::Tensor>,
     parameters: &Parameters,
+    ranks: &Ranks,
 ) -> Result<Quality> {
     let plan = Arc::new(Plan::new(parameters.tableau()));
-    Ok(validate::errors(&plan, field, validation, 0..validation.size(), chunk(field.elements()))?
-        .quality(settings.range))
+    let errors = validate::errors(&plan, field, validation, 0..validation.size(), chunk(field.elements()), ranks)?;
+    field.settle(ranks);
+    Ok(errors.quality(settings.range))
 }
 
 /// The `index`th start of the rung that `leg` is of, validated.
 fn enter<F: VelocityField>(
-    field: &F,
+    field: &Counted<'_, F>,
     settings: &Settings,
     validation: &Pool<F::Tensor>,
     leg: &Leg,
     index: usize,
+    ranks: &Ranks,
 ) -> Result<Candidate> {
     let (from, parameters) = match &settings.rungs[leg.rung].starts[index] {
         Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
@@ -358,9 +370,9 @@ fn enter<F: VelocityField>(
             let family = if parameters.shape.stages_per_step() == 2 { "rk2" } else { "rk1" };
             (format!("{family}@{}", parameters.shape.nfe()), parameters.clone())
         }
-        Start::Published(solvers) => best_of(field, validation, solvers)?,
+        Start::Published(solvers) => best_of(field, validation, solvers, ranks)?,
     };
-    let validated = quality(field, settings, validation, &parameters)?;
+    let validated = quality(field, settings, validation, &parameters, ranks)?;
     let optimizer = OptimizerState::new(leg.stage.optimizer, parameters.values.len());
     let best = (validated, parameters.clone());
     Ok(Candidate { from, parameters, optimizer, loss: f64::NAN, validation: validated, best })
@@ -371,17 +383,13 @@ fn best_of<F: VelocityField>(
     field: &F,
     validation: &Pool<F::Tensor>,
     solvers: &[(String, Parameters)],
+    ranks: &Ranks,
 ) -> Result<(String, Parameters)> {
     let mut least: Option<(f64, &(String, Parameters))> = None;
     for solver in solvers {
         let plan = Arc::new(Plan::new(solver.1.tableau()));
-        let rmse = match validate::errors(
-            &plan,
-            field,
-            validation,
-            0..validation.size().min(TRIED_ON),
-            chunk(field.elements()),
-        ) {
+        let few = 0..validation.size().min(TRIED_ON);
+        let rmse = match validate::errors(&plan, field, validation, few, chunk(field.elements()), ranks) {
             Ok(errors) => errors.quality(1.0).rmse,
             // A solver that diverges here is not the best.
             Err(Error::NonFinite { .. }) => continue,

@@ -1,7 +1,7 @@
 //! One iteration of either optimiser.
 
-use super::loss::{Direct, bound_loss, direct_loss, direct_residual};
-use super::optimize::{OptimizerState, Trial, cosine_decay, gauss_newton_weights};
+use super::loss::{Direct, LossGradient, bound_loss, direct_loss, direct_residual};
+use super::optimize::{Adam, GaussNewton, NormalEquations, OptimizerState, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
 use super::paths::Pool;
 use super::settings::{Settings, Stage};
@@ -9,10 +9,11 @@ use super::validate::errors;
 use crate::error::{Error, Result};
 use crate::evaluate::chunk;
 use crate::noise::{self, Purpose};
+use crate::ranks::Ranks;
 use crate::sampler::Plan;
 use crate::tensor::Tensor;
 use crate::velocity::VelocityField;
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DVector};
 use rand::seq::index;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub const TRIED_ON: usize = 100;
 pub struct Step<'a, F: VelocityField> {
     pub field: &'a F,
     pub pool: &'a Pool<F::Tensor>,
+    pub ranks: &'a Ranks,
     pub settings: &'a Settings,
     pub stage: &'a Stage,
     /// Of the stage.
@@ -33,20 +35,29 @@ pub struct Step<'a, F: VelocityField> {
 }
 
 impl<F: VelocityField> Step<'_, F> {
-    /// Moves the parameters; gives the batch's loss before.
+    /// Moves the parameters, by the same step on every rank; gives the batch's loss before.
     pub fn take(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
+        let loss = match state {
+            OptimizerState::GaussNewton(state) => self.gauss_newton(parameters, state)?,
+            OptimizerState::Adam(state) => self.adam(parameters, state)?,
+        };
+        // Machines may differ in the last bits of what each has computed of the same sums.
+        self.ranks.broadcast(0, &mut parameters.values);
+        Ok(loss)
+    }
+
+    fn adam(&self, parameters: &mut Parameters, state: &mut Adam) -> Result<f64> {
         let Settings { l_tau, lr, .. } = *self.settings;
-        let adam = match state {
-            OptimizerState::GaussNewton(_) => return self.gauss_newton(parameters, state),
-            OptimizerState::Adam(adam) => adam,
-        };
         let rows = self.choose(self.stage.batch, self.pool.size());
+        let own = &rows[self.ranks.share(rows.len())];
         let found = match self.stage.loss.direct() {
-            None => bound_loss(parameters, l_tau, self.field, self.pool, &rows)?,
-            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, &rows)?,
+            _ if own.is_empty() => LossGradient::zero(parameters.values.len()),
+            None => bound_loss(parameters, l_tau, self.field, self.pool, own)?,
+            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, own)?,
         };
+        let found = found.mean(own.len() as f64 / rows.len() as f64, self.ranks);
         let lr = cosine_decay(lr, self.iteration, self.stage.iterations);
-        adam.step(&mut parameters.values, &found.gradient, lr);
+        state.step(&mut parameters.values, &found.gradient, lr);
         Ok(found.loss)
     }
 
@@ -58,8 +69,7 @@ impl<F: VelocityField> Step<'_, F> {
         rows
     }
 
-    fn gauss_newton(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
-        let OptimizerState::GaussNewton(state) = state else { return Ok(f64::NAN) };
+    fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
         let size = self.pool.size();
         // A small pool cannot spare samples that are only tried on.
         let tried_on = if size >= self.stage.batch + TRIED_ON { TRIED_ON } else { 0 };
@@ -69,17 +79,24 @@ impl<F: VelocityField> Step<'_, F> {
         let scalars = jacobian.nrows();
         let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
         let chunk = chunk(self.field.elements());
-        for (i, rows) in rows.chunks(chunk).enumerate() {
-            let residual = direct_residual(parameters, self.field, self.pool, rows)?;
-            let sketch = self.sketch(i * chunk..i * chunk + rows.len())?;
+        let share = self.ranks.share(rows.len());
+        for first in share.clone().step_by(chunk) {
+            let part = first..(first + chunk).min(share.end);
+            let residual = direct_residual(parameters, self.field, self.pool, &rows[part.clone()])?;
+            let sketch = self.sketch(part)?;
             let by_scalar = residual.pull_back(self.field, vec![residual.error.duplicate()?, sketch])?;
             for (all, part) in products.iter_mut().zip(by_scalar) {
                 *all = stack(all, &part);
             }
             rms.extend(residual.rms);
         }
+        let rms = self.ranks.gather(rows.len(), Ok(rms))?;
+        let scale = 1.0 / rms.len() as f64;
         let weights = gauss_newton_weights(&rms, loss.power());
-        let trials = state.propose(&(&products[0] * &jacobian), &(&products[1] * &jacobian), &weights);
+        let weights = DVector::from_iterator(share.len(), weights[share].iter().map(|w| w * scale));
+        let mut batch = NormalEquations::new(&(&products[0] * &jacobian), &(&products[1] * &jacobian), weights);
+        batch.sum(self.ranks);
+        let trials = state.propose(batch);
         let judged = if tried_on > 0 { size - tried_on..size } else { 0..size };
         let taken = self.try_steps(parameters, loss, &trials, judged)?;
         state.settle(taken.map(|i| &trials[i]));
@@ -107,7 +124,7 @@ impl<F: VelocityField> Step<'_, F> {
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
             let chunk = chunk(self.field.elements());
-            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), chunk)?.rms))
+            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), chunk, self.ranks)?.rms))
         };
         let mut least = mean(parameters)?;
         let mut taken = None;

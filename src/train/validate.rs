@@ -2,11 +2,13 @@
 
 use crate::document;
 use crate::error::Result;
+use crate::ranks::Ranks;
 use crate::sampler::{self, Plan};
 use crate::tensor::Tensor;
 use crate::train::paths::Pool;
 use crate::velocity::VelocityField;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Means over samples.
@@ -37,7 +39,7 @@ impl Errors {
     }
 }
 
-/// Errors of the solver `plan` on the samples `rows` of the pool, `chunk` at a time.
+/// Errors of the solver `plan` on the samples `rows` of the pool, `chunk` at a time, each rank its share.
 ///
 /// # Errors
 /// The field's own, or [`crate::Error::NonFinite`].
@@ -45,15 +47,18 @@ pub fn errors<F: VelocityField>(
     plan: &Arc<Plan>,
     field: &F,
     pool: &Pool<F::Tensor>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     chunk: usize,
+    ranks: &Ranks,
 ) -> Result<Errors> {
-    let mut rms = Vec::with_capacity(rows.len());
-    for first in rows.clone().step_by(chunk) {
-        let part = first..(first + chunk).min(rows.end);
+    let share = ranks.share(rows.len());
+    let own = rows.start + share.start..rows.start + share.end;
+    let of_batch = |first: usize| {
+        let part = first..(first + chunk).min(own.end);
         let condition = pool.condition(&part.clone().collect::<Vec<_>>());
         let x1 = sampler::sample(plan, field, &pool.x0.narrow(part.clone())?, &condition)?;
-        rms.extend(x1.rmse(&pool.x1.narrow(part)?)?);
-    }
-    Ok(Errors { rms })
+        x1.rmse(&pool.x1.narrow(part)?)
+    };
+    let found: Result<Vec<_>> = own.clone().step_by(chunk).map(of_batch).collect();
+    Ok(Errors { rms: ranks.gather(rows.len(), found.map(|batches| batches.concat()))? })
 }

@@ -1,13 +1,13 @@
 //! What a report holds, as its JSON file has it.
 
 use super::super::measure::{Distances, Measured, SolverDistances};
+use super::super::task::Task;
 use super::knots::KnotCurve;
 use super::trace::PathCurve;
 use super::{ReportArgs, csv};
 use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
-use bespoke::model::Card;
 use bespoke::solvers::Solver;
 use serde::Serialize;
 use std::path::Path;
@@ -52,7 +52,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(args: &ReportArgs, card: &Card, count: usize, tolerance: Tolerance) -> Result<Self> {
+    pub fn new(args: &ReportArgs, task: &Task, count: usize) -> Result<Self> {
+        let (card, asked) = (task.model.card(), &args.task);
         Ok(Self {
             model: card.name(),
             fingerprint: card.fingerprint()?,
@@ -61,12 +62,12 @@ impl Settings {
             scheduler: card.scheduler,
             end: card.time.end,
             count,
-            seed: args.noise.noise.is_none().then_some(args.noise.seed),
-            class: args.model.class,
-            guidance_scale: args.model.guidance_scale,
-            path: args.path.path.clone(),
-            sigma0: args.path.sigma0,
-            tolerance,
+            seed: asked.noise.noise.is_none().then_some(asked.noise.seed),
+            class: asked.model.class,
+            guidance_scale: asked.model.guidance_scale,
+            path: asked.path.path.clone(),
+            sigma0: asked.path.sigma0,
+            tolerance: task.comparison.tolerance,
             sample: args.sample,
             version: env!("CARGO_PKG_VERSION"),
         })

@@ -10,10 +10,11 @@ mod page;
 mod pictures;
 mod trace;
 
-use super::measure::{Judge, JudgeArgs, Task, measure};
-use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, expand_solvers};
+use super::measure::{Judge, JudgeArgs, measure};
+use super::task::TaskArgs;
 use bespoke::evaluate::Ready;
 use bespoke::model::{Card, Device};
+use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
@@ -23,24 +24,12 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  bespoke report --model models/digits-fm-ot.json --solver ladder.json@4,6,8,10 \
     --solver midpoint@4,6,8,10,20 --solver dpm++2m@4,6,8,10,20 --out report.html\n\n\
-    Beside report.html come report.json, report.csv, and in report-plots/ every plot as SVG, PNG and CSV, \
+    The ground truth is always on it. Beside report.html come report.json, report.csv, and in report-plots/ every plot as SVG, PNG and CSV, \
     every picture as PNG. Solvers that differ in nfe alone are one curve; so are theta files called alike but \
     for a number at the end. The Fréchet distance is in the features that the model's card names, or --features.")]
 pub struct ReportArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers); of several nfe at once NAME@N,N,...
-    /// May be given several times. The ground truth is always there.
-    #[arg(long = "solver", value_name = "SOLVER", required = true)]
-    solvers: Vec<String>,
-    #[command(flatten)]
-    path: PathArgs,
-    #[command(flatten)]
-    noise: NoiseArgs,
-    #[command(flatten)]
-    tolerance: ToleranceArgs,
-    #[command(flatten)]
-    judge: JudgeArgs,
+    task: TaskArgs,
     /// Of every curve, the solver with about this nfe is pictured.
     #[arg(long, value_name = "N", default_value_t = 10)]
     nfe: usize,
@@ -50,51 +39,27 @@ pub struct ReportArgs {
     /// Where the page is written; the other files take its name.
     #[arg(long, value_name = "REPORT.html")]
     out: PathBuf,
-    /// Show no progress.
-    #[arg(long)]
-    quiet: bool,
 }
 
-/// Noises where no count is given.
-const DEFAULT_COUNT: usize = 1000;
-
 pub fn run(args: ReportArgs) -> Result<()> {
-    let names = expand_solvers(&args.solvers);
-    let solvers =
-        names.iter().filter(|name| *name != "gt").map(|name| Solver::parse(name)).collect::<Result<Vec<_>>>()?;
-    let tolerance = args.tolerance.tolerance()?;
+    let (asked, ranks) = (&args.task, Ranks::alone());
+    let mut solvers = asked.solvers()?;
+    solvers.retain(|solver| !matches!(solver, Solver::GroundTruth));
     let stem = stem(&args.out)?;
-    let (model, conditioning) = args.model.open()?;
-    for solver in &solvers {
-        super::warn_foreign(solver, &model)?;
-    }
-    let card = model.card();
-    let path = args.path.on(card.gaussian_path()?)?;
-    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
-    let count = noises.count(card.elements());
+    let mut task = asked.open(&solvers, &ranks)?;
+    // Its own row is the level that no solver is asked to be below.
+    task.comparison.solvers.push(("gt".into(), Ready::GroundTruth(task.comparison.tolerance)));
+    let card = task.model.card();
+    let count = task.comparison.noises.count(card.elements());
     if args.sample >= count {
         return Err(Error::invalid("sample", args.sample, format!("0 to {}", count - 1)));
     }
-    let mut ready = solvers
-        .iter()
-        .map(|solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let (judge, note) = open_judge(&args.judge, card, args.model.device)?;
-    // Its own row is the level that no solver is asked to be below.
-    ready.push(("gt".into(), Ready::GroundTruth(tolerance)));
-    let task = Task {
-        model: &model,
-        conditioning: &conditioning,
-        solvers: &ready,
-        noises: &noises,
-        tolerance,
-        quiet: args.quiet,
-    };
-    let measured = measure(&task, judge)?;
+    let (judge, note) = open_judge(&asked.judge, card, task.device)?;
+    let measured = measure(&task, judge, &ranks, asked.quiet)?;
     let mut rows = data::rows(&solvers, &measured);
     let truth = rows.pop().ok_or_else(|| Error::State("the ground truth was not measured".into()))?;
     let shown = data::shown(&rows, args.nfe);
-    let settings = Settings::new(&args, card, count, tolerance)?;
+    let settings = Settings::new(&args, &task, count)?;
     let trace = trace::of(&task, &shown, args.sample)?;
     let report = Report {
         settings,
@@ -109,7 +74,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
     };
     let pictures = pictures::of(card, &measured.first, &report, &trace.states)?;
     write(&args.out, &stem, &report, &pictures)?;
-    if !args.quiet {
+    if !asked.quiet {
         eprintln!("{}, {stem}.json, {stem}.csv and {stem}-plots/ written", args.out.display());
     }
     Ok(())
@@ -129,7 +94,7 @@ fn open_judge(args: &JudgeArgs, card: &Card, device: Device) -> Result<(Option<J
         let note = "No Fréchet distance: the model's card names no feature card, and --features was not given.";
         return Ok((None, Some(note.into())));
     };
-    match args.open(&features, card, device) {
+    match args.open(&features, card, device, &Ranks::alone()) {
         Err(Error::Unsupported(reason)) if args.features.is_none() && args.data.is_none() => {
             Ok((None, Some(format!("No Fréchet distance: {reason}."))))
         }

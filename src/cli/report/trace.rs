@@ -1,6 +1,6 @@
 //! One sample's path through time under each solver, beside the ground truth's.
 
-use super::super::measure::Task;
+use super::super::task::Task;
 use bespoke::dopri5;
 use bespoke::evaluate::Ready;
 use bespoke::sampler::{Plan, Sampler};
@@ -29,14 +29,14 @@ pub struct Trace {
 const PICTURED: usize = 11;
 
 /// The paths of `sample` under the solvers `shown`.
-pub fn of(task: &Task<'_>, shown: &[usize], sample: usize) -> Result<Trace> {
-    with_field!(task.model, field => trace(field, task, shown, sample))
+pub fn of(task: &Task, shown: &[usize], sample: usize) -> Result<Trace> {
+    with_field!(&task.model, field => trace(field, task, shown, sample))
 }
 
-fn trace<F: VelocityField>(field: &F, task: &Task<'_>, shown: &[usize], sample: usize) -> Result<Trace> {
+fn trace<F: VelocityField>(field: &F, task: &Task, shown: &[usize], sample: usize) -> Result<Trace> {
     let condition = task.conditioning.of(sample..sample + 1);
-    let x0 = field.start(&task.noises.read(sample..sample + 1, field.elements()))?;
-    let dense = dopri5::solve(field, &x0, &condition, task.tolerance, true)?.dense;
+    let x0 = field.start(&task.comparison.noises.read(sample..sample + 1, field.elements()))?;
+    let dense = dopri5::solve(field, &x0, &condition, task.comparison.tolerance, true)?.dense;
     let truth = |t: f64| -> Result<Vec<f32>> {
         match &dense {
             Some(dense) => dense.at(t, &[0])?.to_f32(),
@@ -47,7 +47,7 @@ fn trace<F: VelocityField>(field: &F, task: &Task<'_>, shown: &[usize], sample: 
     let mut states = vec![times.map(|t| Ok((t, truth(t)?))).collect::<Result<Vec<_>>>()?];
     let mut paths = Vec::new();
     for &result in shown {
-        let Ready::Plan(plan) = &task.solvers[result].1 else { continue };
+        let Ready::Plan(plan) = &task.comparison.solvers[result].1 else { continue };
         let own = steps(plan, field, &x0, &condition)?;
         let far = |(t, x): &(f64, Vec<f32>)| Ok((*t, rmse(x, &truth(*t)?)));
         paths.push(PathCurve { result, rmse: own.iter().map(far).collect::<Result<Vec<_>>>()? });

@@ -9,6 +9,8 @@ pub use adjoint::{Gradients, Trace};
 pub use bound::bound_loss;
 pub use direct::{Direct, direct_loss, direct_residual};
 
+use crate::ranks::Ranks;
+
 /// A loss and its gradient by the parameters.
 #[derive(Clone, Debug)]
 pub struct LossGradient {
@@ -16,4 +18,20 @@ pub struct LossGradient {
     pub loss: f64,
     /// By each parameter.
     pub gradient: Vec<f64>,
+}
+
+impl LossGradient {
+    /// Of no samples, by so many parameters.
+    pub fn zero(parameters: usize) -> Self {
+        Self { loss: 0.0, gradient: vec![0.0; parameters] }
+    }
+
+    /// The mean over all ranks' samples, of which this is the mean of the given `share`.
+    pub fn mean(&self, share: f64, ranks: &Ranks) -> Self {
+        let mut all: Vec<f64> = std::iter::once(self.loss).chain(self.gradient.iter().copied()).collect();
+        all.iter_mut().for_each(|value| *value *= share);
+        ranks.sum(&mut all);
+        let gradient = all.split_off(1);
+        Self { loss: all[0], gradient }
+    }
 }

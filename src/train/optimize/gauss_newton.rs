@@ -4,6 +4,7 @@
 //! vector-Jacobian product gives J_b^T r_b, one more with a standard normal v gives
 //! k_b = J_b^T v, and E[k_b k_b^T] = J_b^T J_b: the normal matrix without its Jacobian.
 
+use crate::ranks::Ranks;
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,34 @@ pub fn weights(rms: &[f64], power: f64) -> Vec<f64> {
     rms.iter().map(|rms| (rms * rms + floor * floor).powf(-power / 2.0)).collect()
 }
 
+/// What a batch says of a step.
+pub struct NormalEquations {
+    /// sum_b w_b k_b k_b^T, `[parameters, parameters]`.
+    pub normal: DMatrix<f64>,
+    /// sum_b w_b J_b^T r_b, `[parameters]`.
+    pub gradient: DVector<f64>,
+}
+
+impl NormalEquations {
+    /// Of samples with `errors` J_b^T r_b and `sketches` k_b, `[samples, parameters]`.
+    pub fn new(errors: &DMatrix<f64>, sketches: &DMatrix<f64>, weights: DVector<f64>) -> Self {
+        let mut weighted = sketches.clone();
+        for (mut row, w) in weighted.row_iter_mut().zip(&weights) {
+            row *= *w;
+        }
+        Self { normal: sketches.tr_mul(&weighted), gradient: errors.tr_mul(&weights) }
+    }
+
+    /// Those of all ranks' samples.
+    pub fn sum(&mut self, ranks: &Ranks) {
+        let mut all = [self.normal.as_slice(), self.gradient.as_slice()].concat();
+        ranks.sum(&mut all);
+        let (normal, gradient) = all.split_at(self.normal.len());
+        self.normal.copy_from_slice(normal);
+        self.gradient.copy_from_slice(gradient);
+    }
+}
+
 impl Default for GaussNewton {
     fn default() -> Self {
         Self { normal: None, damping: 1e-2 }
@@ -53,25 +82,16 @@ impl Default for GaussNewton {
 }
 
 impl GaussNewton {
-    /// Takes in one batch: `errors` and `sketches` are J_b^T r_b and J_b^T v, `[batch, parameters]`.
-    /// Gives the steps to try.
-    pub fn propose(&mut self, errors: &DMatrix<f64>, sketches: &DMatrix<f64>, weights: &[f64]) -> Vec<Trial> {
-        let scale = 1.0 / weights.len() as f64;
-        let mut weighted = sketches.clone();
-        for (mut row, w) in weighted.row_iter_mut().zip(weights) {
-            row *= w * scale;
-        }
-        let fresh = sketches.tr_mul(&weighted);
+    /// Takes in one batch. Gives the steps to try.
+    pub fn propose(&mut self, batch: NormalEquations) -> Vec<Trial> {
         let normal = match self.normal.take() {
-            None => fresh,
-            Some(old) => old * MEMORY + fresh * (1.0 - MEMORY),
+            None => batch.normal,
+            Some(old) => old * MEMORY + batch.normal * (1.0 - MEMORY),
         };
-        let w = DVector::from_iterator(weights.len(), weights.iter().map(|w| w * scale));
-        let gradient = errors.tr_mul(&w);
         let trials = DAMPINGS
             .iter()
             .map(|factor| (self.damping * factor).clamp(DAMPING_RANGE.0, DAMPING_RANGE.1))
-            .filter_map(|damping| Some(Trial { step: solve(&normal, damping, &gradient)?, damping }))
+            .filter_map(|damping| Some(Trial { step: solve(&normal, damping, &batch.gradient)?, damping }))
             .collect();
         self.normal = Some(normal);
         trials

@@ -5,7 +5,7 @@ mod gauss_newton;
 
 use super::config::Optimizer;
 pub use adam::{Adam, cosine_decay};
-pub use gauss_newton::{GaussNewton, Trial, weights as gauss_newton_weights};
+pub use gauss_newton::{GaussNewton, NormalEquations, Trial, weights as gauss_newton_weights};
 use serde::{Deserialize, Serialize};
 
 /// State of either optimiser.

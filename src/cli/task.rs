@@ -1,0 +1,83 @@
+//! What `eval` and `report` are asked: a model, some solvers, the noises.
+
+use super::measure::JudgeArgs;
+use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, warn_foreign};
+use bespoke::Result;
+use bespoke::evaluate::{Comparison, Ready};
+use bespoke::model::{Device, Model};
+use bespoke::ranks::Ranks;
+use bespoke::solvers::Solver;
+use bespoke::train::Conditioning;
+use clap::Args;
+
+/// What is compared, and how.
+#[derive(Args)]
+pub struct TaskArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A theta file, LADDER[@NFE], NAME@NFE[:GRID] (see bespoke solvers), or gt; of several nfe at once
+    /// NAME@N,N,... May be given several times.
+    #[arg(long = "solver", value_name = "SOLVER", required = true)]
+    solvers: Vec<String>,
+    #[command(flatten)]
+    pub path: PathArgs,
+    #[command(flatten)]
+    pub noise: NoiseArgs,
+    #[command(flatten)]
+    pub tolerance: ToleranceArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    /// Show no progress.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Noises where no count is given.
+const DEFAULT_COUNT: usize = 1000;
+
+/// The same, read and opened.
+pub struct Task {
+    pub model: Model,
+    pub device: Device,
+    pub conditioning: Conditioning,
+    pub comparison: Comparison,
+}
+
+impl TaskArgs {
+    /// The solvers asked for.
+    pub fn solvers(&self) -> Result<Vec<Solver>> {
+        self.solvers.iter().flat_map(|name| expand(name)).map(|name| Solver::parse(&name)).collect()
+    }
+
+    /// Opens the model and the noises, and prepares `solvers` for them.
+    pub fn open(&self, solvers: &[Solver], ranks: &Ranks) -> Result<Task> {
+        let tolerance = self.tolerance.tolerance()?;
+        let device = ranks.device(&self.model.device)?;
+        let (model, conditioning) = self.model.open_on(device)?;
+        if ranks.is_first() {
+            solvers.iter().try_for_each(|solver| warn_foreign(solver, &model))?;
+        }
+        let card = model.card();
+        let path = self.path.on(card.gaussian_path()?)?;
+        let ready = |solver: &Solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?));
+        let comparison = Comparison {
+            solvers: solvers.iter().map(ready).collect::<Result<_>>()?,
+            noises: arrays::noises(&self.noise, &card.shape, DEFAULT_COUNT)?,
+            tolerance,
+            range: card.data_range[1] - card.data_range[0],
+        };
+        Ok(Task { model, device, conditioning, comparison })
+    }
+}
+
+/// Solvers of several nfe in one word: `midpoint@4,8,10` is three of them.
+fn expand(name: &str) -> Vec<String> {
+    let as_it_is = || vec![name.to_owned()];
+    let Some((solver, rest)) = name.rsplit_once('@') else { return as_it_is() };
+    // The times of a grid have commas, too.
+    let (counts, grid) = rest.split_once(':').map_or((rest, ""), |(counts, _)| (counts, &rest[counts.len()..]));
+    if !counts.contains(',') || std::path::Path::new(name).exists() {
+        return as_it_is();
+    }
+    counts.split(',').map(|count| format!("{solver}@{}{grid}", count.trim())).collect()
+}
