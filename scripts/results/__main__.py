@@ -14,6 +14,7 @@ import time
 import ablations
 import curves
 import demo
+import optimizers
 import page
 import solvers
 import trainings
@@ -21,6 +22,7 @@ from bespoke import Work
 
 PARTS = {
     "trainings": trainings.write,
+    "optimizers": optimizers.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,

@@ -33,10 +33,13 @@ engine::~engine() {
 void engine::run(std::vector<std::unique_ptr<request>> requests) {
     if (requests.empty()) return;
     std::unique_lock lock(mutex_);
-    for (auto &request : requests) waiting_.push_back(std::move(request));
-    unsettled_ += requests.size();
+    for (auto &request : requests) {
+        samples_ += request->samples.size();
+        waiting_.push_back(std::move(request));
+    }
     arrived_.notify_one();
-    advanced_.wait(lock, [this] { return unsettled_ == 0; });
+    const std::size_t room = model_.settings().continuous ? model_.settings().max_rows : 0;
+    left_.wait(lock, [&] { return samples_ <= room; });
 }
 
 void engine::work() {
@@ -89,19 +92,15 @@ void engine::admit() {
             continue;
         }
         if (next->joined < next->samples.size()) return;
-        {
-            const std::lock_guard lock(mutex_);
-            waiting_.pop_front();
-        }
-        if (model_.settings().continuous) settle(*next);
+        const std::lock_guard lock(mutex_);
+        waiting_.pop_front();
     }
 }
 
-void engine::settle(request &request) {
+void engine::gone(std::size_t samples) {
     const std::lock_guard lock(mutex_);
-    if (std::exchange(request.settled, true)) return;
-    unsettled_--;
-    advanced_.notify_all();
+    samples_ -= samples;
+    left_.notify_one();
 }
 
 /// Takes the next `count` samples of a request into the batch.
@@ -239,7 +238,6 @@ void engine::answer(const std::shared_ptr<request> &request) {
     } else {
         request->fail(TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "the sample holds a NaN or an infinity"));
     }
-    settle(*request);
 }
 
 void engine::leave(std::size_t row, float *into) {
@@ -252,6 +250,7 @@ void engine::leave(std::size_t row, float *into) {
     // As the sampler's last sample moved.
     rows_[row] = rows_.back();
     rows_.pop_back();
+    gone(1);
 }
 
 void engine::remove(const request &request) {
@@ -268,13 +267,14 @@ void engine::fail(std::shared_ptr<request> request, TRITONSERVER_Error *error) {
         const std::lock_guard lock(mutex_);
         waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), request), waiting_.end());
     }
+    gone(request->samples.size() - request->joined);
     request->fail(error);
-    settle(*request);
 }
 
 void engine::fail_all() {
     TRITONSERVER_Error *error = current_error();
     // The sampler may be in any state.
+    gone(rows_.size());
     rows_.clear();
     sampler_ = sampler_for(model_.solvers());
     const auto present = active_;

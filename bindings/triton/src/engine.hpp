@@ -24,8 +24,8 @@ public:
     engine(const engine &) = delete;
     engine &operator=(const engine &) = delete;
 
-    /// Hands requests over, and returns when all their samples have joined the batch, so that what comes
-    /// later waits with Triton, under its queue policy. Without continuous batching: when all are answered.
+    /// Hands requests over, and returns when there is room for all their samples in the batch, so that what
+    /// comes later waits with Triton, under its queue policy. Without continuous batching: when all have left it.
     void run(std::vector<std::unique_ptr<request>> requests);
 
 private:
@@ -57,8 +57,8 @@ private:
     void fail(std::shared_ptr<request> request, TRITONSERVER_Error *error);
     /// The same for all in the batch, with the exception at work.
     void fail_all();
-    /// `run` need not wait for the request any longer.
-    void settle(request &request);
+    /// So many samples are done or given up.
+    void gone(std::size_t samples);
     bespoke::tensor_view<float> view(float *data, std::size_t rows) const;
 
     model &model_;
@@ -66,10 +66,10 @@ private:
     std::shared_ptr<const velocity> velocity_;
 
     std::mutex mutex_;
-    std::condition_variable arrived_, advanced_;
+    std::condition_variable arrived_, left_;
     std::deque<std::shared_ptr<request>> waiting_;
-    /// Requests that `run` still waits for.
-    std::size_t unsettled_ = 0;
+    /// In the batch, or waiting to join it.
+    std::size_t samples_ = 0;
     bool stop_ = false;
 
     // The thread's own.

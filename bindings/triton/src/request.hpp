@@ -47,8 +47,6 @@ public:
 
     /// Samples that are in the batch already, and that are done.
     std::size_t joined = 0, done = 0;
-    /// Whether engine::run waits for it no longer.
-    bool settled = false;
     /// Network calls that it took part in, and the time of those and of the work between them.
     std::uint32_t calls = 0;
     std::uint64_t network_ns = 0, solver_ns = 0, first_call_ns = 0, last_call_ns = 0;
