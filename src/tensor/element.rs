@@ -20,7 +20,7 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     /// A coefficient in the type of the sums.
     fn coefficient(coefficient: f64) -> Self::Accumulator;
 
-    /// `sums + coefficient * values`.
+    /// `sums + coefficient * values`; the sums may be in an order of their own, which [`Element::round`] undoes.
     fn add(
         sums: [Self::Accumulator; LANES],
         coefficient: Self::Accumulator,
@@ -38,31 +38,6 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
 
     /// Rounded from f64.
     fn from_f64(value: f64) -> Self;
-}
-
-/// [`Element::NOTHING`], [`Element::add`] and [`Element::round`].
-macro_rules! sums {
-    ($float:ty, $widen:expr, $round:expr) => {
-        const NOTHING: [$float; LANES] = [-0.0; LANES];
-
-        #[inline(always)]
-        fn coefficient(coefficient: f64) -> $float {
-            coefficient as $float
-        }
-
-        #[inline(always)]
-        fn add(mut sums: [$float; LANES], coefficient: $float, values: [Self; LANES]) -> [$float; LANES] {
-            for i in 0..LANES {
-                sums[i] += coefficient * $widen(values[i]);
-            }
-            sums
-        }
-
-        #[inline(always)]
-        fn round(sums: [$float; LANES]) -> [Self; LANES] {
-            sums.map($round)
-        }
-    };
 }
 
 /// A float whose magnitude has the bits of infinity or more is an infinity or NaN.
@@ -85,7 +60,26 @@ macro_rules! native_element {
         impl Element for $float {
             type Accumulator = $float;
 
-            sums!($float, |x: $float| x, |x| x);
+            const NOTHING: [$float; LANES] = [-0.0; LANES];
+
+            #[inline(always)]
+            fn coefficient(coefficient: f64) -> $float {
+                coefficient as $float
+            }
+
+            #[inline(always)]
+            fn add(mut sums: [$float; LANES], coefficient: $float, values: [Self; LANES]) -> [$float; LANES] {
+                for i in 0..LANES {
+                    sums[i] += coefficient * values[i];
+                }
+                sums
+            }
+
+            #[inline(always)]
+            fn round(sums: [$float; LANES]) -> [Self; LANES] {
+                sums
+            }
+
             finite!($bits, $infinity);
 
             fn to_f64(self) -> f64 {
@@ -102,25 +96,48 @@ macro_rules! native_element {
 native_element!(f32, u32, 0x7f80_0000);
 native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-/// bf16 is the upper half of an f32.
+/// The f32 whose upper half is rounded to nearest, ties to even; a NaN stays one.
 #[inline(always)]
-fn widen_bf16(x: bf16) -> f32 {
-    f32::from_bits(u32::from(x.to_bits()) << 16)
-}
-
-/// To the nearest, ties to even; a NaN stays one.
-#[inline(always)]
-fn narrow_bf16(x: f32) -> bf16 {
+fn rounded_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    let quiet = (bits >> 16) | 0x40;
-    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+    if x.is_nan() { bits | 0x40_0000 } else { bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) }
 }
 
+/// Two numbers a word, for half the work: bf16 is the upper half of an f32. The sums of the words' lower
+/// halves come first, then those of their upper ones.
 impl Element for bf16 {
     type Accumulator = f32;
 
-    sums!(f32, widen_bf16, narrow_bf16);
+    const NOTHING: [f32; LANES] = f32::NOTHING;
+
+    #[inline(always)]
+    fn coefficient(coefficient: f64) -> f32 {
+        coefficient as f32
+    }
+
+    #[inline(always)]
+    fn add(mut sums: [f32; LANES], coefficient: f32, values: [Self; LANES]) -> [f32; LANES] {
+        // SAFETY: as many bytes, and any four are a u32.
+        let words: [u32; LANES / 2] = unsafe { std::mem::transmute(values) };
+        for i in 0..LANES / 2 {
+            sums[i] += coefficient * f32::from_bits(words[i] << 16);
+        }
+        for i in 0..LANES / 2 {
+            sums[LANES / 2 + i] += coefficient * f32::from_bits(words[i] & 0xffff_0000);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn round(sums: [f32; LANES]) -> [Self; LANES] {
+        let mut words = [0u32; LANES / 2];
+        for i in 0..LANES / 2 {
+            words[i] = (rounded_bf16(sums[i]) >> 16) | (rounded_bf16(sums[LANES / 2 + i]) & 0xffff_0000);
+        }
+        // SAFETY: as many bytes, and any two are a bf16.
+        unsafe { std::mem::transmute(words) }
+    }
+
     finite!(u16, 0x7f80);
 
     fn to_f64(self) -> f64 {

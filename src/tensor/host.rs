@@ -139,7 +139,7 @@ struct Source<E: Element> {
     numbers: *const E,
 }
 
-/// An update as raw memory.
+/// An update as raw memory. Without sources, it keeps the velocity as it is.
 #[derive(Clone, Copy)]
 struct Target<'a, E: Element> {
     sources: &'a [Source<E>],
@@ -207,7 +207,11 @@ impl<E: Element> Blocks<'_, E> {
             }
             let finite = E::finite(&load(self.velocity.as_ptr().add(at), length));
             for (sums, target) in sums.iter().zip(self.targets) {
-                store(target.out.add(at), length, E::round(*sums));
+                if target.sources.is_empty() {
+                    store(target.out.add(at), length, load(self.velocity.as_ptr().add(at), length));
+                } else {
+                    store(target.out.add(at), length, E::round(*sums));
+                }
             }
             finite
         }
@@ -277,6 +281,14 @@ impl<E: Element> Blocks<'_, E> {
     }
 }
 
+/// The terms of an update that are added up: none where it but keeps the velocity.
+fn summed(update: &Update) -> &[(Operand, f64)] {
+    match update.terms[..] {
+        [(Operand::Velocity, 1.0)] => &[],
+        ref terms => terms,
+    }
+}
+
 impl<E: Element> Tensor for Host<E> {
     type View<'a> = HostView<'a, E>;
 
@@ -331,10 +343,10 @@ impl<E: Element> Tensor for Host<E> {
         };
         // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
         let mut inline = [source(&(Operand::Velocity, 0.0)); INLINE_TERMS];
-        let all = updates.iter().flat_map(|update| &update.terms).map(source);
+        let all = updates.iter().flat_map(summed).map(source);
         let spilled: Vec<Source<E>>;
         let mut sources: &[Source<E>] =
-            if updates.iter().map(|update| update.terms.len()).sum::<usize>() <= INLINE_TERMS {
+            if updates.iter().map(|update| summed(update).len()).sum::<usize>() <= INLINE_TERMS {
                 inline.iter_mut().zip(all).for_each(|(place, source)| *place = source);
                 &inline
             } else {
@@ -343,7 +355,7 @@ impl<E: Element> Tensor for Host<E> {
             };
         let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
         for (target, update) in targets.iter_mut().zip(updates) {
-            let (own, others) = sources.split_at(update.terms.len());
+            let (own, others) = sources.split_at(summed(update).len());
             *target = Target { sources: own, out: buffers[update.out].data.as_mut_ptr() };
             sources = others;
         }
