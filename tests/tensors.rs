@@ -2,6 +2,7 @@
 
 use bespoke::error::{Error, Result};
 use bespoke::tensor::{Host, Operand, PerRow, Tensor, Update};
+use half::bf16;
 
 fn values(seed: u64, batch: usize, elements: usize) -> Vec<f32> {
     bespoke::noise::normal(seed, bespoke::noise::Purpose::Choice, 0..batch, elements)
@@ -157,4 +158,19 @@ fn what_is_no_batch_is_refused() {
     assert!(Host::<f32>::new(Vec::new(), 3).is_ok());
     let message = Host::<f32>::new(vec![1.0; 5], 2).unwrap_err().to_string();
     assert!(message.contains('5') && message.contains("multiple of 2"), "{message}");
+}
+
+#[test]
+fn every_bf16_is_widened_and_rounded_as_the_crate_half_does() {
+    // Three more, so that the last block is not a whole one.
+    let values: Vec<bf16> = (0..=u16::MAX).chain(0x3f80..0x3f83).map(bf16::from_bits).collect();
+    let x = Host::new(values.clone(), values.len()).unwrap();
+    for coefficient in [1.0, -0.3, 1e-3, 3e30] {
+        let found = Host::linear_combination(&[(PerRow::All(f64::from(coefficient)), &x)]).unwrap();
+        for (x, found) in values.iter().zip(found.data()) {
+            let expected = bf16::from_f32(coefficient * x.to_f32());
+            let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+            assert!(same, "{coefficient} * {x} is {found}, expected {expected}");
+        }
+    }
 }
