@@ -2,7 +2,7 @@
 #![cfg(feature = "torch")]
 
 use bespoke::evaluate::{Noises, Ready};
-use bespoke::model::{self, Device, Model, ModelField};
+use bespoke::model::{self, Device, Dtype, Model, ModelField};
 use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
 use bespoke::tensor::{PerRow, Tensor};
@@ -20,7 +20,11 @@ fn path(file: &str) -> PathBuf {
 }
 
 fn field(name: &str) -> ModelField<Module> {
-    match model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap() {
+    field_in(name, Dtype::F32)
+}
+
+fn field_in(name: &str, dtype: Dtype) -> ModelField<Module> {
+    match model::open_in(&path(&format!("{name}.json")), Device::Cpu, dtype).unwrap() {
         Model::Torch(field) => field,
         _ => panic!("{name} is a TorchScript model"),
     }
@@ -82,6 +86,43 @@ fn gradients_flow_through_the_whole_model() {
             }
         }
     }
+}
+
+/// bf16 has eight bits: what comes out is near, and not the same. Only the calls of that field are in it.
+#[test]
+fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
+    for name in MODELS {
+        let (exact, rounded) = (field(name), field_in(name, Dtype::Bf16));
+        let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64);
+        let condition = Condition { class: (0..20).map(|i| i % 10).collect(), guidance_scale: vec![2.0; 20] };
+        let (x, w) = (exact.upload(&noise[..20 * 64]).unwrap(), exact.upload(&noise[20 * 64..]).unwrap());
+        let eval = |field: &ModelField<Module>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();
+        let vjp = |field: &ModelField<Module>| {
+            field.vjp(PerRow::All(0.6), &x, &condition, std::slice::from_ref(&w)).unwrap().x.remove(0)
+        };
+        let near = |found: Vec<f32>, expected: &[f32], what: &str| {
+            let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+            let error = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied());
+            assert!(error > 1e-5 && error < 3e-2, "{name}: {what} is {error} away");
+        };
+        let u = eval(&exact).to_f32().unwrap();
+        let by_x = vjp(&exact).to_f32().unwrap();
+        near(eval(&rounded).to_f32().unwrap(), &u, "the velocity");
+        near(vjp(&rounded).to_f32().unwrap(), &by_x, "its gradient");
+        assert_eq!(eval(&exact).to_f32().unwrap(), u, "{name}");
+    }
+}
+
+#[test]
+fn a_short_training_in_bf16_beats_midpoint_and_says_so() {
+    let config: TrainConfig = serde_json::from_value(serde_json::json!({
+        "model": path("digits-fm-ot.json"), "steps": 3, "iterations": 3, "batch": 60, "pool": 100, "validation": 60,
+        "dtype": "bf16", "rtol": 1e-3, "atol": 1e-3
+    }))
+    .unwrap();
+    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    assert!(outcome.best.rmse < 0.8 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
+    assert_eq!(outcome.theta.model.0["dtype"], "bf16");
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod solvers;
 mod task;
 mod train;
 
-use bespoke::model::{self, Device, Model};
+use bespoke::model::{self, Device, Dtype, Model};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
 use bespoke::solvers::Solver;
@@ -64,6 +64,9 @@ struct ModelArgs {
     /// cpu, cuda or cuda:INDEX.
     #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
     device: String,
+    /// What the network computes in: f32, or bf16 (matrix products and convolutions).
+    #[arg(long, default_value_t = Dtype::F32, value_name = "DTYPE")]
+    dtype: Dtype,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -78,7 +81,7 @@ impl ModelArgs {
     }
 
     fn open_on(&self, device: Device) -> Result<(Model, Conditioning)> {
-        let model = model::open(&self.model, device)?;
+        let model = model::open_in(&self.model, device, self.dtype)?;
         let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
         Ok((model, conditioning))
     }

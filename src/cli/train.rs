@@ -1,6 +1,7 @@
 //! `bespoke train`
 
 use super::progress;
+use bespoke::model::Dtype;
 use bespoke::ranks::Ranks;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
@@ -90,6 +91,10 @@ pub struct TrainArgs {
     /// cpu, cuda or cuda:INDEX [default: cpu].
     #[arg(long, value_name = "D")]
     device: Option<String>,
+    /// What the network computes in: f32, or bf16 (matrix products and convolutions); the solver is f32
+    /// always [default: f32].
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
     /// Noises whose ground truth is solved for training [default: 1500].
     #[arg(long, value_name = "P")]
     pool: Option<usize>,
@@ -180,6 +185,7 @@ impl TrainArgs {
             class: self.class.or(base.class),
             seed: self.seed.or(base.seed),
             device: self.device.or(base.device),
+            dtype: self.dtype.or(base.dtype),
             pool: self.pool.or(base.pool),
             pool_refresh: self.pool_refresh.or(base.pool_refresh),
             resolve: self.resolve.then_some(true).or(base.resolve),

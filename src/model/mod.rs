@@ -8,4 +8,4 @@ mod open;
 pub use card::{Card, Direction, Runtime, Time};
 pub use field::{ModelField, Network};
 pub use host::{Forward, HostNetwork};
-pub use open::{Device, Model, open, open_host};
+pub use open::{Device, Dtype, Model, open, open_host, open_in};

@@ -6,6 +6,7 @@ use super::host::{Forward, HostNetwork};
 use crate::error::{Error, Result};
 use crate::fields::{Mixture, MixtureField};
 use crate::scheduler::Output;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -39,6 +40,38 @@ impl std::fmt::Display for Device {
             Device::Cpu => f.write_str("cpu"),
             Device::Cuda(index) => write!(f, "cuda:{index}"),
         }
+    }
+}
+
+/// What a network computes in. States, times and velocities are f32 in any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    F32,
+    /// libtorch's automatic mixed precision: matrix products and convolutions in bf16.
+    Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Dtype::F32),
+            "bf16" => Ok(Dtype::Bf16),
+            _ => Err(Error::invalid("dtype", format!("{text:?}"), "f32 or bf16")),
+        }
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        })
     }
 }
 
@@ -78,10 +111,21 @@ impl Model {
 /// # Errors
 /// The card's or the weights' own; [`Error::Unsupported`] where this build or machine cannot run it.
 pub fn open(path: &Path, device: Device) -> Result<Model> {
+    open_in(path, device, Dtype::F32)
+}
+
+/// [`open`], the network in `dtype`.
+///
+/// # Errors
+/// As [`open`]; [`Error::Invalid`] where the network has no such dtype.
+pub fn open_in(path: &Path, device: Device, dtype: Dtype) -> Result<Model> {
     let card = Card::load(path)?;
     match card.runtime {
+        Runtime::Mixture if dtype != Dtype::F32 => {
+            Err(Error::invalid("dtype", dtype, "f32: a mixture is computed in it"))
+        }
         Runtime::Mixture => open_mixture(card, device),
-        Runtime::Torchscript => open_torchscript(card, device),
+        Runtime::Torchscript => open_torchscript(card, device, dtype),
         Runtime::Host => Err(Error::Unsupported(format!(
             "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
             path_of(&card)
@@ -132,13 +176,13 @@ fn path_of(card: &Card) -> String {
 }
 
 #[cfg(feature = "torch")]
-fn open_torchscript(card: Card, device: Device) -> Result<Model> {
-    let module = crate::torch::Module::load(&card, device)?;
+fn open_torchscript(card: Card, device: Device, dtype: Dtype) -> Result<Model> {
+    let module = crate::torch::Module::load(&card, device, dtype)?;
     Ok(Model::Torch(ModelField::new(card, module)))
 }
 
 #[cfg(not(feature = "torch"))]
-fn open_torchscript(card: Card, _device: Device) -> Result<Model> {
+fn open_torchscript(card: Card, _device: Device, _dtype: Dtype) -> Result<Model> {
     Err(Error::Unsupported(format!(
         "{} is a TorchScript model, and this build is without libtorch (feature `torch`)",
         path_of(&card)

@@ -1,5 +1,6 @@
 //! libtorch: the only place that names tch.
 
+mod autocast;
 mod device;
 mod features;
 mod module;

@@ -1,9 +1,10 @@
 //! A TorchScript module as a network.
 
+use super::autocast::Autocast;
 use super::device;
 use super::tensor::TorchTensor;
 use crate::error::{Error, Result};
-use crate::model::{Card, Device, Network};
+use crate::model::{Card, Device, Dtype, Network};
 use crate::tensor::{PerRow, Tensor};
 use crate::velocity::Vjp;
 use tch::{CModule, Kind};
@@ -13,6 +14,7 @@ use tch::{CModule, Kind};
 pub struct Module {
     module: CModule,
     device: tch::Device,
+    dtype: Dtype,
     /// Shape of a batch, with -1 for the batch.
     shape: Vec<i64>,
     classes: bool,
@@ -23,12 +25,12 @@ pub struct Module {
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// Loads the weights of `card` onto `device`.
+    /// Loads the weights of `card` onto `device`, to be run in `dtype`.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Torch`] where they cannot be read; [`Error::Unsupported`] where
     /// the device cannot be had.
-    pub fn load(card: &Card, device: Device) -> Result<Self> {
+    pub fn load(card: &Card, device: Device, dtype: Dtype) -> Result<Self> {
         let device = device::prepare(device)?;
         let path = card.weights_path();
         // libtorch's own message for a missing file does not say so.
@@ -41,7 +43,7 @@ impl Module {
             let _ = parameter.f_set_requires_grad(false)?;
         }
         let shape = std::iter::once(-1).chain(card.shape.iter().map(|n| *n as i64)).collect();
-        Ok(Self { module, device, shape, classes: card.classes > 0 })
+        Ok(Self { module, device, dtype, shape, classes: card.classes > 0 })
     }
 
     /// One number per sample, `[batch]`.
@@ -57,6 +59,7 @@ impl Module {
 
     fn run(&self, time: &tch::Tensor, x: &tch::Tensor, class: &[i64]) -> Result<tch::Tensor> {
         let x = x.f_reshape(&self.shape)?;
+        let _autocast = (self.dtype == Dtype::Bf16).then(|| Autocast::bf16(self.device));
         let output = if self.classes {
             let class = tch::Tensor::f_from_slice(class)?.f_to_device(self.device)?;
             self.module.forward_ts(&[&x, time, &class])?
@@ -70,7 +73,7 @@ impl Module {
                 format!("{:?}", x.size()),
             ));
         }
-        Ok(output)
+        Ok(output.f_to_kind(Kind::Float)?)
     }
 }
 

@@ -2,6 +2,7 @@
 //! `bespoke_train`.
 
 use crate::error::{Error, Result};
+use crate::model::Dtype;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -246,6 +247,9 @@ pub struct TrainConfig {
     /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// What the network computes in. Default `f32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
     /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,

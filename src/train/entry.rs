@@ -7,7 +7,7 @@ use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
-use crate::model::{self, Model};
+use crate::model::{self, Dtype, Model};
 use crate::ranks::Ranks;
 use crate::velocity::VelocityField;
 use crate::with_field;
@@ -32,13 +32,13 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device = ranks.device(config.device.as_deref().unwrap_or("cpu"))?;
-    let model = model::open(path, device)?;
+    let model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
     let job = config.job(Some(model.card().fingerprint()?))?;
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
-    let notes = model_notes(&model, &conditioning)?;
+    let notes = model_notes(&model, &conditioning, config.dtype)?;
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
@@ -60,6 +60,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     for (key, given) in [
         ("model", config.model.is_some()),
         ("device", config.device.is_some()),
+        ("dtype", config.dtype.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
         ("path", config.path.is_some()),
         ("sigma0", config.sigma0.is_some()),
@@ -141,7 +142,7 @@ pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f6
     Ok(Conditioning { classes: card.classes, class, guidance_scale })
 }
 
-fn model_notes(model: &Model, conditioning: &Conditioning) -> Result<Notes> {
+fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Dtype>) -> Result<Notes> {
     let card = model.card();
     let mut notes = serde_json::Map::new();
     notes.insert("name".into(), json!(card.name()));
@@ -151,8 +152,7 @@ fn model_notes(model: &Model, conditioning: &Conditioning) -> Result<Notes> {
     notes.insert("scheduler".into(), json!(card.scheduler));
     notes.insert("end".into(), json!(card.time.end));
     notes.insert("guidance_scale".into(), json!(conditioning.guidance_scale));
-    if let Some(class) = conditioning.class {
-        notes.insert("class".into(), json!(class));
-    }
+    notes.extend(conditioning.class.map(|class| ("class".into(), json!(class))));
+    notes.extend(dtype.map(|dtype| ("dtype".into(), json!(dtype))));
     Ok(Notes(notes))
 }

@@ -105,6 +105,7 @@ fn about(elements: usize, conditioning: &Conditioning, settings: &Settings, job:
         "format": FORMAT,
         "version": VERSION,
         "model": job.model,
+        "dtype": job.config.get("dtype"),
         "field": job.config.get("field"),
         "elements": elements,
         "classes": conditioning.classes,
