@@ -56,6 +56,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
             "seed": asked.noise.noise.is_none().then_some(asked.noise.seed),
             "class": task.conditioning.class,
             "guidance_scale": task.conditioning.guidance_scale,
+            "dtype": asked.model.dtype,
             "path": asked.path.path,
             "sigma0": asked.path.sigma0,
             "ground_truth": {

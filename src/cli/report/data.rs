@@ -8,6 +8,7 @@ use super::{ReportArgs, csv};
 use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
+use bespoke::model::Dtype;
 use bespoke::solvers::Solver;
 use serde::Serialize;
 use std::path::Path;
@@ -44,6 +45,7 @@ pub struct Settings {
     pub seed: Option<u64>,
     pub class: Option<i64>,
     pub guidance_scale: Option<f64>,
+    pub dtype: Dtype,
     pub path: Option<String>,
     pub sigma0: Option<f64>,
     pub tolerance: Tolerance,
@@ -65,6 +67,7 @@ impl Settings {
             seed: asked.noise.noise.is_none().then_some(asked.noise.seed),
             class: asked.model.class,
             guidance_scale: asked.model.guidance_scale,
+            dtype: asked.model.dtype,
             path: asked.path.path.clone(),
             sigma0: asked.path.sigma0,
             tolerance: task.comparison.tolerance,

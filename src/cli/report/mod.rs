@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  bespoke report --model models/digits-fm-ot.json --solver ladder.json@4,6,8,10 \
     --solver midpoint@4,6,8,10,20 --solver dpm++2m@4,6,8,10,20 --out report.html\n\n\
-    The ground truth is always on it. Beside report.html come report.json, report.csv, and in report-plots/ every plot as SVG, PNG and CSV, \
-    every picture as PNG. Solvers that differ in nfe alone are one curve; so are theta files called alike but \
-    for a number at the end. The Fréchet distance is in the features that the model's card names, or --features.")]
+    The ground truth is always on it. Beside report.html come report.json, report.csv, and in report-plots/ \
+    every plot as SVG, PNG and CSV, every picture as PNG. Solvers that differ in nfe alone are one curve; so are \
+    theta files called alike but for a number at the end. The Fréchet distance is in the features that the model's card names, or --features.")]
 pub struct ReportArgs {
     #[command(flatten)]
     task: TaskArgs,

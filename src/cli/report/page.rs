@@ -62,6 +62,7 @@ fn introduction(report: &Report) -> String {
         ("model", settings.model.clone()),
         ("samples", format!("{}, each of shape {:?}", settings.count, settings.shape)),
         ("scheduler", format!("{}, up to t = {}", settings.scheduler.name(), settings.end)),
+        ("network computed in", settings.dtype.to_string()),
         (
             "ground truth",
             format!(
