@@ -14,7 +14,7 @@ LEAN_BUILD := --release --no-default-features
 
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
-TRITON_PYTHON := ../../../.venv-triton/bin/python
+TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-mixture test test-torch test-lean test-mpi test-python header install install-lean fuzz libtorch-cuda
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
