@@ -27,6 +27,7 @@ def repository(folder, theta):
     """The models of this folder, with the files that lie elsewhere."""
     shutil.copytree(HERE / "models", folder, dirs_exist_ok=True)
     for model, files in {"digits": CARD, "digits-network": CARD, "digits-served": ()}.items():
+        (folder / model / "1").mkdir(exist_ok=True)
         for file in files:
             shutil.copy(ROOT / "models" / file, folder / model / "1")
         if model != "digits-network":
