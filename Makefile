@@ -16,7 +16,7 @@ TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture test test-torch test-lean test-mpi test-python header install install-lean fuzz libtorch-cuda
+.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean fuzz libtorch-cuda
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
 
 build: $(STAMP)
@@ -76,16 +76,20 @@ $(PYTHON_STAMP):
 	  build matplotlib pytest tqdm 'setuptools>=77,<82'
 	touch $@
 
-# The wheel, in an empty environment with numpy alone and in one with torch and diffusers; the sdist.
-# The program is built last, with libtorch: the tests compare with it.
-test-python: $(STAMP) $(PYTHON_STAMP)
-	rm -rf bindings/python/dist bindings/python/build .venv-numpy
+# The sdist and the wheel, and this one installed beside torch and diffusers. The program is built last, with
+# libtorch: the wheel's library is built without.
+python: $(STAMP) $(PYTHON_STAMP)
+	rm -rf bindings/python/dist bindings/python/build
 	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation bindings/python
-	python3 -m venv .venv-numpy
-	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
+
+# Also in an empty environment with numpy alone. The tests compare with the program.
+test-python: python
+	rm -rf .venv-numpy
+	python3 -m venv .venv-numpy
+	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && ../../.venv-python/bin/python -m pytest
 
@@ -103,8 +107,8 @@ install-lean:
 	cargo build $(LEAN_BUILD)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
-# Every table and picture of the docs that solvers make, anew; `python3 scripts/results --help`.
-results: build
+# Every table and picture of figures in the docs, anew; `python3 scripts/results --help`.
+results: python
 	python3 scripts/results
 
 # Ten million inputs; a few minutes.
@@ -121,7 +125,8 @@ $(TRITON_STAMP):
 	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
 	touch $@
 
-# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. Needs nlohmann-json3-dev.
+# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. Needs nlohmann-json3-dev;
+# the server runs with tcmalloc where libtcmalloc-minimal4 is installed.
 triton: build $(TRITON_STAMP)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
 	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON

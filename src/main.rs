@@ -2,6 +2,10 @@
 
 mod cli;
 
+/// In place of the system's for the whole process, libtorch and its millions of short-lived tensors among it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run()
 }

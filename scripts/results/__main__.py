@@ -1,6 +1,5 @@
 """Trains solvers for the example networks, compares them with the published ones, and writes every table and
-picture of the docs that comes of it: docs/results.md, and the marked parts of docs/training.md, docs/solvers.md
-and README.md.
+picture of the docs that comes of it: docs/results.md, and the marked parts of the other pages.
 
     python3 scripts/results [--out FOLDER] [--count N] [PART...]
 
@@ -14,8 +13,10 @@ import time
 import ablations
 import curves
 import demo
+import memory
 import optimizers
 import page
+import schedulers
 import solvers
 import trainings
 from bespoke import Work
@@ -26,6 +27,8 @@ PARTS = {
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
+    "memory": memory.write,
+    "schedulers": schedulers.write,
     "demo": demo.write,
 }
 

@@ -1,11 +1,9 @@
 """docs/training.md: families, losses, what is learned, L_tau, transfer between models, and memory against nfe."""
 
 import json
-import os
-import subprocess
 
 import page
-from bespoke import ROOT, at_once, card
+from bespoke import at_once, card
 
 MODEL, OTHER = "digits-fm-ot", "digits-cosine"
 DIRECT = ["--iterations", 20, "--validate-every", 5]
@@ -57,22 +55,15 @@ def transfer(work):
         yield [f"`{model}`", rmse(notes, "start"), rmse(further, "start"), rmse(notes), rmse(further)]
 
 
-def peak(work, nfe):
-    """MiB resident at most, of a short training of ns."""
-    out = work.path(MODEL, "ablations", f"memory-{nfe}.json")
-    command = [work.program, "train", "--quiet", "--model", card(MODEL), "--family", "ns", "--nfe", nfe]
-    command += ["--init", f"euler@{nfe}", "--iterations", 3, "--pool", 400, "--validation", 400, "--out", out]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=work.environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command} ended with {status}")
-    return usage.ru_maxrss / 1024
-
-
 def memory(work):
+    """Of short trainings of ns."""
     for nfe in (8, 16, 32):
+        folder = work.path(MODEL, "ablations")
+        options = ["--family", "ns", "--nfe", nfe, "--init", f"euler@{nfe}", "--iterations", 3, "--pool", 400]
+        options += ["--validation", 400, "--out", folder / f"memory-{nfe}.json"]
+        peak = work.peak(folder / f"memory-{nfe}.txt", "train", "--quiet", "--model", card(MODEL), *options)
         # Batch x nfe velocities of 64 float32.
-        yield [str(nfe), f"{peak(work, nfe):.0f}", f"{400 * nfe * 64 * 4 / 2**20:.1f}"]
+        yield [str(nfe), str(peak), f"{400 * nfe * 64 * 4 / 2**20:.1f}"]
 
 
 def write(work):

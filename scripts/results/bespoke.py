@@ -27,22 +27,42 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def run(self, *arguments, **options):
-        command = [self.program, *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True, **options)
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}\nended with {done.returncode}")
-        return done.stdout
+    def run(self, program, *arguments, cwd=ROOT):
+        """What a program prints, and the most it had resident, in MiB."""
+        command = [str(word) for word in (program, *arguments)]
+        process = subprocess.Popen(command, cwd=cwd, env=self.environment, stdout=subprocess.PIPE, text=True)
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"{' '.join(command)}\nended with {os.waitstatus_to_exitcode(status)}")
+        return printed, usage.ru_maxrss / 1024
 
-    def make(self, out, *arguments):
-        """The file that a command writes to `--out` or `--json`, made unless it is there."""
+    def unless(self, out, action, name):
+        """The file that an action makes, made unless it is there."""
         if not out.exists():
-            print(" ".join(map(str, ["bespoke", *arguments])) + "\n", end="", flush=True)
+            print(name + "\n", end="", flush=True)
             started = time.monotonic()
-            self.run(*arguments)
+            action()
             with self.path("seconds").open("a") as log:
                 log.write(f"{time.monotonic() - started:.0f} {out.name}\n")
         return out
+
+    def make(self, out, *arguments):
+        """The file that a command of `bespoke` writes to `--out` or `--json`."""
+        name = " ".join(map(str, ["bespoke", *arguments]))
+        return self.unless(out, lambda: self.run(self.program, *arguments), name)
+
+    def printed(self, out, program, *arguments, cwd=ROOT):
+        """What a program prints, kept in a file."""
+        name = " ".join(map(str, [Path(program).name, *arguments]))
+        self.unless(out, lambda: out.write_text(self.run(program, *arguments, cwd=cwd)[0]), name)
+        return out.read_text()
+
+    def peak(self, out, *arguments):
+        """The most that a command of `bespoke` had resident, in MiB, kept in a file."""
+        name = " ".join(map(str, ["bespoke", *arguments]))
+        self.unless(out, lambda: out.write_text(f"{self.run(self.program, *arguments)[1]:.0f}\n"), name)
+        return int(out.read_text())
 
     def hours(self):
         """What all of it took so far, in hours of one core."""
@@ -64,7 +84,7 @@ class Work:
 
     def published(self):
         """The published solvers: {name, nfe: {least, step, most}, ...}."""
-        return json.loads(self.run("solvers", "--json"))
+        return json.loads(self.run(self.program, "solvers", "--json")[0])
 
 
 def card(model):

@@ -1,5 +1,6 @@
 """A tritonserver of the nvidia-pytriton package on free ports of 127.0.0.1."""
 
+import ctypes.util
 import importlib.util
 import os
 import re
@@ -72,6 +73,8 @@ class Server:
         libraries = [sysconfig.get_config_var("LIBDIR"), environment.get("LD_LIBRARY_PATH")]
         environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
         environment.setdefault("OMP_NUM_THREADS", "1")
+        if allocator := ctypes.util.find_library("tcmalloc_minimal"):  # docs/triton.md, Sizing
+            environment.setdefault("LD_PRELOAD", allocator)
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:

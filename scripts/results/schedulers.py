@@ -1,0 +1,41 @@
+"""bindings/python/README.md: BespokeScheduler beside diffusers' schedulers, by rmse and by the time of a step."""
+
+import re
+
+import page
+from bespoke import ROOT, at_once
+
+PAGE = "bindings/python/README.md"
+KINDS = ["flow", "vp"]
+SHAPES = [[4, 64, 64], [1, 8, 8]]
+# A name, then columns of numbers.
+ROW = re.compile(r"(.*?)((?: +[0-9.]+)+)$")
+
+
+def rows(text):
+    """{name: the last number of its line}, of a printed table."""
+    found = map(ROW.fullmatch, text.splitlines()[1:])
+    return {row[1].strip(): row[2].split()[-1] for row in found}
+
+
+def columns(heading, tables):
+    """A table of several with the same rows."""
+    return page.table(heading, [[name, *(table[name] for table in tables)] for name in tables[0]])
+
+
+def write(work):
+    python, folder = ROOT / ".venv-python/bin/python", ROOT / "bindings/python"
+
+    def compare(kind):
+        out = work.path("schedulers", f"compare-{kind}.txt")
+        options = ["--kind", kind, "--iterations", 20]
+        return lambda: rows(work.printed(out, python, "examples/compare.py", *options, cwd=folder))
+
+    def step(shape):
+        out = work.path("schedulers", f"step-{'x'.join(map(str, shape))}.txt")
+        return rows(work.printed(out, python, "bench/step.py", "--shape", *shape, cwd=folder))
+
+    page.replace(PAGE, "compare", columns(["", *KINDS], at_once([compare(kind) for kind in KINDS])))
+    # These are measured with nothing beside them.
+    heading = ["", *(f"`{[1, *shape]}`" for shape in SHAPES)]
+    page.replace(PAGE, "step", columns(heading, [step(shape) for shape in SHAPES]))
