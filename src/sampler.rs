@@ -240,7 +240,7 @@ impl<T: Tensor> Sampler<T> {
     /// The tensor's own, where memory cannot be had.
     pub fn new(prototype: &T) -> Result<Self> {
         Ok(Self {
-            buffers: vec![prototype.zeros_like(0)?],
+            buffers: vec![prototype.zeros_beside(0, 1)?],
             cursors: Vec::new(),
             times: Vec::new(),
             asked: false,
@@ -278,7 +278,7 @@ impl<T: Tensor> Sampler<T> {
             self.buffers.clear();
         }
         while self.buffers.len() < FIRST_SLOT + plan.slots {
-            self.buffers.push(x0.zeros_like(batch)?);
+            self.buffers.push(x0.zeros_beside(batch, self.buffers.len() + 1)?);
         }
         Ok(())
     }
@@ -480,7 +480,7 @@ impl<E: Element> Sampler<Host<E>> {
     /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
     fn hold(&mut self, plan: &Plan, batch: usize, elements: usize) -> Result<()> {
         while self.buffers.len() < FIRST_SLOT + plan.slots {
-            self.buffers.push(Host::zeros(0, elements)?);
+            self.buffers.push(Host::zeros_at(self.buffers.len() + 1, 0, elements)?);
         }
         self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
     }

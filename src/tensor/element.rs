@@ -96,11 +96,12 @@ macro_rules! native_element {
 native_element!(f32, u32, 0x7f80_0000);
 native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-/// The f32 whose upper half is rounded to nearest, ties to even; a NaN stays one.
+/// The f32 whose upper half is rounded to nearest, ties to even. A NaN stays one where its lower half is zero, as
+/// that of every NaN is that comes of sums of bf16: arithmetic hands on an operand's, or a default.
 #[inline(always)]
 fn rounded_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    if x.is_nan() { bits | 0x40_0000 } else { bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) }
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1))
 }
 
 /// Two numbers a word, for half the work: bf16 is the upper half of an f32. The sums of the words' lower

@@ -120,6 +120,12 @@ pub trait Tensor: Sized + Send {
     /// A tensor of `batch` samples of zeros, of the same dtype and device.
     fn zeros_like(&self, batch: usize) -> Result<Self>;
 
+    /// [`Tensor::zeros_like`], for the `place`-th, from 1, of several tensors that are read side by side: where that
+    /// matters, they lie so in memory that it goes fast.
+    fn zeros_beside(&self, batch: usize, _place: usize) -> Result<Self> {
+        self.zeros_like(batch)
+    }
+
     /// The solver's hot loop: all `updates` on the samples `rows`, in one pass over memory.
     ///
     /// Every operand is read before any output is written, so a buffer may stand on both sides.
