@@ -121,10 +121,11 @@ const ROUNDS: usize = 7;
 
 fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<Measured> {
     let numbers = size / size_of::<E>();
-    let values: Vec<f32> = (0..numbers).map(|i| (i % 251) as f32 * 0.004 - 0.5).collect();
-    let x0 = Host::<E>::from_f32(&values, numbers)?;
-    let velocity = Host::<E>::from_f32(&values, numbers)?;
-    drop(values);
+    // They begin with a cache line, as other libraries' tensors do.
+    let mut x0 = Host::<E>::zeros(1, numbers)?;
+    x0.data_mut().iter_mut().enumerate().for_each(|(i, x)| *x = E::from_f64((i % 251) as f64 * 0.004 - 0.5));
+    let mut velocity = Host::<E>::zeros(1, numbers)?;
+    velocity.data_mut().copy_from_slice(x0.data());
     let crew = || Crew::new(threads).map_err(|e| bespoke::Error::State(format!("no {threads} threads: {e}")));
     let mut sampler = Sampler::new(&x0)?;
     if threads > 1 {

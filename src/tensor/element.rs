@@ -9,10 +9,16 @@ pub(super) const LANES: usize = 64;
 /// A dtype that host memory can hold, with the type its sums are accumulated in.
 ///
 /// All loops are inlined into their caller, so that one compiled for wider vectors gets them in all
-/// of it. No sum is fused or reordered: every machine gives the same bits.
+/// of it. No sum is reordered, and products are fused into it for bf16 alone: every machine gives the same bits.
 pub trait Element: Copy + Send + Sync + Default + 'static {
     /// f32, or f64 for f64.
     type Accumulator: Copy + Send + Sync;
+
+    /// Its bits, as a number: those of a float without its sign grow with it, up to infinity's and NaNs'.
+    type Bits: Copy;
+
+    /// The bits of zeros.
+    const ZEROS: [Self::Bits; LANES];
 
     /// Sums of nothing. They are -0.0, which changes no number that is added.
     const NOTHING: [Self::Accumulator; LANES];
@@ -30,6 +36,12 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     /// Rounds the sums into this dtype.
     fn round(sums: [Self::Accumulator; LANES]) -> [Self; LANES];
 
+    /// Lane by lane the larger of `largest` and the magnitudes' bits.
+    fn larger(largest: [Self::Bits; LANES], values: [Self; LANES]) -> [Self::Bits; LANES];
+
+    /// Whether these are the bits of finite magnitudes.
+    fn all_finite(largest: [Self::Bits; LANES]) -> bool;
+
     /// Whether all numbers are finite.
     fn finite(values: &[Self]) -> bool;
 
@@ -40,17 +52,28 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
     fn from_f64(value: f64) -> Self;
 }
 
-/// A float whose magnitude has the bits of infinity or more is an infinity or NaN.
+/// No early exit: the loops vectorise, and values are finite but for failures.
 macro_rules! finite {
     ($bits:ty, $infinity:expr) => {
+        type Bits = $bits;
+
+        const ZEROS: [$bits; LANES] = [0; LANES];
+
         #[inline(always)]
-        fn finite(values: &[Self]) -> bool {
-            // No early exit: the loop vectorises, and values are finite but for failures.
-            let mut largest: $bits = 0;
-            for value in values {
-                largest = largest.max(value.to_bits() & (<$bits>::MAX >> 1));
+        fn larger(mut largest: [$bits; LANES], values: [Self; LANES]) -> [$bits; LANES] {
+            for i in 0..LANES {
+                largest[i] = largest[i].max(values[i].to_bits() & (<$bits>::MAX >> 1));
             }
-            largest < $infinity
+            largest
+        }
+
+        #[inline(always)]
+        fn all_finite(largest: [$bits; LANES]) -> bool {
+            largest.iter().fold(0, |all, bits| <$bits>::max(all, *bits)) < $infinity
+        }
+
+        fn finite(values: &[Self]) -> bool {
+            values.iter().fold(0, |all, value| <$bits>::max(all, value.to_bits() & (<$bits>::MAX >> 1))) < $infinity
         }
     };
 }
@@ -101,7 +124,7 @@ native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 #[inline(always)]
 fn rounded_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + ((bits >> 16) & 1))
+    bits.wrapping_add(if bits & 0x1_0000 != 0 { 0x8000 } else { 0x7fff })
 }
 
 /// Two numbers a word, for half the work: bf16 is the upper half of an f32. The sums of the words' lower
@@ -121,10 +144,11 @@ impl Element for bf16 {
         // SAFETY: as many bytes, and any four are a u32.
         let words: [u32; LANES / 2] = unsafe { std::mem::transmute(values) };
         for i in 0..LANES / 2 {
-            sums[i] += coefficient * f32::from_bits(words[i] << 16);
+            sums[i] = coefficient.mul_add(f32::from_bits(words[i] << 16), sums[i]);
         }
         for i in 0..LANES / 2 {
-            sums[LANES / 2 + i] += coefficient * f32::from_bits(words[i] & 0xffff_0000);
+            let upper = f32::from_bits(words[i] & 0xffff_0000);
+            sums[LANES / 2 + i] = coefficient.mul_add(upper, sums[LANES / 2 + i]);
         }
         sums
     }

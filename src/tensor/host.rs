@@ -1,10 +1,12 @@
 //! Samples in host memory, in any of four dtypes.
 
 use super::element::LANES;
+use super::numbers::Numbers;
 use super::{Crew, Element, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::ops::{Deref, DerefMut, Range};
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// From this many numbers on, an operation is worth handing to other threads.
@@ -19,46 +21,11 @@ const INLINE_TERMS: usize = 48;
 /// Updates of one stage at most: next state, base, kept velocity.
 pub(crate) const MAX_UPDATES: usize = 3;
 
-/// How far apart in a page the tensors of neighbouring places begin, in bytes: five cache lines, of which a page
-/// has 64, so that 64 places differ.
-const STAGGER: usize = 320;
-
-/// Bytes of a page.
-const PAGE: usize = 4096;
-
 /// A batch in host memory: `batch * elements` numbers, sample after sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host<E> {
     data: Numbers<E>,
     elements: usize,
-}
-
-/// Numbers behind a lead that is not used. Large allocations all begin at the same place of a page; of a dozen that
-/// are read side by side, the lines would then displace each other from the first-level cache.
-#[derive(Clone, Debug)]
-struct Numbers<E> {
-    all: Vec<E>,
-    lead: usize,
-}
-
-impl<E> Deref for Numbers<E> {
-    type Target = [E];
-
-    fn deref(&self) -> &[E] {
-        &self.all[self.lead..]
-    }
-}
-
-impl<E> DerefMut for Numbers<E> {
-    fn deref_mut(&mut self) -> &mut [E] {
-        &mut self.all[self.lead..]
-    }
-}
-
-impl<E: PartialEq> PartialEq for Numbers<E> {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
 }
 
 /// A borrowed [`Host`].
@@ -102,7 +69,7 @@ impl<E: Element> Host<E> {
     /// [`Error::Invalid`] where `data` is no whole number of samples.
     pub fn new(data: Vec<E>, elements: usize) -> Result<Self> {
         check_length(data.len(), elements)?;
-        Ok(Self { data: Numbers { all: data, lead: 0 }, elements })
+        Ok(Self { data: data.into(), elements })
     }
 
     /// `batch` samples of `elements` zeros.
@@ -115,8 +82,7 @@ impl<E: Element> Host<E> {
 
     /// [`Host::zeros`], for [`Tensor::zeros_beside`].
     pub(crate) fn zeros_at(place: usize, batch: usize, elements: usize) -> Result<Self> {
-        let lead = place * STAGGER % PAGE / size_of::<E>();
-        let mut zeros = Self { data: Numbers { all: vec![E::default(); lead], lead }, elements };
+        let mut zeros = Self { data: Numbers::at(place), elements };
         zeros.resize(batch)?;
         Ok(zeros)
     }
@@ -126,13 +92,7 @@ impl<E: Element> Host<E> {
     /// # Errors
     /// [`Error::Memory`]; the samples are then as before.
     pub fn resize(&mut self, batch: usize) -> Result<()> {
-        let length = batch.saturating_mul(self.elements);
-        let Numbers { all, lead } = &mut self.data;
-        let length = length.saturating_add(*lead);
-        all.try_reserve(length.saturating_sub(all.len()))
-            .map_err(|_| Error::Memory { bytes: length.saturating_mul(size_of::<E>()) })?;
-        all.resize(length, E::default());
-        Ok(())
+        self.data.resize(batch.saturating_mul(self.elements))
     }
 
     /// Rounds f32 values into this dtype.
@@ -230,14 +190,20 @@ unsafe fn store<E: Element>(out: *mut E, length: usize, values: [E; LANES]) {
 }
 
 impl<E: Element> Blocks<'_, E> {
-    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; says whether the velocity
-    /// is finite there. All sources are read side by side, a few numbers of each at a time: memory serves
+    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; gives the velocity's bits
+    /// there, where they are larger than `largest`. All sources are read side by side, a few numbers of each at a time: memory serves
     /// many streams at once faster than one after another.
     ///
     /// # Safety
     /// As [`Blocks::sweep`].
     #[inline(always)]
-    unsafe fn run(&self, at: usize, length: usize, sums: &mut [[E::Accumulator; LANES]; MAX_UPDATES]) -> bool {
+    unsafe fn run(
+        &self,
+        at: usize,
+        length: usize,
+        sums: &mut [[E::Accumulator; LANES]; MAX_UPDATES],
+        largest: [E::Bits; LANES],
+    ) -> [E::Bits; LANES] {
         // SAFETY: by this function's contract; nothing is written before everything has been read.
         unsafe {
             for (sums, target) in sums.iter_mut().zip(self.targets) {
@@ -247,7 +213,7 @@ impl<E: Element> Blocks<'_, E> {
                 }
                 *sums = sum;
             }
-            let finite = E::finite(&load(self.velocity.as_ptr().add(at), length));
+            let largest = E::larger(largest, load(self.velocity.as_ptr().add(at), length));
             for (sums, target) in sums.iter().zip(self.targets) {
                 if target.sources.is_empty() {
                     store(target.out.add(at), length, load(self.velocity.as_ptr().add(at), length));
@@ -255,36 +221,36 @@ impl<E: Element> Blocks<'_, E> {
                     store(target.out.add(at), length, E::round(*sums));
                 }
             }
-            finite
+            largest
         }
     }
 
-    /// [`Blocks::run`] on all of `range`.
+    /// [`Blocks::run`] on all of `range`; says whether the velocity is finite there.
     ///
     /// # Safety
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
     #[inline(always)]
     unsafe fn sweep(&self, range: Range<usize>) -> bool {
         let mut sums = [E::NOTHING; MAX_UPDATES];
-        let (mut finite, mut at) = (true, range.start);
+        let (mut largest, mut at) = (E::ZEROS, range.start);
         while at + LANES <= range.end {
             // SAFETY: by this function's contract.
-            finite &= unsafe { self.run(at, LANES, &mut sums) };
+            largest = unsafe { self.run(at, LANES, &mut sums, largest) };
             at += LANES;
         }
         if at < range.end {
             // SAFETY: by this function's contract.
-            finite &= unsafe { self.run(at, range.end - at, &mut sums) };
+            largest = unsafe { self.run(at, range.end - at, &mut sums, largest) };
         }
-        finite
+        E::all_finite(largest)
     }
 
     /// [`Blocks::sweep`] with vectors of 256 bits.
     ///
     /// # Safety
-    /// As [`Blocks::run`], on a processor with AVX2.
+    /// As [`Blocks::run`], on a processor with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn sweep_avx2(&self, range: Range<usize>) -> bool {
         // SAFETY: by this function's contract.
         unsafe { self.sweep(range) }
@@ -313,7 +279,7 @@ impl<E: Element> Blocks<'_, E> {
                 // SAFETY: by this function's contract, and the features are there.
                 return unsafe { self.sweep_avx512(range) };
             }
-            if has!("avx2") {
+            if has!("avx2") && has!("fma") {
                 // SAFETY: by this function's contract, and the feature is there.
                 return unsafe { self.sweep_avx2(range) };
             }
@@ -324,6 +290,7 @@ impl<E: Element> Blocks<'_, E> {
 }
 
 /// The terms of an update that are added up: none where it but keeps the velocity.
+#[inline]
 fn summed(update: &Update) -> &[(Operand, f64)] {
     match update.terms[..] {
         [(Operand::Velocity, 1.0)] => &[],
@@ -380,30 +347,30 @@ impl<E: Element> Tensor for Host<E> {
         if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
             return Err(Error::State("the solver's buffers differ in shape".into()));
         }
-        let source = |(operand, coefficient): &(Operand, f64)| {
-            let numbers = match operand {
-                Operand::Velocity => velocity.data.as_ptr(),
-                Operand::Buffer(i) => buffers[*i].data.as_ptr(),
-            };
-            Source { coefficient: E::coefficient(*coefficient), numbers }
-        };
         // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
-        let mut inline = [source(&(Operand::Velocity, 0.0)); INLINE_TERMS];
-        let all = updates.iter().flat_map(summed).map(source);
-        let spilled: Vec<Source<E>>;
-        let mut sources: &[Source<E>] =
-            if updates.iter().map(|update| summed(update).len()).sum::<usize>() <= INLINE_TERMS {
-                inline.iter_mut().zip(all).for_each(|(place, source)| *place = source);
-                &inline
-            } else {
-                spilled = all.collect();
-                &spilled
-            };
+        let mut inline = [const { MaybeUninit::uninit() }; INLINE_TERMS];
+        let mut spilled = Vec::new();
+        let terms = updates.iter().map(|update| summed(update).len()).sum();
+        let mut places = if terms <= INLINE_TERMS {
+            &mut inline[..]
+        } else {
+            spilled.resize_with(terms, MaybeUninit::uninit);
+            &mut spilled
+        };
         let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
         for (target, update) in targets.iter_mut().zip(updates) {
-            let (own, others) = sources.split_at(summed(update).len());
-            *target = Target { sources: own, out: buffers[update.out].data.as_mut_ptr() };
-            sources = others;
+            let (own, others) = places.split_at_mut(summed(update).len());
+            places = others;
+            for (place, (operand, coefficient)) in own.iter_mut().zip(summed(update)) {
+                let numbers = match operand {
+                    Operand::Velocity => velocity.data.as_ptr(),
+                    Operand::Buffer(i) => buffers[*i].data.as_ptr(),
+                };
+                place.write(Source { coefficient: E::coefficient(*coefficient), numbers });
+            }
+            // SAFETY: each has just been written.
+            let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
+            *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
         }
         let blocks = Blocks { targets: &targets[..updates.len()], velocity: velocity.data };
         let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {

@@ -7,6 +7,7 @@
 mod crew;
 mod element;
 mod host;
+mod numbers;
 
 pub use crew::Crew;
 pub use element::Element;

@@ -1,0 +1,135 @@
+//! Memory of a host tensor, placed for the processor's caches.
+
+use crate::error::{Error, Result};
+use std::ops::{Deref, DerefMut};
+
+/// Bytes of a cache line, and of the widest vector.
+const LINE: usize = 64;
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+/// How far apart in a page neighbouring places begin: an odd number of lines, so that all of its 64 are used, and so
+/// many that no array is read a few lines before where another was just written, by their addresses within a page:
+/// processors compare no more than those, and wait.
+const STAGGER: usize = 13 * LINE;
+
+/// Numbers behind a lead that is not used. Large allocations all begin at the same place of a page: of a dozen that
+/// are read side by side, the lines would displace each other from the first-level cache. And most begin amid a line,
+/// where every vector would lie across two.
+#[derive(Clone, Debug)]
+pub(super) struct Numbers<E> {
+    all: Vec<E>,
+    lead: usize,
+    place: usize,
+}
+
+impl<E: Copy + Default> Numbers<E> {
+    /// None yet; they will begin where the `place`-th of several arrays should.
+    pub fn at(place: usize) -> Self {
+        Self { all: Vec::new(), lead: 0, place }
+    }
+
+    /// Keeps the first `length`, or appends zeros. Memory once had is kept.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; the numbers are then as before.
+    pub fn resize(&mut self, length: usize) -> Result<()> {
+        if self.lead.saturating_add(length) > self.all.capacity() {
+            self.grow(length)?;
+        }
+        self.all.resize(self.lead + length, E::default());
+        Ok(())
+    }
+
+    fn grow(&mut self, length: usize) -> Result<()> {
+        // Arrays that grow row by row are not copied for each.
+        let least = if self.is_empty() { length } else { length.max(2 * self.len()) };
+        let mut all: Vec<E> = Vec::new();
+        all.try_reserve_exact(least.saturating_add((LINE + PAGE) / size_of::<E>()))
+            .map_err(|_| Error::Memory { bytes: length.saturating_mul(size_of::<E>()) })?;
+        let line = all.as_ptr().align_offset(LINE).min(LINE / size_of::<E>());
+        let lead = line + self.place * STAGGER % PAGE / size_of::<E>();
+        all.resize(lead, E::default());
+        all.extend_from_slice(self);
+        *self = Self { all, lead, place: self.place };
+        Ok(())
+    }
+}
+
+/// As of a `Vec`: neither invalidates what the other gave.
+impl<E> Numbers<E> {
+    pub fn as_ptr(&self) -> *const E {
+        self.all.as_ptr().wrapping_add(self.lead)
+    }
+
+    pub fn as_mut_ptr(&mut self) -> *mut E {
+        self.all.as_mut_ptr().wrapping_add(self.lead)
+    }
+}
+
+/// As they lie.
+impl<E> From<Vec<E>> for Numbers<E> {
+    fn from(all: Vec<E>) -> Self {
+        Self { all, lead: 0, place: 0 }
+    }
+}
+
+impl<E> Deref for Numbers<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.all[self.lead..]
+    }
+}
+
+impl<E> DerefMut for Numbers<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.all[self.lead..]
+    }
+}
+
+impl<E: PartialEq> PartialEq for Numbers<E> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset(numbers: &Numbers<u16>) -> usize {
+        numbers.as_ptr() as usize % PAGE
+    }
+
+    #[test]
+    fn places_differ_and_begin_with_a_line() {
+        let mut offsets: Vec<usize> = (1..13)
+            .map(|place| {
+                let mut numbers = Numbers::at(place);
+                numbers.resize(1 << 22).unwrap();
+                offset(&numbers)
+            })
+            .collect();
+        assert!(offsets.iter().all(|offset| offset % LINE == 0), "{offsets:?}");
+        offsets.sort_unstable();
+        offsets.dedup();
+        // Where the allocator puts the arrays decides; the usual ones put them all alike.
+        assert!(offsets.len() >= 6, "{offsets:?}");
+    }
+
+    #[test]
+    fn resizing_keeps_what_stays_and_appends_zeros() {
+        let mut numbers = Numbers::at(3);
+        for (length, kept) in [(5, 0), (2, 2), (700, 2), (0, 0), (5000, 0)] {
+            numbers.resize(length).unwrap();
+            assert!(numbers[..kept].iter().all(|v| *v == 7), "{length}");
+            assert!(numbers[kept..].iter().all(|v| *v == 0), "{length}");
+            assert_eq!((numbers.len(), offset(&numbers) % LINE), (length, 0));
+            numbers.fill(7);
+        }
+        assert!(matches!(numbers.resize(usize::MAX / 8), Err(Error::Memory { .. })));
+        assert_eq!(numbers.len(), 5000);
+    }
+}
