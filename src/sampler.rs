@@ -123,6 +123,24 @@ impl Plan {
         streams.sum()
     }
 
+    /// Batches that a solve touches: its buffers and the velocity that comes in.
+    pub fn working_set(&self) -> usize {
+        let mut buffers: Vec<usize> = self
+            .updates()
+            .flatten()
+            .flat_map(|update| {
+                let read = update.terms.iter().filter_map(|(operand, _)| match operand {
+                    Operand::Buffer(i) => Some(*i),
+                    Operand::Velocity => None,
+                });
+                read.chain([update.out])
+            })
+            .collect();
+        buffers.sort_unstable();
+        buffers.dedup();
+        buffers.len() + 1
+    }
+
     /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
     pub fn self_contained(&self, stage: usize) -> bool {
         self.stages.get(stage).is_some_and(|stage| stage.self_contained)

@@ -4,11 +4,12 @@ mod common;
 
 use bespoke::dopri5::{self, Tolerance};
 use bespoke::sampler::{self, Plan};
-use bespoke::solvers::bespoke::{Knots, bound_weights, lipschitz, rk1, rk2};
+use bespoke::solvers::bespoke::{Knots, bound_weights, lipschitz, rk1, rk1_knots, rk2, rk2_knots};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
 use bespoke::tableau::{Base, Row, Stage, Tableau};
 use bespoke::tensor::{Element, Host};
-use bespoke::theta::NsTable;
+use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::train::{Coordinates, Parameters, Shape};
 use bespoke::velocity::Condition;
 use common::{Formula, assert_close, interpret, knots, noise, proptest_config, rms, sample, swirl};
 use proptest::prelude::*;
@@ -66,6 +67,27 @@ proptest! {
         let solved = sample(rk2(&k), &Formula::<f64, _>::new(4, swirl), &x0);
         let printed: Vec<f64> = (0..3).flat_map(|row| transcription(&k, 2, x0.row(row), &swirl)).collect();
         assert_close(&solved, &printed, 1e-12, "x(1)");
+    }
+
+    #[test]
+    fn a_table_of_the_family_has_knots_that_make_it(k1 in knots(1, 8), k2 in knots(2, 6)) {
+        for (shape, tableau, found) in [
+            (Shape::Rk1(k1.t_dot.len()), rk1(&k1), rk1_knots(&rk1(&k1))),
+            (Shape::Rk2(k2.t_dot.len() / 2), rk2(&k2), rk2_knots(&rk2(&k2))),
+        ] {
+            let theta = Theta::new(match shape {
+                Shape::Rk1(_) => Family::Rk1(found),
+                _ => Family::Rk2(found),
+            }).unwrap();
+            assert_close(&theta.tableau().scalars(), &tableau.scalars(), 1e-11, "scalars");
+            // As parameters, there and back again.
+            let knots = Parameters::from_theta(&theta);
+            let table = knots.clone().in_coordinates(Coordinates::Table).unwrap();
+            prop_assert!(knots.is_whole() && table.is_whole() && table.values.len() < knots.values.len());
+            assert_close(&table.tableau().scalars(), &tableau.scalars(), 1e-11, "table");
+            let back = table.in_coordinates(Coordinates::Knots).unwrap();
+            assert_close(&back.tableau().scalars(), &tableau.scalars(), 1e-11, "knots");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::Purpose;
 use bespoke::scheduler::Scheduler;
 use bespoke::train::loss::{Direct, LossGradient, bound_loss, direct_loss};
-use bespoke::train::{Conditioning, Parameters, Pool, PoolOptions, Shape};
+use bespoke::train::{Conditioning, Coordinates, Parameters, Pool, PoolOptions, Shape};
 use bespoke::velocity::VelocityField;
 use rand::RngExt;
 
@@ -39,8 +39,8 @@ fn pool(field: &MixtureField<f64>) -> Pool<bespoke::tensor::Host<f64>> {
 }
 
 /// Parameters away from the identity, so that no term of the gradient vanishes.
-fn perturbed(shape: Shape) -> Parameters {
-    let mut parameters = Parameters::identity(shape);
+fn perturbed(shape: Shape, coordinates: Coordinates) -> Parameters {
+    let mut parameters = Parameters::identity(shape).in_coordinates(coordinates).unwrap();
     let mut rng = bespoke::noise::generator(7, Purpose::Choice, 0);
     for value in &mut parameters.values {
         *value += 0.1 * (rng.random::<f64>() - 0.5);
@@ -50,12 +50,12 @@ fn perturbed(shape: Shape) -> Parameters {
 
 /// The largest difference from central differences, relative to the gradient's size.
 fn gradient_error(
-    shape: Shape,
+    (shape, coordinates): (Shape, Coordinates),
     scheduler: Scheduler,
     loss: impl Fn(&Parameters, &MixtureField<f64>, &Pool<bespoke::tensor::Host<f64>>, &[usize]) -> LossGradient,
 ) -> f64 {
     let field = field(scheduler);
-    let parameters = perturbed(shape);
+    let parameters = perturbed(shape, coordinates);
     let rows: Vec<usize> = vec![0, 2, 3, 5];
     let value = |parameters: &Parameters| loss(parameters, &field, &pool(&field), &rows).loss;
     let gradient = loss(&parameters, &field, &pool(&field), &rows).gradient;
@@ -83,7 +83,7 @@ fn assert_close(what: &str, error: f64) {
 fn bound_loss_of_rk1_and_rk2() {
     for scheduler in [Scheduler::FmOt, Scheduler::Cosine, Scheduler::VP] {
         for shape in [Shape::Rk1(4), Shape::Rk2(3)] {
-            let error = gradient_error(shape, scheduler, |parameters, field, pool, rows| {
+            let error = gradient_error((shape, Coordinates::Knots), scheduler, |parameters, field, pool, rows| {
                 bound_loss(parameters, 1.5, field, pool, rows).unwrap()
             });
             assert_close(&format!("bound, {shape:?}, {}", scheduler.name()), error);
@@ -94,11 +94,17 @@ fn bound_loss_of_rk1_and_rk2() {
 #[test]
 fn direct_losses_of_every_family() {
     for direct in [Direct::Rmse, Direct::LogMse] {
-        for shape in [Shape::Rk1(4), Shape::Rk2(3), Shape::Ns(5)] {
-            let error = gradient_error(shape, Scheduler::FmOt, |parameters, field, pool, rows| {
+        for of in [
+            (Shape::Rk1(4), Coordinates::Knots),
+            (Shape::Rk1(4), Coordinates::Table),
+            (Shape::Rk2(3), Coordinates::Knots),
+            (Shape::Rk2(3), Coordinates::Table),
+            (Shape::Ns(5), Coordinates::Table),
+        ] {
+            let error = gradient_error(of, Scheduler::FmOt, |parameters, field, pool, rows| {
                 direct_loss(direct, parameters, field, pool, rows).unwrap()
             });
-            assert_close(&format!("{direct:?}, {shape:?}"), error);
+            assert_close(&format!("{direct:?}, {of:?}"), error);
         }
     }
 }
@@ -108,11 +114,18 @@ fn leaving_the_moving_path_out_would_be_seen() {
     // method.md: without Eq. 27 gradients by the times are 10-20 % wrong. The check above must be
     // able to tell: a gradient with the times' part halved fails it.
     let field = field(Scheduler::FmOt);
-    let parameters = perturbed(Shape::Rk2(3));
+    let parameters = perturbed(Shape::Rk2(3), Coordinates::Knots);
     let found = bound_loss(&parameters, 1.0, &field, &pool(&field), &[0, 1, 2]).unwrap();
     let times = parameters.values.len() / 4;
     let by_time = found.gradient[..times].iter().fold(0.0f64, |m, g| m.max(g.abs()));
     let size = found.gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
     assert!(by_time > 1e-2 * size, "the times matter: {by_time} of {size}");
     assert_eq!(field.elements(), 3);
+}
+
+#[test]
+fn the_bound_is_refused_where_there_are_no_scales() {
+    let field = field(Scheduler::FmOt);
+    let table = perturbed(Shape::Rk2(3), Coordinates::Table);
+    assert!(bound_loss(&table, 1.0, &field, &pool(&field), &[0, 1]).is_err());
 }

@@ -304,7 +304,7 @@ fn a_state_that_does_not_fit_is_refused() {
     for (pointer, value) in [
         ("/state/leg", Value::from(99)),
         ("/state/candidate/parameters/values", serde_json::json!([1.0, 2.0])),
-        ("/state/candidate/optimizer/gauss-newton/normal", serde_json::json!([[1.0]])),
+        ("/state/candidate/optimizer/gauss-newton/model/normal", serde_json::json!([[1.0], 1, 1])),
         ("/state/done", serde_json::json!([])),
         ("/ground_truth/forward", Value::from(u64::MAX)),
     ] {

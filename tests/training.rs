@@ -2,6 +2,7 @@
 
 use bespoke::Error;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::path::GaussianPath;
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;
 use bespoke::tensor::{Host, PerRow};
@@ -164,7 +165,7 @@ fn nfe_stands_for_steps_in_every_family() {
 #[test]
 fn a_table_starts_from_a_theta_that_is_trained_first() {
     let settings = settings(json!({ "family": "ns", "steps": 6, "iterations": 6 }));
-    assert!(matches!(&settings.rungs[0].starts[..], [Start::Bespoke(_)]));
+    assert!(matches!(&settings.rungs[0].starts[..], [Start::Bespoke(..)]));
     let trained = run(&settings);
     assert_eq!(trained.theta.family_name(), "ns");
     assert_eq!(trained.theta.training.0["start"]["solver"], "rk2@6");
@@ -173,6 +174,34 @@ fn a_table_starts_from_a_theta_that_is_trained_first() {
     let alone = run(&Settings { stages: vec![Stage { iterations: 1, ..settings.before }], ..settings.clone() });
     assert_eq!(alone.start, trained.start);
     assert!(trained.best.rmse < alone.best.rmse);
+}
+
+#[test]
+fn gauss_newton_starts_from_the_best_of_the_usual_paths() {
+    let names = |path: Scheduler, changes: serde_json::Value| -> Vec<String> {
+        let own = GaussianPath::new(path, 0.999).unwrap();
+        let named = own.on_named(changes["path"].as_str(), None).unwrap();
+        let mut document = json!({ "steps": 2 });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let config: TrainConfig = serde_json::from_value(document).unwrap();
+        match config.settings(2.0, Some(&named)).unwrap().rungs.remove(0).starts.remove(0) {
+            Start::BestOf(solvers) | Start::Bespoke(_, solvers) => solvers.into_iter().map(|(name, _)| name).collect(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let all: Vec<String> = vec!["midpoint@4".into(), "midpoint@4 on fm-ot".into(), "midpoint@4 on cosine".into()];
+    assert_eq!(names(Scheduler::VP, json!({})), all);
+    assert_eq!(names(Scheduler::VP, json!({ "family": "ns", "steps": 4 })), all);
+    assert_eq!(names(Scheduler::Cosine, json!({})), all[..2]);
+    // What names a path, the paper's training and what is learned in part begin at one place.
+    for changes in [
+        json!({ "path": "cosine" }),
+        json!({ "optimizer": "adam" }),
+        json!({ "loss": "rmse-bound" }),
+        json!({ "learn": "t" }),
+    ] {
+        assert_eq!(names(Scheduler::VP, changes.clone()), all[..1], "{changes}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bespoke::Result;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::solvers::bespoke::{Knots, rk1, rk2};
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Crew, Element, Host, Tensor};
+use bespoke::tensor::{Crew, Element, Host, PARALLEL, Tensor};
 use bespoke::theta::NsTable;
 use clap::Subcommand;
 use half::bf16;
@@ -23,7 +23,7 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// The update of a step against a triad, a[i] = b[i] + s c[i], that moves the same bytes.
+    /// The update of a step against a triad, a[i] = b[i] + s c[i], of the same bytes in the same working set.
     Step(StepArgs),
     /// An iteration of training against the network's calls in it, made again by themselves.
     Train(super::bench_train::TrainArgs),
@@ -132,7 +132,8 @@ fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<
         sampler.set_crew(Some(crew()?));
     }
     let bytes = plan.streams() * numbers * size_of::<E>();
-    let mut triad = Triad::new(size / size_of::<f32>(), crew()?);
+    // What does not fit a cache on one side does not on the other.
+    let mut triad = Triad::new(plan.working_set() * size / (3 * size_of::<f32>()), numbers >= PARALLEL, crew()?);
     // Some tens of milliseconds a round.
     let repeats = ((1usize << 28) / bytes).max(1);
     let (mut update, mut plain) = (f64::INFINITY, f64::INFINITY);
@@ -159,11 +160,13 @@ struct Triad {
     a: Vec<f32>,
     b: Vec<f32>,
     c: Vec<f32>,
-    crew: Crew,
+    /// Threads that share it, where it is large enough.
+    crew: Option<Crew>,
 }
 
 impl Triad {
-    fn new(numbers: usize, crew: Crew) -> Self {
+    fn new(numbers: usize, shared: bool, crew: Crew) -> Self {
+        let crew = Some(crew).filter(|crew| shared && crew.size() > 1);
         Self { a: vec![0.0; numbers], b: vec![0.5; numbers], c: vec![0.25; numbers], crew }
     }
 
@@ -171,7 +174,7 @@ impl Triad {
     fn seconds(&mut self, bytes: usize) -> f64 {
         let once = 3 * size_of::<f32>() * self.a.len();
         let repeats = bytes.div_ceil(once);
-        let share = self.a.len().div_ceil(self.crew.size());
+        let share = self.a.len().div_ceil(self.crew.as_ref().map_or(1, Crew::size));
         let begun = Instant::now();
         for _ in 0..repeats {
             let scale = black_box(3.0f32);
@@ -185,10 +188,9 @@ impl Triad {
                     *a = b + scale * c;
                 }
             };
-            if self.crew.size() == 1 {
-                part(0)
-            } else {
-                self.crew.run(&part)
+            match &self.crew {
+                None => part(0),
+                Some(crew) => crew.run(&part),
             }
             black_box(&mut self.a);
         }

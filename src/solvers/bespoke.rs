@@ -70,6 +70,52 @@ pub fn rk2<D: Number>(knots: &Knots<D>) -> Tableau<D> {
     Tableau { stages }
 }
 
+/// Knots under which [`rk1`] makes `tableau`: of all scales that do, s = 1.
+///
+/// They are those of no theta where the table is none of the family's: a coefficient of a
+/// velocity that is not positive becomes a t' that is not.
+pub fn rk1_knots(tableau: &Tableau<f64>) -> Knots<f64> {
+    let steps = tableau.nfe();
+    let h = 1.0 / steps as f64;
+    let rows = tableau.stages.iter().map(|stage| &stage.next);
+    Knots {
+        t: times_to_the_end(tableau),
+        t_dot: rows.clone().map(|row| row.u[0].1 / h).collect(),
+        s: vec![1.0; steps + 1],
+        s_dot: rows.map(|row| (row.x - 1.0) / h).collect(),
+    }
+}
+
+/// Knots under which [`rk2`] makes `tableau`. The scale half-way a step is free: it is the geometric
+/// mean of those at the step's ends.
+///
+/// They are those of no theta where the table is none of the family's: one of its scales is then
+/// not positive or NaN, or one of t'.
+pub fn rk2_knots(tableau: &Tableau<f64>) -> Knots<f64> {
+    let steps = tableau.nfe() / 2;
+    let h = 1.0 / steps as f64;
+    let mut knots = Knots { t: times_to_the_end(tableau), t_dot: vec![], s: vec![1.0], s_dot: vec![] };
+    let mut s_a = 1.0;
+    for pair in tableau.stages.chunks_exact(2) {
+        let (y, next) = (&pair[0].next, &pair[1].next);
+        let (c1, c2, c, d, e) = (y.x, y.u[0].1, next.x, next.u[0].1, next.u[1].1);
+        // next = (s_a / s_b) x + slope y + E u_m, with slope = h s'_m / s_b.
+        let slope = d / c2;
+        let s_b = s_a / (c - slope * c1);
+        let s_m = (s_a * s_b).sqrt();
+        knots.t_dot.extend([2.0 * s_m * c2 / (h * s_a), e * s_b / (h * s_m)]);
+        knots.s_dot.extend([2.0 * (c1 * s_m - s_a) / h, slope * s_b / h]);
+        knots.s.extend([s_m, s_b]);
+        s_a = s_b;
+    }
+    knots
+}
+
+/// The times of all evaluations, then 1.
+fn times_to_the_end(tableau: &Tableau<f64>) -> Vec<f64> {
+    tableau.stages.iter().map(|stage| stage.t).chain([1.0]).collect()
+}
+
 /// Lipschitz constants of the steps, L_i of step i -> i + 1 (BES App. D), for the constant
 /// `l_tau` of the velocity: with these the bound loss weighs the local errors.
 pub fn lipschitz<D: Number>(knots: &Knots<D>, stages_per_step: usize, l_tau: f64) -> Vec<D> {

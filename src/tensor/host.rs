@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// From this many numbers on, an operation is worth handing to other threads.
-const PARALLEL: usize = 1 << 16;
+pub const PARALLEL: usize = 1 << 16;
 
 /// Threads' shares are multiples of this many numbers.
 const SHARE: usize = 1024;

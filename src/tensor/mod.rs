@@ -12,7 +12,7 @@ mod numbers;
 pub use crew::Crew;
 pub use element::Element;
 pub(crate) use host::check_length;
-pub use host::{Host, HostView};
+pub use host::{Host, HostView, PARALLEL};
 
 use crate::error::{Error, Result};
 use std::ops::Range;

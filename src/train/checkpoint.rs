@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const FORMAT: &str = "bespoke-checkpoint";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// What tells a checkpoint from other files.
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ struct Header {
     version: u64,
 }
 
-/// A checkpoint, version 1; `S` is the state or a reference to it.
+/// A checkpoint, version 2; `S` is the state or a reference to it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint<S> {

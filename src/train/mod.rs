@@ -27,7 +27,7 @@ mod validate;
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
 pub use entry::{conditioning, train_config, train_field};
 pub use job::Job;
-pub use parameters::{Linearised, Parameters, Shape};
+pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Conditioning, Pool, PoolOptions};
 pub use run::{Observer, Outcome, Progress, train, train_job};
 pub use settings::{Rung, Settings, Stage};

@@ -1,9 +1,9 @@
-//! Unconstrained numbers in place of a theta's constrained ones (BES App. F), so that an
-//! optimiser may move them freely.
+//! Unconstrained numbers in place of a theta's constrained ones, so that an optimiser may move
+//! them freely.
 //!
-//! For knots: t_i = cumulative |a| / total |a|, t' = |b|, s = exp(c), s' = d, laid out as
-//! `[a; K] [b; K] [c; K] [d; K]`. For non-stationary tables: times but the first, then the rows
-//! (a_i, b_i0 ... b_ii).
+//! `rk1` and `rk2` have two such sets of [`Coordinates`]. Times are the same in both: t_i = cumulative
+//! |a| / total |a|. A non-stationary table's are its own numbers: times but the first, then the
+//! rows (a_i, b_i0 ... b_ii).
 
 use crate::error::Result;
 use crate::scheduler::Number;
@@ -27,15 +27,32 @@ pub enum Shape {
     Ns(usize),
 }
 
+/// What stands for a theta of `rk1` or `rk2`, of K evaluations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coordinates {
+    /// The knots (BES App. F): `[a; K] [b; K] [c; K] [d; K]` with t' = |b|, s = exp(c), s' = d.
+    Knots,
+    /// Its table: `[a; K]`, then the scalars of row after row, of which the last, the velocity's that
+    /// has just been taken, enters as its absolute value.
+    ///
+    /// The end of a solve is nearly linear in these and far from it in the knots, along whose
+    /// narrow, bent valleys Gauss-Newton would take hundreds of steps; and nothing is said twice here,
+    /// where the knots have a scale that a step does not depend on.
+    Table,
+}
+
 /// A theta under training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
     /// What the numbers parametrise.
     pub shape: Shape,
+    /// How; a non-stationary table has but one way, called [`Coordinates::Table`].
+    pub coordinates: Coordinates,
     /// The numbers.
     pub values: Vec<f64>,
-    /// Which of them are learned: the Jacobians of the others are zero.
+    /// Which of the knots' are learned: the Jacobians of the others are zero.
     pub learn: Learn,
 }
 
@@ -78,26 +95,43 @@ impl Shape {
     }
 
     /// How many numbers parametrise it.
-    pub fn parameters(&self) -> usize {
-        match *self {
-            Shape::Rk1(_) | Shape::Rk2(_) => 4 * self.nfe(),
-            Shape::Ns(nfe) => nfe - 1 + nfe + nfe * (nfe + 1) / 2,
+    pub fn parameters(&self, coordinates: Coordinates) -> usize {
+        match (*self, coordinates) {
+            (Shape::Ns(nfe), _) => nfe - 1 + nfe + nfe * (nfe + 1) / 2,
+            (_, Coordinates::Knots) => 4 * self.nfe(),
+            (Shape::Rk1(steps), Coordinates::Table) => 3 * steps,
+            (Shape::Rk2(steps), Coordinates::Table) => 7 * steps,
         }
     }
 
     /// The solver with the parameters `values`, over any number type.
-    pub fn tableau<D: Number>(&self, values: &[D]) -> Tableau<D> {
-        match *self {
-            Shape::Rk1(_) => bespoke::rk1(&knots(values)),
-            Shape::Rk2(_) => bespoke::rk2(&knots(values)),
-            Shape::Ns(nfe) => ns_tableau(nfe, values),
+    fn tableau<D: Number>(&self, coordinates: Coordinates, values: &[D]) -> Tableau<D> {
+        match (*self, coordinates) {
+            (Shape::Ns(nfe), _) => ns_tableau(nfe, values),
+            (Shape::Rk1(_), Coordinates::Knots) => bespoke::rk1(&knots(values)),
+            (Shape::Rk2(_), Coordinates::Knots) => bespoke::rk2(&knots(values)),
+            (_, Coordinates::Table) => rk_tableau(self.nfe(), self.stages_per_step(), values),
         }
     }
 
-    /// M_i of the bound loss (BES Eq. 25); one for each step.
-    pub fn bound_weights<D: Number>(&self, values: &[D], l_tau: f64) -> Vec<D> {
+    /// M_i of the bound loss (BES Eq. 25), from knots; one for each step.
+    fn bound_weights<D: Number>(&self, values: &[D], l_tau: f64) -> Vec<D> {
         bespoke::bound_weights(&bespoke::lipschitz(&knots(values), self.stages_per_step(), l_tau))
     }
+}
+
+/// t_0 = 0 ... t_K = 1 from K increments of any size and sign.
+fn times<D: Number>(increments: &[D]) -> Vec<D> {
+    let total = increments.iter().fold(D::zero(), |sum, a| sum + a.abs());
+    let mut t = vec![D::zero()];
+    let mut sum = D::zero();
+    for a in &increments[..increments.len() - 1] {
+        sum += a.abs();
+        t.push(sum / total);
+    }
+    // Exactly 1, and exactly constant: the sum above may be off in its last bit.
+    t.push(D::one());
+    t
 }
 
 /// Knots from `[a] [b] [c] [d]`.
@@ -106,21 +140,30 @@ fn knots<D: Number>(values: &[D]) -> Knots<D> {
     let (a, rest) = values.split_at(k);
     let (b, rest) = rest.split_at(k);
     let (c, d) = rest.split_at(k);
-    let total = a.iter().fold(D::zero(), |sum, a| sum + a.abs());
-    let mut t = vec![D::zero()];
-    let mut sum = D::zero();
-    for a in &a[..k - 1] {
-        sum += a.abs();
-        t.push(sum / total);
-    }
-    // Exactly 1, and exactly constant: the sum above may be off in its last bit.
-    t.push(D::one());
     Knots {
-        t,
+        t: times(a),
         t_dot: b.iter().map(|b| b.abs()).collect(),
         s: std::iter::once(D::one()).chain(c.iter().map(|c| c.exp())).collect(),
         s_dot: d.to_vec(),
     }
+}
+
+/// A one-step solver from `[a]` and its rows.
+fn rk_tableau<D: Number>(nfe: usize, stages_per_step: usize, values: &[D]) -> Tableau<D> {
+    let (increments, mut rows) = values.split_at(nfe);
+    let t = times(increments);
+    let stage = |k: usize| {
+        let in_step = k % stages_per_step;
+        let (row, others) = rows.split_at(in_step + 2);
+        rows = others;
+        let mut u: Vec<(usize, D)> = (k - in_step..=k).zip(row[1..].iter().copied()).collect();
+        // t' > 0: the velocity just taken moves the state forwards.
+        u[in_step].1 = u[in_step].1.abs();
+        let ends_step = in_step + 1 == stages_per_step;
+        let base = if ends_step { Base::Next } else { Base::Keep };
+        Stage { t: t[k], next: Row { x: row[0], u }, base, ends_step }
+    };
+    Tableau { stages: (0..nfe).map(stage).collect() }
 }
 
 fn ns_tableau<D: Number>(nfe: usize, values: &[D]) -> Tableau<D> {
@@ -137,6 +180,12 @@ fn ns_tableau<D: Number>(nfe: usize, values: &[D]) -> Tableau<D> {
         }
     };
     Tableau { stages: (0..nfe).map(stage).collect() }
+}
+
+/// Differences of a theta's times, of order 1 whatever the number of knots.
+fn increments(knots: &Knots<f64>) -> Vec<f64> {
+    let intervals = knots.t_dot.len() as f64;
+    knots.t.windows(2).map(|pair| (pair[1] - pair[0]) * intervals).collect()
 }
 
 impl Parameters {
@@ -179,19 +228,49 @@ impl Parameters {
         Self::from_ns(&NsTable::compile(tableau))
     }
 
+    /// The same solver in other coordinates, which a non-stationary table has not.
+    ///
+    /// # Errors
+    /// As [`Parameters::theta`].
+    pub fn in_coordinates(self, coordinates: Coordinates) -> Result<Self> {
+        if self.coordinates == coordinates || matches!(self.shape, Shape::Ns(_)) {
+            return Ok(self);
+        }
+        let values = match (coordinates, self.theta()?.family) {
+            (Coordinates::Table, Family::Rk1(knots) | Family::Rk2(knots)) => {
+                let rows = self.tableau().stages.into_iter().flat_map(|Stage { next: Row { x, u }, .. }| {
+                    std::iter::once(x).chain(u.into_iter().map(|(_, coefficient)| coefficient))
+                });
+                increments(&knots).into_iter().chain(rows).collect()
+            }
+            (_, Family::Rk1(knots) | Family::Rk2(knots)) => Self::from_knots(self.shape, &knots).values,
+            (_, Family::Ns(_)) => self.values,
+        };
+        Ok(Self { coordinates, values, ..self })
+    }
+
+    /// The same solver in the family `shape`, for which a table of its own stands for any other.
+    pub fn in_shape(&self, shape: Shape) -> Self {
+        if self.shape == shape { self.clone() } else { Self::from_tableau(&self.tableau()) }
+    }
+
+    /// Whether there are as many numbers as there must be.
+    pub fn is_whole(&self) -> bool {
+        self.values.len() == self.shape.parameters(self.coordinates)
+    }
+
     fn from_knots(shape: Shape, knots: &Knots<f64>) -> Self {
-        let intervals = knots.t_dot.len() as f64;
-        // Increments of order 1, whatever the number of knots.
-        let a = knots.t.windows(2).map(|pair| (pair[1] - pair[0]) * intervals);
         let c = knots.s[1..].iter().map(|s| s.ln());
-        let values = a.chain(knots.t_dot.iter().copied()).chain(c).chain(knots.s_dot.iter().copied()).collect();
-        Self { shape, values, learn: Learn::Both }
+        let others = knots.t_dot.iter().copied().chain(c).chain(knots.s_dot.iter().copied());
+        let values = increments(knots).into_iter().chain(others).collect();
+        Self { shape, coordinates: Coordinates::Knots, values, learn: Learn::Both }
     }
 
     fn from_ns(table: &NsTable) -> Self {
         let rows = table.a.iter().zip(&table.b).flat_map(|(a, b)| std::iter::once(*a).chain(b.iter().copied()));
         Self {
             shape: Shape::Ns(table.t.len()),
+            coordinates: Coordinates::Table,
             values: table.t[1..].iter().copied().chain(rows).collect(),
             learn: Learn::Both,
         }
@@ -200,24 +279,26 @@ impl Parameters {
     /// The theta that these parameters stand for.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] where an optimiser went astray: a knot that is not finite, or two
-    /// that have met.
+    /// [`crate::Error::Invalid`] where an optimiser went astray: a knot that is not finite, two that
+    /// have met, a table that is none of the family's.
     pub fn theta(&self) -> Result<Theta> {
-        Theta::new(match self.shape {
-            Shape::Rk1(_) => Family::Rk1(knots(&self.values)),
-            Shape::Rk2(_) => Family::Rk2(knots(&self.values)),
-            Shape::Ns(_) => Family::Ns(NsTable::compile(&self.tableau())),
+        Theta::new(match (self.shape, self.coordinates) {
+            (Shape::Ns(_), _) => Family::Ns(NsTable::compile(&self.tableau())),
+            (Shape::Rk1(_), Coordinates::Knots) => Family::Rk1(knots(&self.values)),
+            (Shape::Rk2(_), Coordinates::Knots) => Family::Rk2(knots(&self.values)),
+            (Shape::Rk1(_), Coordinates::Table) => Family::Rk1(bespoke::rk1_knots(&self.tableau())),
+            (Shape::Rk2(_), Coordinates::Table) => Family::Rk2(bespoke::rk2_knots(&self.tableau())),
         })
     }
 
     /// The solver.
     pub fn tableau(&self) -> Tableau<f64> {
-        self.shape.tableau(&self.values)
+        self.shape.tableau(self.coordinates, &self.values)
     }
 
     /// The solver's scalars ([`Tableau::scalars`]) and their exact Jacobian.
     pub fn table_jacobian(&self) -> Linearised {
-        self.linearise(|values| self.shape.tableau(values).scalars())
+        self.linearise(|values| self.shape.tableau(self.coordinates, values).scalars())
     }
 
     /// The bound's weights M_i and their exact Jacobian.

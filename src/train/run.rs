@@ -11,7 +11,7 @@ use super::pools::{self, Pools};
 use super::schedule::{Leg, Origin, legs};
 use super::settings::Settings;
 use super::start::Start;
-use super::state::{Candidate, State, Trained, in_shape};
+use super::state::{Candidate, State, Trained};
 use super::step::{Step, TRIED_ON};
 use super::validate::{self, Quality};
 use crate::document::Notes;
@@ -264,7 +264,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
             }
             Origin::Carried => {
                 let last = &mut self.state.candidate;
-                last.parameters = in_shape(&last.best.1, next.shape);
+                let coordinates = next.coordinates(last.parameters.learn);
+                last.parameters = last.best.1.in_shape(next.shape).in_coordinates(coordinates)?;
                 last.best.1 = last.parameters.clone();
                 last.validation = last.best.0;
                 last.optimizer = OptimizerState::new(next.stage.optimizer, last.parameters.values.len());
@@ -290,7 +291,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
     fn finish_rung(&mut self, stopped: bool) -> Result<()> {
         let leg = *self.leg();
         let best = self.state.best();
-        let mut theta = in_shape(&best.best.1, self.settings.rungs[leg.rung].shape).theta()?;
+        let mut theta = best.best.1.in_shape(self.settings.rungs[leg.rung].shape).theta()?;
         let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
         let evaluations =
             Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
@@ -366,12 +367,14 @@ fn enter<F: VelocityField>(
 ) -> Result<Candidate> {
     let (from, parameters) = match &settings.rungs[leg.rung].starts[index] {
         Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
-        Start::Bespoke(parameters) => {
-            let family = if parameters.shape.stages_per_step() == 2 { "rk2" } else { "rk1" };
-            (format!("{family}@{}", parameters.shape.nfe()), parameters.clone())
+        Start::BestOf(solvers) => best_of(field, validation, solvers, ranks)?,
+        Start::Bespoke(shape, solvers) => {
+            let family = if shape.stages_per_step() == 2 { "rk2" } else { "rk1" };
+            (format!("{family}@{}", shape.nfe()), best_of(field, validation, solvers, ranks)?.1)
         }
-        Start::Published(solvers) => best_of(field, validation, solvers, ranks)?,
     };
+    let coordinates = leg.coordinates(parameters.learn);
+    let parameters = parameters.in_coordinates(coordinates)?;
     let validated = quality(field, settings, validation, &parameters, ranks)?;
     let optimizer = OptimizerState::new(leg.stage.optimizer, parameters.values.len());
     let best = (validated, parameters.clone());
@@ -385,6 +388,9 @@ fn best_of<F: VelocityField>(
     solvers: &[(String, Parameters)],
     ranks: &Ranks,
 ) -> Result<(String, Parameters)> {
+    if let [only] = solvers {
+        return Ok(only.clone());
+    }
     let mut least: Option<(f64, &(String, Parameters))> = None;
     for solver in solvers {
         let plan = Arc::new(Plan::new(solver.1.tableau()));
@@ -399,6 +405,6 @@ fn best_of<F: VelocityField>(
             least = Some((rmse, solver));
         }
     }
-    let none = || Error::Numeric("no published solver has a finite error at this nfe".into());
+    let none = || Error::Numeric("no solver to start from has a finite error at this nfe".into());
     least.map(|(_, solver)| solver.clone()).ok_or_else(none)
 }

@@ -1,7 +1,7 @@
 //! The legs of a run: which start, which loss and how long, one after another.
 
-use super::config::Optimizer;
-use super::parameters::Shape;
+use super::config::{Learn, Optimizer};
+use super::parameters::{Coordinates, Shape};
 use super::settings::{Rung, Settings, Stage};
 use super::start::Start;
 use super::step::TRIED_ON;
@@ -34,6 +34,14 @@ pub struct Leg {
 const HEAT_SHARE: usize = 10;
 
 impl Leg {
+    /// Where its optimiser moves: what is learned in part, and what the paper's optimiser learns, is knots.
+    pub fn coordinates(&self, learn: Learn) -> Coordinates {
+        match (self.stage.optimizer, learn) {
+            (Optimizer::GaussNewton, Learn::Both) => Coordinates::Table,
+            _ => Coordinates::Knots,
+        }
+    }
+
     /// Forward evaluations that one iteration costs about as much as.
     pub fn iteration_cost(&self) -> u64 {
         let (batch, nfe) = (self.stage.batch as u64, self.shape.nfe() as u64);
@@ -64,8 +72,8 @@ fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
     let mut legs = Vec::new();
     for (i, start) in rung.starts.iter().enumerate() {
         let mut origin = Origin::Start(i);
-        if let Start::Bespoke(parameters) = start {
-            legs.push(leg(parameters.shape, origin, settings.before));
+        if let Start::Bespoke(shape, _) = start {
+            legs.push(leg(*shape, origin, settings.before));
             origin = Origin::Carried;
         }
         legs.push(leg(rung.shape, origin, if several { heat } else { first }));

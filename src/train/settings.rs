@@ -90,7 +90,7 @@ impl TrainConfig {
     /// [`Error::Invalid`] naming the key at fault.
     pub fn settings(&self, range: f64, path: Option<&GaussianPath>) -> Result<Settings> {
         let stages = self.stages()?;
-        let rungs = self.rungs(path)?;
+        let rungs = self.rungs(&stages[0], path)?;
         let ns = rungs.iter().any(|rung| matches!(rung.shape, Shape::Ns(_)));
         if ns && stages.iter().any(|stage| stage.loss == Loss::RmseBound) {
             return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
@@ -143,7 +143,7 @@ impl TrainConfig {
         let stage = |(i, loss): (usize, &Loss)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
             let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
-            let (iterations, batch) = if optimizer == Optimizer::Adam { (1200, 60) } else { (60, 400) };
+            let (iterations, batch) = if optimizer == Optimizer::Adam { (1200, 60) } else { (30, 400) };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
             let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
             check_range("iterations", stage.iterations, 1, MOST)?;
@@ -153,7 +153,7 @@ impl TrainConfig {
         losses.iter().enumerate().map(stage).collect()
     }
 
-    fn rungs(&self, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
+    fn rungs(&self, first: &Stage, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
         let given = self.init.as_ref().map_or(&[][..], OneOrMore::values);
         let inits = given.iter().map(|text| Init::read(text)).collect::<Result<Vec<_>>>()?;
         if (self.path.is_some() || self.sigma0.is_some())
@@ -174,13 +174,15 @@ impl TrainConfig {
                 "\"t,s\" for family ns: a table has no parts",
             ));
         }
+        // The paper's training, and what is learned in part, begins at the identity.
+        let gauss_newton = first.optimizer == Optimizer::GaussNewton && learn == Learn::Both;
+        let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |shape: Shape| {
-            let mut starts = self.starts(shape, given, &inits, shapes.len() > 1, path)?;
-            for start in &mut starts {
-                if let Start::Given { parameters, .. } = start {
-                    parameters.learn = learn;
-                }
-            }
+            let mut starts = match inits.as_slice() {
+                [] => vec![first_start(shape, path, anywhere)?],
+                inits => fitting_starts(shape, given, inits, shapes.len() > 1, path, anywhere)?,
+            };
+            starts.iter_mut().for_each(|start| start.learning(learn));
             Ok(Rung { shape, starts })
         };
         shapes.iter().map(|shape| rung(*shape)).collect()
@@ -223,38 +225,35 @@ impl TrainConfig {
         };
         steps.iter().map(shape).collect()
     }
+}
 
-    /// What `shape` starts from; of a ladder's `inits`, those that fit it.
-    fn starts(
-        &self,
-        shape: Shape,
-        given: &[String],
-        inits: &[Init],
-        ladder: bool,
-        path: Option<&GaussianPath>,
-    ) -> Result<Vec<Start>> {
-        let base = |shape: Shape| start::base(shape, path);
-        if inits.is_empty() {
-            return Ok(vec![match shape {
-                Shape::Ns(nfe) if nfe.is_multiple_of(2) => Start::Bespoke(base(Shape::Rk2(nfe / 2))?),
-                Shape::Ns(nfe) => Start::Bespoke(base(Shape::Rk1(nfe))?),
-                _ => {
-                    let name = if matches!(shape, Shape::Rk1(_)) { "euler" } else { "midpoint" };
-                    let name = format!("{name}@{}", shape.nfe());
-                    Start::Given { name, parameters: base(shape)?, model: Notes::default() }
-                }
-            }]);
-        }
-        let mut starts = Vec::new();
-        for (text, init) in given.iter().zip(inits) {
-            match init.fit(shape, path)? {
-                Some(start) => starts.push(start),
-                None if ladder => {}
-                None => return Err(unfit(text, shape)),
-            }
-        }
-        if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
+/// What `shape` starts from where nothing is said.
+fn first_start(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
+    match shape {
+        Shape::Ns(nfe) if nfe.is_multiple_of(2) => start::bespoke(Shape::Rk2(nfe / 2), path, anywhere),
+        Shape::Ns(nfe) => start::bespoke(Shape::Rk1(nfe), path, anywhere),
+        _ => Ok(Start::BestOf(start::bases(shape, path, anywhere)?)),
     }
+}
+
+/// What `shape` starts from; of a ladder's `inits`, those that fit it.
+fn fitting_starts(
+    shape: Shape,
+    given: &[String],
+    inits: &[Init],
+    ladder: bool,
+    path: Option<&GaussianPath>,
+    anywhere: bool,
+) -> Result<Vec<Start>> {
+    let mut starts = Vec::new();
+    for (text, init) in given.iter().zip(inits) {
+        match init.fit(shape, path, anywhere)? {
+            Some(start) => starts.push(start),
+            None if ladder => {}
+            None => return Err(unfit(text, shape)),
+        }
+    }
+    if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
 }
 
 /// Of the iterations of an `ns` training, the theta it starts from gets one in so many.

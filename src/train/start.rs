@@ -1,6 +1,6 @@
 //! Where training starts.
 
-use super::config::TrainedFamily;
+use super::config::{Learn, TrainedFamily};
 use super::parameters::{Parameters, Shape};
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -23,10 +23,22 @@ pub enum Start {
         /// What the theta they come from was made for.
         model: Notes,
     },
-    /// The best of these published solvers.
-    Published(Vec<(String, Parameters)>),
-    /// A theta of `rk1` or `rk2` that is trained first, from here.
-    Bespoke(Parameters),
+    /// The best of these solvers, by name.
+    BestOf(Vec<(String, Parameters)>),
+    /// A theta of this shape, of `rk1` or `rk2`, that is trained first, from the best of these.
+    Bespoke(Shape, Vec<(String, Parameters)>),
+}
+
+impl Start {
+    /// Has only `learn` of it learned.
+    pub(super) fn learning(&mut self, learn: Learn) {
+        match self {
+            Start::Given { parameters, .. } => parameters.learn = learn,
+            Start::BestOf(solvers) | Start::Bespoke(_, solvers) => {
+                solvers.iter_mut().for_each(|(_, parameters)| parameters.learn = learn)
+            }
+        }
+    }
 }
 
 /// The parameters of the base solver on `path`: Euler for `rk1` and `ns`, midpoint for `rk2`.
@@ -47,9 +59,24 @@ pub fn start_on_path(shape: Shape, path: &GaussianPath) -> Result<Parameters> {
     Ok(Parameters::from_theta(&Theta::new(family)?))
 }
 
-/// The base solver on `path`, the field's own where it says none.
-pub(super) fn base(shape: Shape, path: Option<&GaussianPath>) -> Result<Parameters> {
-    path.map_or_else(|| Ok(Parameters::identity(shape)), |path| start_on_path(shape, path))
+/// Paths on which a base solver is often better than on the model's own.
+const USUAL_PATHS: [Scheduler; 2] = [Scheduler::FmOt, Scheduler::Cosine];
+
+/// The base solver on the field's own path, or on what `path` says. Where training may begin
+/// `anywhere`, also on the usual paths.
+pub(super) fn bases(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Vec<(String, Parameters)>> {
+    let name = match shape {
+        Shape::Rk2(_) => format!("midpoint@{}", shape.nfe()),
+        Shape::Rk1(_) | Shape::Ns(_) => format!("euler@{}", shape.nfe()),
+    };
+    let own = path.map_or_else(|| Ok(Parameters::identity(shape)), |path| start_on_path(shape, path))?;
+    // A path that has no snr in common with the model's, or makes no theta, is no candidate.
+    let on = |scheduler: &Scheduler| {
+        let other = path.filter(|_| anywhere)?.on(*scheduler, 1.0).ok().filter(|other| Some(other) != path)?;
+        Some((format!("{name} on {}", scheduler.name()), start_on_path(shape, &other).ok()?))
+    };
+    let others: Vec<_> = USUAL_PATHS.iter().filter_map(on).collect();
+    Ok(std::iter::once((name, own)).chain(others).collect())
 }
 
 /// One `init`, read.
@@ -83,8 +110,8 @@ impl Init {
     }
 
     /// What `shape` can start from, or `None` where this does not fit it. `path` is what published
-    /// solvers sample on; without one, there are those that need no scheduler.
-    pub fn fit(&self, shape: Shape, path: Option<&GaussianPath>) -> Result<Option<Start>> {
+    /// solvers sample on; without one, there are those that need no scheduler. `anywhere`: as in [`bases`].
+    pub fn fit(&self, shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Option<Start>> {
         let ns = matches!(shape, Shape::Ns(_));
         Ok(match self {
             Init::Thetas(name, ladder) => {
@@ -110,10 +137,10 @@ impl Init {
                 let parameters = Parameters::from_tableau(&tableau);
                 Some(Start::Given { name: named.to_string(), parameters, model: Notes::default() })
             }
-            Init::Published if ns => Some(Start::Published(published(shape.nfe(), path)?)),
-            Init::Bespoke(TrainedFamily::Rk1) if ns => Some(Start::Bespoke(base(Shape::Rk1(shape.nfe()), path)?)),
+            Init::Published if ns => Some(Start::BestOf(published(shape.nfe(), path)?)),
+            Init::Bespoke(TrainedFamily::Rk1) if ns => Some(bespoke(Shape::Rk1(shape.nfe()), path, anywhere)?),
             Init::Bespoke(_) if ns && shape.nfe().is_multiple_of(2) => {
-                Some(Start::Bespoke(base(Shape::Rk2(shape.nfe() / 2), path)?))
+                Some(bespoke(Shape::Rk2(shape.nfe() / 2), path, anywhere)?)
             }
             _ => None,
         })
@@ -126,6 +153,11 @@ impl Init {
             _ => Vec::new(),
         }
     }
+}
+
+/// A theta of this shape that is trained first.
+pub(super) fn bespoke(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
+    Ok(Start::Bespoke(shape, bases(shape, path, anywhere)?))
 }
 
 /// Every published solver that can have `nfe` evaluations, on its usual grid.

@@ -2,7 +2,7 @@
 //! the counts in here: with the settings, this is all of a run.
 
 use super::optimize::OptimizerState;
-use super::parameters::{Parameters, Shape};
+use super::parameters::Parameters;
 use super::schedule::Leg;
 use super::validate::Quality;
 use crate::document;
@@ -41,9 +41,7 @@ impl Candidate {
     }
 
     fn fits(&self, leg: &Leg) -> bool {
-        let complete = |parameters: &Parameters| {
-            parameters.shape == leg.shape && parameters.values.len() == leg.shape.parameters()
-        };
+        let complete = |parameters: &Parameters| parameters.shape == leg.shape && parameters.is_whole();
         complete(&self.parameters)
             && complete(&self.best.1)
             && self.optimizer.fits(leg.stage.optimizer, self.parameters.values.len())
@@ -108,11 +106,6 @@ impl State {
 
 fn rmse(candidate: &Candidate) -> f64 {
     candidate.best.0.rmse
-}
-
-/// The same solver in another family: a table of its own stands for any.
-pub fn in_shape(parameters: &Parameters, shape: Shape) -> Parameters {
-    if parameters.shape == shape { parameters.clone() } else { Parameters::from_tableau(&parameters.tableau()) }
 }
 
 /// A solver that was trained.

@@ -9,7 +9,7 @@ use super::differences::Step;
 use crate::error::{Error, Result};
 use crate::tableau::{Base, Row, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
-use crate::train::parameters::Parameters;
+use crate::train::parameters::{Coordinates, Parameters, Shape};
 use crate::train::paths::Pool;
 use crate::velocity::VelocityField;
 use nalgebra::DVector;
@@ -50,8 +50,11 @@ pub fn bound_loss<F: VelocityField>(
     pool: &Pool<F::Tensor>,
     rows: &[usize],
 ) -> Result<LossGradient> {
-    if matches!(parameters.shape, crate::train::parameters::Shape::Ns(_)) {
+    if matches!(parameters.shape, Shape::Ns(_)) {
         return Err(Error::Unsupported("the rmse-bound loss is for rk1 and rk2; ns takes log-mse or rmse".into()));
+    }
+    if parameters.coordinates != Coordinates::Knots {
+        return Err(Error::State("the rmse-bound loss weighs by scales: it needs a theta's knots".into()));
     }
     let (batch, per_step) = (rows.len(), parameters.shape.stages_per_step());
     let table = parameters.tableau();
