@@ -6,7 +6,7 @@ import page
 from bespoke import at_once, card
 
 MODEL, OTHER = "digits-fm-ot", "digits-cosine"
-DIRECT = ["--iterations", 20, "--validate-every", 5]
+DIRECT = ["--batch", 200, "--iterations", 20, "--validate-every", 5]
 BOUND = ["--loss", "rmse-bound", "--iterations", 400]
 FAMILIES, LEARNED, L_TAU = ["rk1", "rk2"], ["t,s", "t", "s"], [0.5, 1, 2, 5]
 

@@ -3,7 +3,7 @@
 import page
 from bespoke import ROOT, at_once
 
-COUNTS = [84, 10000]
+COUNTS = [84, 2000]
 MIB_A_SAMPLE = 3 * 256 * 256 * 4 / 2**20
 
 

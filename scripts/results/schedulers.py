@@ -28,7 +28,7 @@ def write(work):
 
     def compare(kind):
         out = work.path("schedulers", f"compare-{kind}.txt")
-        options = ["--kind", kind, "--iterations", 20]
+        options = ["--kind", kind, "--iterations", 10]
         return lambda: rows(work.printed(out, python, "examples/compare.py", *options, cwd=folder))
 
     def step(shape):

@@ -9,7 +9,7 @@ from bespoke import DIGITS, at_once, greatest_allowed
 SCALES = [1, 2.5]
 COLUMNS = [6, 8, 10, 16, 20]
 COUNT = 200
-GUIDED = ["--iterations", 20, "--pool", 800, "--validation", 500, "--validate-every", 5]
+GUIDED = ["--batch", 200, "--iterations", 15, "--pool", 500, "--validation", 500, "--validate-every", 5]
 
 
 def guided(work, model):
