@@ -64,7 +64,7 @@ pub struct TrainArgs {
     /// adam or gauss-newton [default: gauss-newton; rmse-bound takes adam always].
     #[arg(long, value_name = "NAME", value_parser = parse::<Optimizer>)]
     optimizer: Option<Optimizer>,
-    /// Iterations, or one count for each loss [default: 1200 for adam, 60 for gauss-newton].
+    /// Iterations, or one count for each loss [default: 1200 for adam, 30 for gauss-newton].
     #[arg(long, value_name = "I", value_delimiter = ',')]
     iterations: Vec<usize>,
     /// Velocity evaluations to end at: forward 1, backward 2; ground truth and validation count.
