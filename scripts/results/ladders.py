@@ -6,17 +6,17 @@ from bespoke import MODELS, at_once
 NFE = [4, 6, 8, 10, 16, 20]
 BOUND_NFE = [8, 10, 16, 20]
 HEADINGS = {"bound": "RK2, bound, Adam (the paper)", "rk2": "RK2, direct", "ns": "ns"}
-# Validated by rmse: the last iterations minimise that.
-GAUSS_NEWTON = ["--loss", "log-mse,rmse", "--iterations", "20,8", "--validate-every", 4, "--patience", 2]
+LOSSES = ["--loss", "log-mse,rmse"]  # validated by rmse: the last iterations minimise that
 
 
 def options(work, model, name):
     several = ",".join(map(str, BOUND_NFE if name == "bound" else NFE))
     pool = work.path(model, "pool-dense.safetensors" if name == "bound" else "pool.safetensors")
+    rk2 = work.path(model, "rk2.json")
     family = {
-        "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 400],
-        "rk2": ["--family", "rk2", "--batch", 200, *GAUSS_NEWTON],
-        "ns": ["--family", "ns", "--init", work.path(model, "rk2.json"), *GAUSS_NEWTON],
+        "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 600],
+        "rk2": ["--family", "rk2", *LOSSES, "--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
+        "ns": ["--family", "ns", "--init", rk2, *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
     }
     return [*family[name], "--nfe", several, "--pool-file", pool]
 
