@@ -67,9 +67,9 @@ def memory(work):
 
 
 def write(work):
-    heading = ["", "base solver", *(f"`--learn {what}`" for what in LEARNED)]
+    heading = ["", "start", *(f"`--learn {what}`" for what in LEARNED)]
     page.replace("docs/training.md", "learned", page.table(heading, learned(work)))
     page.replace("docs/training.md", "l_tau", page.table(["L_tau", *map(str, L_TAU)], [["rmse", *l_tau(work)]]))
-    heading = ["model", "midpoint@10", "the other's theta", "own training", "own training, from the other's theta"]
+    heading = ["model", "start", "the other's theta", "own training", "own training, from the other's theta"]
     page.replace("docs/training.md", "transfer", page.table(heading, transfer(work)))
     page.replace("docs/training.md", "memory", page.table(["nfe", "peak, MiB", "velocities kept, MiB"], memory(work)))
