@@ -9,13 +9,13 @@ from bespoke import DIGITS, at_once, greatest_allowed
 SCALES = [1, 2.5]
 COLUMNS = [6, 8, 10, 16, 20]
 COUNT = 200
-GUIDED = ["--batch", 200, "--iterations", 15, "--pool", 500, "--validation", 500, "--validate-every", 5]
+SEVERAL = ",".join(map(str, COLUMNS))
+GUIDED = ["--family", "rk2", "--nfe", SEVERAL, "--guidance-scale", SCALES[1]]
+GUIDED += ["--batch", 200, "--iterations", 15, "--pool", 500, "--validation", 500, "--validate-every", 5]
 
 
 def guided(work, model):
-    several = ",".join(map(str, COLUMNS))
-    options = ["--family", "rk2", "--nfe", several, "--guidance-scale", SCALES[1], *GUIDED]
-    return work.train(work.path(model, "rk2-guided.json"), model, *options)
+    return work.train(work.path(model, "rk2-guided.json"), model, *GUIDED)
 
 
 def evaluated(work, model, scale, published):
@@ -41,7 +41,8 @@ def write(work):
     jobs = [lambda place=place: evaluated(work, *place, published) for place in places]
     found = dict(zip(places, at_once(jobs)))
     at = [(scale, column) for scale in SCALES for column in COLUMNS]
-    lines = []
+    command = " ".join(map(str, ["bespoke train --model models/MODEL.json", *GUIDED, "--out LADDER"]))
+    lines = ["With guidance, `Bespoke rk2` is of", "", f"    {command}", ""]
     for model in DIGITS:
         rows = [solver["name"] for solver in published] + ["Bespoke rk2", "Bespoke ns"]
 

@@ -25,8 +25,8 @@ BAD = [
 POOL = 40
 LARGEST = 6
 ALLOWED_MIB = 64
-# A network rounds otherwise in a batch of another size: 6e-6 on one CPU, 1.2e-5 on another. A row with another's noise,
-# class or time is off by more than 1e-2.
+# A network rounds otherwise in a batch of another size: 6e-6 on one CPU, 1.2e-5 on another. A sample of another noise,
+# class, solver or scale is off by .037 and more.
 ROUNDING = 1e-4
 
 
