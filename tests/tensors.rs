@@ -119,10 +119,17 @@ fn check_advance<T: Tensor>(make: &dyn Fn(&[f32], usize) -> Result<T>, batch: us
     velocity.copy_rows(make(&all[0], elements).unwrap().view(), 0..batch).unwrap();
     close(&buffers[2], (batch, elements), |r, i| row_of(&|r, i| at(3, r, i), 2, r, i), "a kept velocity");
 
+    assert!(T::advance(&mut buffers, velocity.view(), 0..batch, &updates[2..], None).unwrap());
+    close(&buffers[2], (batch, elements), |r, i| at(0, r, i), "a velocity that is all of the update");
+    assert!(T::advance(&mut buffers, velocity.view(), 0..batch, &[], None).unwrap(), "no update");
+
     let mut broken = all[3].clone();
     broken[batch * elements - 1] = f32::NAN;
     let broken = make(&broken, elements).unwrap();
-    assert!(!T::advance(&mut buffers, broken.view(), 1..batch, &updates, None).unwrap(), "NaN in the rows read");
+    for updates in [&updates[..], &updates[..1], &updates[2..], &[]] {
+        let finite = T::advance(&mut buffers, broken.view(), 1..batch, updates, None).unwrap();
+        assert!(!finite, "NaN in the rows read by {} updates", updates.len());
+    }
     assert!(T::advance(&mut buffers, broken.view(), 0..1, &updates, None).unwrap(), "NaN in another row");
     assert!(T::advance(&mut buffers, velocity.view(), 0..batch + 1, &updates, None).is_err());
 }
@@ -162,15 +169,31 @@ fn what_is_no_batch_is_refused() {
 
 #[test]
 fn every_bf16_is_widened_and_rounded_as_the_crate_half_does() {
-    // Three more, so that the last block is not a whole one.
-    let values: Vec<bf16> = (0..=u16::MAX).chain(0x3f80..0x3f83).map(bf16::from_bits).collect();
+    // In a mixed order, so that tiny and large numbers meet in a block; three more, so that the last is not a whole one.
+    let bits = (0..=u16::MAX).map(|i| i.wrapping_mul(40503)).chain(0x3f80..0x3f83);
+    let values: Vec<bf16> = bits.map(bf16::from_bits).collect();
     let x = Host::new(values.clone(), values.len()).unwrap();
-    for coefficient in [1.0, -0.3, 1e-3, 3e30] {
-        let found = Host::linear_combination(&[(PerRow::All(f64::from(coefficient)), &x)]).unwrap();
+    let check = |found: &Host<bf16>, coefficient: f32, what: &str| {
         for (x, found) in values.iter().zip(found.data()) {
             let expected = bf16::from_f32(coefficient * x.to_f32());
             let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
-            assert!(same, "{coefficient} * {x} is {found}, expected {expected}");
+            assert!(same, "{what}: {coefficient} * {x} is {found}, expected {expected}");
         }
+    };
+    // 1.5 makes ties.
+    for coefficient in [1.0, 1.5, -0.3, 1e-3, 3e30] {
+        let scaled = f64::from(coefficient);
+        check(&Host::linear_combination(&[(PerRow::All(scaled), &x)]).unwrap(), coefficient, "linear_combination");
+        let mut buffers = [x.clone(), x.zeros_like(1).unwrap(), x.zeros_like(1).unwrap()];
+        let updates = [
+            Update { out: 0, terms: vec![(Operand::Buffer(0), scaled)] },
+            Update { out: 1, terms: vec![(Operand::Velocity, scaled)] },
+            Update { out: 2, terms: vec![(Operand::Velocity, 1.0)] },
+        ];
+        let finite = Host::advance(&mut buffers, x.view(), 0..1, &updates, None).unwrap();
+        assert!(!finite, "there are infinities and NaNs");
+        check(&buffers[0], coefficient, "advance");
+        check(&buffers[1], coefficient, "advance of the velocity");
+        check(&buffers[2], 1.0, "a kept velocity");
     }
 }

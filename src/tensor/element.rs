@@ -119,12 +119,13 @@ macro_rules! native_element {
 native_element!(f32, u32, 0x7f80_0000);
 native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-/// The f32 whose upper half is rounded to nearest, ties to even. A NaN stays one where its lower half is zero, as
-/// that of every NaN is that comes of sums of bf16: arithmetic hands on an operand's, or a default.
+/// The f32 whose upper half is rounded to nearest, ties to even: more than half of its unit carries over, and where it
+/// is odd, half does. A NaN stays one where its lower half is zero, as that of every NaN is that comes of sums of bf16:
+/// arithmetic hands on an operand's, or a default.
 #[inline(always)]
 fn rounded_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    bits.wrapping_add(if bits & 0x1_0000 != 0 { 0x8000 } else { 0x7fff })
+    (bits | (bits >> 16 & 1)).wrapping_add(0x7fff)
 }
 
 /// Two numbers a word, for half the work: bf16 is the upper half of an f32. The sums of the words' lower

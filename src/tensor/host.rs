@@ -141,7 +141,7 @@ struct Source<E: Element> {
     numbers: *const E,
 }
 
-/// An update as raw memory. Without sources, it keeps the velocity as it is.
+/// An update as raw memory.
 #[derive(Clone, Copy)]
 struct Target<'a, E: Element> {
     sources: &'a [Source<E>],
@@ -150,8 +150,11 @@ struct Target<'a, E: Element> {
 
 /// The updates of a stage as raw memory, so that threads can work on disjoint ranges of it.
 struct Blocks<'a, E: Element> {
-    targets: &'a [Target<'a, E>],
+    earlier: &'a [Target<'a, E>],
+    last: &'a Target<'a, E>,
     velocity: &'a [E],
+    /// Where the velocity is kept as it is.
+    kept: Option<*mut E>,
 }
 
 // SAFETY: a `Blocks` is only used through `dispatch` on disjoint ranges, see there.
@@ -189,10 +192,42 @@ unsafe fn store<E: Element>(out: *mut E, length: usize, values: [E; LANES]) {
     }
 }
 
+/// Sums of a block that wait for the other updates' to be done. No vector lies across two cache lines.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Sums<E: Element>([E::Accumulator; LANES]);
+
+impl<E: Element> Target<'_, E> {
+    /// What it comes to for the `length` numbers from `at` on, at most [`LANES`].
+    ///
+    /// # Safety
+    /// As [`Blocks::sweep`].
+    #[inline(always)]
+    unsafe fn sum(&self, at: usize, length: usize) -> [E::Accumulator; LANES] {
+        let mut sum = E::NOTHING;
+        for source in self.sources {
+            // SAFETY: by this function's contract.
+            sum = E::add(sum, source.coefficient, unsafe { load(source.numbers.add(at), length) });
+        }
+        sum
+    }
+
+    /// Writes what it came to.
+    ///
+    /// # Safety
+    /// As [`Blocks::sweep`].
+    #[inline(always)]
+    unsafe fn put(&self, at: usize, length: usize, sum: [E::Accumulator; LANES]) {
+        // SAFETY: by this function's contract.
+        unsafe { store(self.out.add(at), length, E::round(sum)) }
+    }
+}
+
 impl<E: Element> Blocks<'_, E> {
     /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; gives the velocity's bits
-    /// there, where they are larger than `largest`. All sources are read side by side, a few numbers of each at a time: memory serves
-    /// many streams at once faster than one after another.
+    /// there, where they are larger than `largest`. All sources are read side by side, a few numbers of each at
+    /// a time: memory serves many streams at once faster than one after another. The last update's sums never
+    /// leave the registers; `sums` is for those of the others.
     ///
     /// # Safety
     /// As [`Blocks::sweep`].
@@ -201,27 +236,24 @@ impl<E: Element> Blocks<'_, E> {
         &self,
         at: usize,
         length: usize,
-        sums: &mut [[E::Accumulator; LANES]; MAX_UPDATES],
+        sums: &mut [MaybeUninit<Sums<E>>; MAX_UPDATES],
         largest: [E::Bits; LANES],
     ) -> [E::Bits; LANES] {
         // SAFETY: by this function's contract; nothing is written before everything has been read.
         unsafe {
-            for (sums, target) in sums.iter_mut().zip(self.targets) {
-                let mut sum = E::NOTHING;
-                for source in target.sources {
-                    sum = E::add(sum, source.coefficient, load(source.numbers.add(at), length));
-                }
-                *sums = sum;
+            for (sums, target) in sums.iter_mut().zip(self.earlier) {
+                sums.write(Sums(target.sum(at, length)));
             }
-            let largest = E::larger(largest, load(self.velocity.as_ptr().add(at), length));
-            for (sums, target) in sums.iter().zip(self.targets) {
-                if target.sources.is_empty() {
-                    store(target.out.add(at), length, load(self.velocity.as_ptr().add(at), length));
-                } else {
-                    store(target.out.add(at), length, E::round(*sums));
-                }
+            let sum = self.last.sum(at, length);
+            let velocity = load(self.velocity.as_ptr().add(at), length);
+            if let Some(kept) = self.kept {
+                store(kept.add(at), length, velocity);
             }
-            largest
+            self.last.put(at, length, sum);
+            for (sums, target) in sums.iter().zip(self.earlier) {
+                target.put(at, length, sums.assume_init_ref().0);
+            }
+            E::larger(largest, velocity)
         }
     }
 
@@ -231,7 +263,7 @@ impl<E: Element> Blocks<'_, E> {
     /// `range` lies inside every buffer, and no other thread touches it meanwhile.
     #[inline(always)]
     unsafe fn sweep(&self, range: Range<usize>) -> bool {
-        let mut sums = [E::NOTHING; MAX_UPDATES];
+        let mut sums = [const { MaybeUninit::uninit() }; MAX_UPDATES];
         let (mut largest, mut at) = (E::ZEROS, range.start);
         while at + LANES <= range.end {
             // SAFETY: by this function's contract.
@@ -289,12 +321,12 @@ impl<E: Element> Blocks<'_, E> {
     }
 }
 
-/// The terms of an update that are added up: none where it but keeps the velocity.
+/// Apart from the others the output of the last update, where it but keeps the velocity as it is.
 #[inline]
-fn summed(update: &Update) -> &[(Operand, f64)] {
-    match update.terms[..] {
-        [(Operand::Velocity, 1.0)] => &[],
-        ref terms => terms,
+fn set_apart(updates: &[Update]) -> (&[Update], Option<usize>) {
+    match updates {
+        [_, .., last] if last.terms == [(Operand::Velocity, 1.0)] => (&updates[..updates.len() - 1], Some(last.out)),
+        _ => (updates, None),
     }
 }
 
@@ -347,10 +379,12 @@ impl<E: Element> Tensor for Host<E> {
         if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
             return Err(Error::State("the solver's buffers differ in shape".into()));
         }
+        let (updates, kept) = set_apart(updates);
+        let kept = kept.map(|out| buffers[out].data.as_mut_ptr());
         // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
         let mut inline = [const { MaybeUninit::uninit() }; INLINE_TERMS];
         let mut spilled = Vec::new();
-        let terms = updates.iter().map(|update| summed(update).len()).sum();
+        let terms = updates.iter().map(|update| update.terms.len()).sum();
         let mut places = if terms <= INLINE_TERMS {
             &mut inline[..]
         } else {
@@ -359,9 +393,9 @@ impl<E: Element> Tensor for Host<E> {
         };
         let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
         for (target, update) in targets.iter_mut().zip(updates) {
-            let (own, others) = places.split_at_mut(summed(update).len());
+            let (own, others) = places.split_at_mut(update.terms.len());
             places = others;
-            for (place, (operand, coefficient)) in own.iter_mut().zip(summed(update)) {
+            for (place, (operand, coefficient)) in own.iter_mut().zip(&update.terms) {
                 let numbers = match operand {
                     Operand::Velocity => velocity.data.as_ptr(),
                     Operand::Buffer(i) => buffers[*i].data.as_ptr(),
@@ -372,7 +406,10 @@ impl<E: Element> Tensor for Host<E> {
             let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
             *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
         }
-        let blocks = Blocks { targets: &targets[..updates.len()], velocity: velocity.data };
+        let Some((last, earlier)) = targets[..updates.len()].split_last() else {
+            return Ok(E::finite(&velocity.data[range]));
+        };
+        let blocks = Blocks { earlier, last, velocity: velocity.data, kept };
         let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
             // SAFETY: inside all buffers, checked above.
             return Ok(unsafe { blocks.dispatch(range) });
