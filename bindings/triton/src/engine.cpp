@@ -1,7 +1,6 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -227,16 +226,9 @@ void engine::collect() {
     log_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, evaluated, network_start_ns_, network_start_ns_,
                                                                network_end_ns_, end),
               "reporting statistics");
-    for (const auto &request : finished) answer(request);
-}
-
-void engine::answer(const std::shared_ptr<request> &request) {
-    active_.erase(std::find(active_.begin(), active_.end(), request));
-    const bool finite = std::all_of(request->states.begin(), request->states.end(), [](float v) { return std::isfinite(v); });
-    if (finite) {
-        request->finish();
-    } else {
-        request->fail(TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "the sample holds a NaN or an infinity"));
+    for (const auto &request : finished) {
+        active_.erase(std::find(active_.begin(), active_.end(), request));
+        responder_.answer(request);
     }
 }
 

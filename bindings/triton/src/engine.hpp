@@ -12,6 +12,7 @@
 
 #include "model.hpp"
 #include "request.hpp"
+#include "responder.hpp"
 
 namespace bespoke_triton {
 
@@ -49,7 +50,6 @@ private:
     void preview(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u);
     void take_in(bespoke::tensor_view<float> u);
     void collect();
-    void answer(const std::shared_ptr<request> &request);
     void leave(std::size_t row, float *into);
     /// Takes what the request has out of the batch.
     void remove(const request &request);
@@ -71,6 +71,8 @@ private:
     /// In the batch, or waiting to join it.
     std::size_t samples_ = 0;
     bool stop_ = false;
+
+    responder responder_;
 
     // The thread's own.
     std::unique_ptr<bespoke::sampler> sampler_;
