@@ -226,7 +226,7 @@ pub fn evaluate<F: VelocityField>(
     for first in (0..count).step_by(chunk).enumerate().filter(|(batch, _)| ranks.owns(*batch)).map(|(_, first)| first) {
         let indices = first..(first + chunk).min(count);
         let size = indices.len();
-        let condition = conditioning.of(indices.clone());
+        let condition = conditioning.of(indices.clone())?;
         let x0 = field.start(&noises.read(indices, elements))?;
         let begun = Instant::now();
         let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
@@ -256,7 +256,7 @@ pub fn evaluate<F: VelocityField>(
         observe(first + size, &samples)?;
     }
     tally.sum(ranks);
-    let passes = field.passes(&conditioning.of(0..1)) as f64;
+    let passes = field.passes(&conditioning.of(0..1)?) as f64;
     let errors: Vec<Errors> = tally.errors.into_iter().map(|rms| Errors { rms }).collect();
     let row = |(i, (name, _)): (usize, &(String, Ready))| {
         let nfe = tally.solvers[i].evaluations / count as f64;

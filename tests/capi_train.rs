@@ -3,7 +3,7 @@
 
 mod native;
 
-use bespoke::fields::Given;
+use bespoke::networks::Given;
 use bespoke::model::{self, Device, Model};
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::Theta;

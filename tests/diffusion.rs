@@ -1,7 +1,7 @@
 //! The diffusion solvers against independent code: every state of `golden/diffusion.json`.
 
 use bespoke::error::Result;
-use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::path::Level;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::scheduler::Scheduler;

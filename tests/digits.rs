@@ -23,7 +23,7 @@ fn field(name: &str) -> ModelField<Module> {
     field_in(name, Dtype::F32)
 }
 
-fn field_in(name: &str, dtype: Dtype) -> ModelField<Module> {
+fn field_in(name: &str, dtype: Compute) -> ModelField<Module> {
     match model::open_in(&path(&format!("{name}.json")), Device::Cpu, dtype).unwrap() {
         Model::Torch(field) => field,
         _ => panic!("{name} is a TorchScript model"),

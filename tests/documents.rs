@@ -4,7 +4,7 @@ mod common;
 
 use bespoke::document::{self, Notes};
 use bespoke::error::Error;
-use bespoke::model::{Card, Direction, Runtime};
+use bespoke::card::{Card, Direction, Runtime};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::solvers::bespoke::Knots;
 use bespoke::theta::{Family, MAX_STEPS, NsTable, Theta};

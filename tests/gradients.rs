@@ -1,7 +1,7 @@
 //! Gradients of every loss against finite differences, with the ground truth solved anew.
 
 use bespoke::dopri5::Tolerance;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::Purpose;
 use bespoke::scheduler::Scheduler;
 use bespoke::train::loss::{Direct, LossGradient, bound_loss, direct_loss};

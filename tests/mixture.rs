@@ -2,7 +2,7 @@
 
 mod common;
 
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::model::{self, Device, Model};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};

@@ -3,7 +3,7 @@
 mod common;
 
 use bespoke::error::Result;
-use bespoke::fields::MixtureDocument;
+use bespoke::networks::MixtureDocument;
 use bespoke::model::{Card, ModelField, Network};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::tensor::{Host, PerRow, Tensor};

@@ -3,7 +3,7 @@
 mod common;
 
 use bespoke::dopri5::{self, Dense, Tolerance};
-use bespoke::fields::MixtureField;
+use bespoke::networks::MixtureField;
 use bespoke::scheduler::{KARRAS_RHO, Number, Scheduler};
 use bespoke::tensor::Host;
 use bespoke::velocity::{Condition, VelocityField};

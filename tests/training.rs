@@ -1,7 +1,7 @@
 //! The training loop: what it promises whatever the model.
 
 use bespoke::Error;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;

@@ -55,7 +55,7 @@ pub fn errors<F: VelocityField>(
     let own = rows.start + share.start..rows.start + share.end;
     let of_batch = |first: usize| {
         let part = first..(first + chunk).min(own.end);
-        let condition = pool.condition(&part.clone().collect::<Vec<_>>());
+        let condition = pool.condition(&part.clone().collect::<Vec<_>>())?;
         let x1 = sampler::sample(plan, field, &pool.x0.narrow(part.clone())?, &condition)?;
         x1.rmse(&pool.x1.narrow(part)?)
     };

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use bespoke::error::Result;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
-use bespoke::model::Card;
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
+use bespoke::card::Card;
 use bespoke::sampler::{self, Plan};
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::bespoke::Knots;
