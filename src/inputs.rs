@@ -127,7 +127,11 @@ impl Inputs {
             }
             if column.batch != columns[0].batch {
                 let expected = format!("{}, as inputs.{} has", columns[0].batch, columns[0].name);
-                return Err(Error::invalid(format!("inputs.{}", column.name), format!("{} rows", column.batch), expected));
+                return Err(Error::invalid(
+                    format!("inputs.{}", column.name),
+                    format!("{} rows", column.batch),
+                    expected,
+                ));
             }
         }
         Ok(Self { columns })

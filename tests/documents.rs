@@ -2,12 +2,11 @@
 
 mod common;
 
+use bespoke::card::{Card, Direction, Runtime};
 use bespoke::document::{self, Notes};
 use bespoke::error::Error;
-use bespoke::card::{Card, Direction, Runtime};
 use bespoke::scheduler::{Output, Scheduler};
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, MAX_STEPS, NsTable, Theta};
+use bespoke::theta::{Family, Knots, MAX_STEPS, NsTable, Theta};
 use common::{knots, proptest_config};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -3,11 +3,11 @@
 use bespoke::Error;
 use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
+use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
-use bespoke::solvers::bespoke::Knots;
 use bespoke::tensor::{Host, PerRow};
-use bespoke::theta::Family;
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
+use bespoke::theta::{Family, Knots};
+use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;

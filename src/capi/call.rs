@@ -155,19 +155,13 @@ const MAX_RANK: usize = 32;
 /// The input tells the truth about memory that lives during the call.
 pub(super) unsafe fn column(input: &bespoke_input) -> Result<Column> {
     // SAFETY: by this function's contract, here and below.
-    let (name, tensor) = unsafe { (text("condition.inputs.name", input.name)?, required("condition.inputs.tensor", input.tensor)?) };
+    let (name, tensor) =
+        unsafe { (text("condition.inputs.name", input.name)?, required("condition.inputs.tensor", input.tensor)?) };
     let wrong = |member: &str, value: String, expected: &str| {
         Err(Error::invalid(format!("inputs.{name}.{member}"), value, expected))
     };
-    const ALL: [Dtype; 7] = [
-        Dtype::Float64,
-        Dtype::Float32,
-        Dtype::Float16,
-        Dtype::Bfloat16,
-        Dtype::Int64,
-        Dtype::Int32,
-        Dtype::Bool,
-    ];
+    const ALL: [Dtype; 7] =
+        [Dtype::Float64, Dtype::Float32, Dtype::Float16, Dtype::Bfloat16, Dtype::Int64, Dtype::Int32, Dtype::Bool];
     let Some(dtype) = ALL.into_iter().find(|dtype| dlpack(*dtype) == tensor.dtype) else {
         let expected = "float64, float32, float16, bfloat16, int64, int32 or bool";
         return wrong("dtype", dtype_name(tensor.dtype), expected);

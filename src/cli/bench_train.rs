@@ -1,11 +1,12 @@
 //! `bespoke bench train`
 
 use super::ModelArgs;
-use bespoke::evaluate::Noises;
-use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
-use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::model::FieldTask;
+use bespoke::samples::Conditioning;
+use bespoke::samples::Noises;
+use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
+use bespoke::train::{Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result};
 use std::ops::ControlFlow;
 use std::sync::Mutex;

@@ -2,14 +2,15 @@
 
 use super::task::Task;
 use super::{arrays, progress};
-use bespoke::distance::{Distance, Features, SampleSet};
-use bespoke::evaluate::{Evaluation, chunk, evaluate};
+use bespoke::Result;
 use bespoke::card::Card;
+use bespoke::distance::{Distance, Features, SampleSet};
+use bespoke::evaluate::{Evaluation, evaluate};
 use bespoke::model::FieldTask;
+use bespoke::ranks::Ranks;
+use bespoke::samples::chunk;
 use bespoke::tensor::Device;
 use bespoke::velocity::VelocityField;
-use bespoke::ranks::Ranks;
-use bespoke::Result;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;

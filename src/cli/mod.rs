@@ -19,11 +19,11 @@ mod task;
 mod train;
 
 use bespoke::model::{self, Model};
-use bespoke::tensor::{Compute, Device};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
-use bespoke::train::Conditioning;
+use bespoke::reference::Solver;
+use bespoke::samples::Conditioning;
+use bespoke::tensor::{Compute, Device};
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};

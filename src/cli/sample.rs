@@ -1,10 +1,11 @@
 //! `bespoke sample`
 
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
-use bespoke::evaluate::{Ready, chunk};
-use bespoke::solvers::Solver;
-use bespoke::tensor::Tensor;
+use bespoke::evaluate::Ready;
 use bespoke::model::FieldTask;
+use bespoke::reference::Solver;
+use bespoke::samples::chunk;
+use bespoke::tensor::Tensor;
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result, document};
 use std::path::PathBuf;

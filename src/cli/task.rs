@@ -5,10 +5,10 @@ use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, warn_foreign}
 use bespoke::Result;
 use bespoke::evaluate::{Comparison, Ready};
 use bespoke::model::Model;
-use bespoke::tensor::Device;
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
-use bespoke::train::Conditioning;
+use bespoke::reference::Solver;
+use bespoke::samples::Conditioning;
+use bespoke::tensor::Device;
 use clap::Args;
 
 /// What is compared, and how.

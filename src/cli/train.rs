@@ -1,8 +1,8 @@
 //! `bespoke train`
 
 use super::progress;
-use bespoke::tensor::Compute;
 use bespoke::ranks::Ranks;
+use bespoke::tensor::Compute;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
 };

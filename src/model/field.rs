@@ -5,7 +5,7 @@ use crate::card::{Card, Direction, Runtime};
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::networks::{Call, Network};
-use crate::scheduler::Number;
+use crate::number::Number;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};

@@ -232,8 +232,6 @@ impl Stack {
 fn product(a: &PerRowBuf, b: &PerRowBuf) -> PerRowBuf {
     match (a, b) {
         (PerRowBuf::All(a), b) => b.get().map(|b| a * b),
-        (PerRowBuf::Each(a), b) => {
-            PerRowBuf::Each(a.iter().enumerate().map(|(row, a)| a * b.get().at(row)).collect())
-        }
+        (PerRowBuf::Each(a), b) => PerRowBuf::Each(a.iter().enumerate().map(|(row, a)| a * b.get().at(row)).collect()),
     }
 }

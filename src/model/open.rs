@@ -50,6 +50,24 @@ impl Model {
         }
     }
 
+    /// The velocity field, where its samples live in host memory.
+    pub fn host_field(&self) -> Option<&ModelField<Host<f32>>> {
+        match &self.field {
+            Field::Host(field) => Some(field),
+            #[cfg(feature = "torch")]
+            Field::Torch(_) => None,
+        }
+    }
+
+    /// The velocity field, where its samples are libtorch's.
+    #[cfg(feature = "torch")]
+    pub fn torch_field(&self) -> Option<&ModelField<TorchTensor>> {
+        match &self.field {
+            Field::Host(_) => None,
+            Field::Torch(field) => Some(field),
+        }
+    }
+
     /// Does `task` with the model's velocity field.
     pub fn with<T: FieldTask>(&self, task: T) -> T::Output {
         match &self.field {

@@ -1,6 +1,6 @@
 //! A network that the program using this library runs itself.
 
-use super::{Call, Network};
+use super::network::{Call, Network};
 use crate::error::Result;
 use crate::tensor::{Host, PerRow, Tensor};
 

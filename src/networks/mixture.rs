@@ -11,12 +11,12 @@
 //!
 //! which stays finite wherever tau > 0, at both ends of every scheduler.
 
-use super::{Call, Network, Opened};
+use super::network::{Call, Network, Opened};
 use crate::card::{Card, Direction};
 use crate::document;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column};
-use crate::scheduler::Number;
+use crate::number::Number;
 use crate::scheduler::{Output, Scheduler};
 use crate::tensor::{Compute, Device, Element, Host, PerRow, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};

@@ -1,6 +1,6 @@
 //! A TorchScript module as a network.
 
-use super::{Call, Network, Opened};
+use super::network::{Call, Network, Opened};
 use crate::card::Card;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
@@ -93,11 +93,7 @@ impl Network for TorchScript {
         true
     }
 
-    fn vjp(
-        &self,
-        call: &Call<'_, TorchTensor>,
-        cotangents: &[TorchTensor],
-    ) -> Result<(TorchTensor, Vjp<TorchTensor>)> {
+    fn vjp(&self, call: &Call<'_, TorchTensor>, cotangents: &[TorchTensor]) -> Result<(TorchTensor, Vjp<TorchTensor>)> {
         let time = self.times(call.time, call.x.batch())?.f_set_requires_grad(true)?;
         let x = call.x.inner().f_detach()?.f_set_requires_grad(true)?;
         let output = TorchTensor::new(self.run(&time, &shaped(&x, call.shape)?, call.inputs)?)?;

@@ -1,6 +1,6 @@
 //! A TorchScript network that gives features.
 
-use super::FeatureNetwork;
+use super::network::FeatureNetwork;
 use crate::card::{FeatureCard, Filter, Resize};
 use crate::error::{Error, Result};
 use crate::tensor::Device;

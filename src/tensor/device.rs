@@ -68,4 +68,3 @@ impl std::fmt::Display for Compute {
         })
     }
 }
-

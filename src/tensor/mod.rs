@@ -78,7 +78,6 @@ impl PerRowBuf {
             PerRowBuf::Each(values) => PerRow::Each(values),
         }
     }
-
 }
 
 /// What a term of an [`Update`] reads.

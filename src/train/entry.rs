@@ -2,7 +2,6 @@
 
 use super::config::{Loss, OneOrMore, TrainConfig};
 use super::job::Job;
-use super::paths::Conditioning;
 use super::run::{Observer, Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
@@ -10,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::ladder::Ladder;
 use crate::model::{self, FieldTask, Model};
 use crate::ranks::Ranks;
+use crate::samples::Conditioning;
 use crate::tensor::Compute;
 use crate::velocity::VelocityField;
 use serde_json::json;

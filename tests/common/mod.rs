@@ -1,14 +1,14 @@
 //! What several test files need: fields with known properties, mixtures, thetas, cards.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use bespoke::card::Card;
 use bespoke::error::Result;
 use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
-use bespoke::card::Card;
 use bespoke::sampler::{self, Plan};
 use bespoke::scheduler::Scheduler;
-use bespoke::solvers::bespoke::Knots;
 use bespoke::tableau::Tableau;
 use bespoke::tensor::{Element, Host, PerRow, Tensor};
+use bespoke::theta::Knots;
 use bespoke::velocity::{Condition, VelocityField};
 use proptest::prelude::*;
 use std::marker::PhantomData;
@@ -201,4 +201,9 @@ pub fn noise(batch: usize, elements: usize) -> Host<f64> {
 /// Few cases, no files left behind.
 pub fn proptest_config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The condition of samples of these classes and guidance scales; none where there are none.
+pub fn condition(classes: &[i64], guidance_scale: &[f64]) -> Condition {
+    Condition::of_classes(classes).unwrap().guided(guidance_scale.to_vec())
 }

@@ -8,8 +8,8 @@ use super::{ReportArgs, csv};
 use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
+use bespoke::reference::Solver;
 use bespoke::tensor::Compute;
-use bespoke::solvers::Solver;
 use serde::Serialize;
 use std::path::Path;
 

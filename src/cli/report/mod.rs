@@ -12,11 +12,11 @@ mod trace;
 
 use super::measure::{Judge, JudgeArgs, measure};
 use super::task::TaskArgs;
-use bespoke::evaluate::Ready;
 use bespoke::card::Card;
-use bespoke::tensor::Device;
+use bespoke::evaluate::Ready;
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
+use bespoke::tensor::Device;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! One sample's path through time under each solver, beside the ground truth's.
 
 use super::super::task::Task;
+use bespoke::Result;
 use bespoke::dopri5;
 use bespoke::evaluate::Ready;
+use bespoke::model::FieldTask;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::tensor::{PerRow, Tensor};
-use bespoke::Result;
-use bespoke::model::FieldTask;
 use bespoke::velocity::{Condition, VelocityField};
 use serde::Serialize;
 use std::sync::Arc;
