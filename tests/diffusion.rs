@@ -208,7 +208,8 @@ mod digits {
     fn run<F: VelocityField>(field: &F, plan: &Arc<Plan>, case: &Case) -> Vec<Vec<f64>> {
         let start: Vec<f32> = case.start.concat().iter().map(|v| *v as f32).collect();
         let scales = vec![case.guidance_scale.expect("guidance_scale"); case.start.len()];
-        let condition = Condition::of_classes(case.class.as_deref().expect("classes")).expect("a condition").guided(scales);
+        let condition =
+            Condition::of_classes(case.class.as_deref().expect("classes")).expect("a condition").guided(scales);
         let x0 = field.upload(&start).expect("x0");
         let mut sampler = Sampler::new(&x0).expect("a sampler");
         sampler.start(plan, &x0).expect("a start");
