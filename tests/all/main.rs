@@ -1,0 +1,43 @@
+//! The integration tests: one crate, so that they are linked once. A file is a subject, and
+//! `cargo test --release --test all sampler::` runs one of them.
+//!
+//! `tests/allocations.rs` stands apart: its allocator counts for the whole process.
+
+mod abi_surface;
+mod bespoke_families;
+mod c_abi;
+mod c_examples;
+mod capi_sampler;
+mod capi_train;
+mod cli;
+mod cli_solvers;
+mod common;
+mod cpp_examples;
+mod diffusion;
+#[cfg(feature = "torch")]
+mod digits;
+mod distance;
+mod documents;
+mod ended;
+mod gpu_check;
+mod gradients;
+mod ground_truth;
+mod header;
+mod host_network;
+mod install;
+mod jobs;
+mod ladder;
+mod mixture;
+mod model_field;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod native;
+mod noise;
+mod outputs;
+mod paths;
+mod report;
+mod sampler;
+mod schedulers;
+mod solvers;
+mod tensors;
+mod training;
