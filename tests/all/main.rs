@@ -9,10 +9,13 @@ mod c_abi;
 mod c_examples;
 mod capi_sampler;
 mod capi_train;
+#[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
 mod cpp_examples;
+mod dependencies;
 mod diffusion;
 #[cfg(feature = "torch")]
 mod digits;
@@ -24,17 +27,20 @@ mod gradients;
 mod ground_truth;
 mod header;
 mod host_network;
+#[cfg(feature = "cli")]
 mod install;
+#[cfg(feature = "cli")]
 mod jobs;
 mod ladder;
 mod mixture;
 mod model_field;
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "cli", feature = "mpi"))]
 mod mpi;
 mod native;
 mod noise;
 mod outputs;
 mod paths;
+#[cfg(feature = "cli")]
 mod report;
 mod sampler;
 mod schedulers;
