@@ -1,13 +1,11 @@
 //! Theta files and model cards: strict reading, exact round trips, atomic writing.
 
-mod common;
-
+use crate::common::{knots, proptest_config};
 use bespoke::document::{self, Notes};
 use bespoke::error::Error;
 use bespoke::model::{Card, Direction, Runtime};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::theta::{Family, Knots, MAX_STEPS, NsTable, Theta};
-use common::{knots, proptest_config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
