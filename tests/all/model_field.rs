@@ -1,7 +1,6 @@
 //! A network and its card as a velocity field: outputs, time, classes, guidance.
 
-mod common;
-
+use crate::common::{SCHEDULERS, assert_close, card, difference, document, mixture, noise, posterior, proptest_config};
 use bespoke::card::{Card, Direction};
 use bespoke::error::Result;
 use bespoke::inputs::{CLASS, Column, Inputs};
@@ -11,7 +10,6 @@ use bespoke::networks::{Call, Network};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
-use common::{SCHEDULERS, assert_close, card, difference, document, mixture, noise, posterior, proptest_config};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -266,7 +264,7 @@ fn products_follow_output_direction_scale_and_end() {
 }
 
 fn guided(class: &[i64], guidance_scale: &[f64]) -> Condition {
-    common::condition(class, guidance_scale)
+    crate::common::condition(class, guidance_scale)
 }
 
 #[test]
