@@ -1,9 +1,9 @@
 //! `bespoke compile`
 
 use super::PathArgs;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::path::GaussianPath;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::theta::{Family, NsTable, Theta};
 use bespoke::{Error, Result};
 use serde_json::json;

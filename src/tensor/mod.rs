@@ -5,11 +5,15 @@
 //! f64 for f64).
 
 mod crew;
+mod device;
+mod dtype;
 mod element;
 mod host;
 mod numbers;
 
 pub use crew::Crew;
+pub use device::{Compute, Device};
+pub use dtype::Dtype;
 pub use element::Element;
 pub(crate) use host::check_length;
 pub use host::{Host, HostView, PARALLEL};
@@ -74,14 +78,6 @@ impl PerRowBuf {
             PerRowBuf::Each(values) => PerRow::Each(values),
         }
     }
-
-    /// The same numbers twice over: for a batch stacked on itself.
-    pub fn doubled(&self) -> PerRowBuf {
-        match self {
-            PerRowBuf::All(value) => PerRowBuf::All(*value),
-            PerRowBuf::Each(values) => PerRowBuf::Each([values.as_slice(), values].concat()),
-        }
-    }
 }
 
 /// What a term of an [`Update`] reads.
@@ -138,7 +134,7 @@ pub trait Tensor: Sized + Send {
         velocity: Self::View<'_>,
         rows: Range<usize>,
         updates: &[Update],
-        crew: Option<&Crew>,
+        crew: Option<&mut Crew>,
     ) -> Result<bool>;
 
     /// Whether every number of sample `row` is finite.

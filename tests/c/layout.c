@@ -1,4 +1,4 @@
-/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/abi_surface.rs. */
+/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/all/abi_surface.rs. */
 #include <stddef.h>
 
 #include "bespoke.h"
@@ -71,11 +71,31 @@ MEMBER(bespoke_model_properties, data_high, 40);
 MEMBER(bespoke_model_properties, initial_scale, 48);
 MEMBER(bespoke_model_properties, name, 56);
 MEMBER(bespoke_model_properties, card, 64);
-SIZE(bespoke_condition, 24);
+SIZE(bespoke_input, 16);
+MEMBER(bespoke_input, name, 0);
+MEMBER(bespoke_input, tensor, 8);
+SIZE(bespoke_call, 64);
+MEMBER(bespoke_call, struct_size, 0);
+MEMBER(bespoke_call, input_count, 4);
+MEMBER(bespoke_call, time, 8);
+MEMBER(bespoke_call, x, 16);
+MEMBER(bespoke_call, inputs, 24);
+MEMBER(bespoke_call, output, 32);
+MEMBER(bespoke_call, cotangent, 40);
+MEMBER(bespoke_call, by_x, 48);
+MEMBER(bespoke_call, by_t, 56);
+SIZE(bespoke_condition, 48);
 MEMBER(bespoke_condition, struct_size, 0);
 MEMBER(bespoke_condition, batch, 4);
 MEMBER(bespoke_condition, classes, 8);
 MEMBER(bespoke_condition, guidance_scale, 16);
+MEMBER(bespoke_condition, inputs, 24);
+MEMBER(bespoke_condition, scales, 32);
+MEMBER(bespoke_condition, input_count, 40);
+MEMBER(bespoke_condition, scale_count, 44);
+SIZE(bespoke_scale, 16);
+MEMBER(bespoke_scale, name, 0);
+MEMBER(bespoke_scale, values, 8);
 SIZE(bespoke_model_binding, 24);
 MEMBER(bespoke_model_binding, struct_size, 0);
 MEMBER(bespoke_model_binding, reserved, 4);

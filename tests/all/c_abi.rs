@@ -1,0 +1,116 @@
+//! The tests of the ABI in C and C++: plainly, under sanitizers and under valgrind.
+
+use crate::native::{Workshop, ring_card, root, succeed};
+use bespoke::ladder::Ladder;
+use bespoke::theta::{Family, Knots, NsTable, Theta};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a program is built and run.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Plain,
+    /// AddressSanitizer with its leak check, and UndefinedBehaviorSanitizer.
+    Sanitized,
+    #[cfg_attr(feature = "torch", allow(dead_code, reason = "libtorch is not for valgrind"))]
+    Valgrind,
+}
+
+struct Bench {
+    workshop: Workshop,
+    rk2: PathBuf,
+    ns: PathBuf,
+    ladder: PathBuf,
+    card: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let workshop = Workshop::new();
+        let [rk2, ns, ladder] = ["rk2.json", "ns.json", "ladder.json"].map(|name| workshop.path(name));
+        let midpoint = Theta::new(Family::Rk2(Knots::identity(4))).unwrap();
+        midpoint.save(&rk2).unwrap();
+        Theta::new(Family::Ns(NsTable::compile(&midpoint.tableau()))).unwrap().save(&ns).unwrap();
+        let finer = Theta::new(Family::Rk2(Knots::identity(8))).unwrap();
+        Ladder::new(vec![midpoint, finer]).unwrap().save(&ladder).unwrap();
+        let card = ring_card(&workshop.path(""));
+        Self { workshop, rk2, ns, ladder, card }
+    }
+
+    fn run(&self, source: &str, arguments: &[&Path], mode: Mode) {
+        let include = root().join("tests/c");
+        let include = format!("-I{}", include.display());
+        let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+        let mut flags = vec![include.as_str()];
+        if mode == Mode::Sanitized {
+            flags.extend(sanitizers);
+        }
+        let program = self.workshop.build(source, &flags);
+        let mut command = match mode {
+            Mode::Valgrind => {
+                let mut command = Command::new("valgrind");
+                command.args([
+                    "--quiet",
+                    "--error-exitcode=9",
+                    "--leak-check=full",
+                    "--errors-for-leak-kinds=definite",
+                ]);
+                command.args(["--show-leak-kinds=definite", "--fair-sched=yes"]);
+                command.arg(program);
+                command
+            }
+            Mode::Plain | Mode::Sanitized => Command::new(program),
+        };
+        command.args(arguments).env("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1");
+        assert_eq!(succeed(command), "ok\n");
+    }
+
+    fn all(&self, mode: Mode) {
+        let folder = self.workshop.path("");
+        let card = Path::new(&self.card);
+        self.run("tests/c/abi.c", &[&self.rk2, &self.ns, card, &folder], mode);
+        self.run("tests/c/solver.c", &[&self.rk2, &self.ladder], mode);
+        self.run("tests/c/versions.c", &[&self.rk2, card], mode);
+        self.run("tests/c/train.c", &[card], mode);
+        self.run("tests/c/threads.c", &[&self.ns], mode);
+        self.run("tests/cpp/abi.cpp", &[&self.rk2, &self.ladder, card], mode);
+    }
+}
+
+#[test]
+fn the_programs_pass() {
+    Bench::new().all(Mode::Plain);
+}
+
+#[test]
+fn a_network_is_run_with_a_condition_for_each_sample_or_refused() {
+    let bench = Bench::new();
+    let digits = root().join("models/digits-fm-ot.json");
+    let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&digits).unwrap()).unwrap();
+    card["weights"] = digits.with_extension("pt").to_str().unwrap().into();
+    card["shape"] = serde_json::json!([2]);
+    let other = bench.workshop.path("other.json");
+    std::fs::write(&other, card.to_string()).unwrap();
+    let build = if cfg!(feature = "torch") { "torch" } else { "lean" };
+    bench.run("tests/c/network.c", &[Path::new(build), &digits, &other], Mode::Plain);
+}
+
+// libtorch's own start-up is not clean under these, and the code under test is the same in both builds.
+#[cfg(not(feature = "torch"))]
+#[test]
+fn the_programs_pass_under_address_and_undefined_behaviour_sanitizers() {
+    Bench::new().all(Mode::Sanitized);
+}
+
+#[cfg(not(feature = "torch"))]
+#[test]
+fn the_programs_pass_under_valgrind_without_a_leak() {
+    Bench::new().all(Mode::Valgrind);
+}
+
+#[test]
+fn the_header_gives_way_to_the_official_dlpack() {
+    let workshop = Workshop::new();
+    let include = format!("-I{}", root().join("tests/c").display());
+    succeed(Command::new(workshop.build("tests/c/dlpack_first.c", &[&include])));
+}

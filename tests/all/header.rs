@@ -1,0 +1,26 @@
+//! `include/bespoke.h` is what cbindgen makes of `src/capi`.
+
+use std::path::Path;
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
+    let bindings =
+        cbindgen::Builder::new().with_config(config).with_src(root.join("src/capi/mod.rs")).generate().unwrap();
+    let mut generated = Vec::new();
+    bindings.write(&mut generated);
+    let generated = String::from_utf8(generated).unwrap();
+    let path = root.join("include/bespoke.h");
+    if std::env::var_os("BESPOKE_WRITE_HEADER").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = committed.lines().zip(generated.lines()).position(|(a, b)| a != b);
+    assert!(
+        committed == generated,
+        "include/bespoke.h is not what src/capi says (first at line {:?}); mend it with\n\n    \
+         BESPOKE_WRITE_HEADER=1 cargo test --release --test all header\n",
+        differs.map(|line| line + 1)
+    );
+}
