@@ -9,7 +9,7 @@ import torch
 
 from . import _native
 from .convention import Convention
-from .published import Course, on_levels
+from .published import Course, evaluations_of_step, on_levels
 
 #: The solver by which a learned one of full rows goes on where it is begun amid its evaluations.
 RESTART = "deis1"
@@ -24,24 +24,13 @@ class Table:
         self.course = course
         self.theta, self.frames = course.theta, course.frames
         self.nfe = course.theta.nfe
-        self._velocity = course.velocity
         self.stages = course.theta.stages()
         #: Whether an evaluation needs nothing but its sample.
-        self.self_contained = _self_contained(self.stages)
-        #: Whether it builds on nothing from before the step it is in.
-        self.one_step = any(self.self_contained[1:]) or self.nfe == 1
-        #: Evaluations whose velocities later ones read, after each.
-        self.kept = [
-            {j for stage in self.stages[k + 1 :] for j in stage.next.evaluations + stage.base.evaluations}
-            for k in range(self.nfe)
-        ]
+        self.self_contained = [stage.self_contained for stage in self.stages]
 
     def velocity(self, k: int) -> tuple[float, float]:
         """(c, d): the velocity of evaluation ``k`` is c times the state plus d times the output, both in its frame."""
-        return self._velocity[k]
-
-    def in_velocity(self, k: int) -> float:
-        return self._velocity[k][0]
+        return self.course.velocity[k]
 
 
 class Grid:
@@ -52,20 +41,23 @@ class Grid:
         convention: Of the model.
         steps: What a pipeline counts: ``len(timesteps) / steps`` is the order.
         device: Of ``timesteps``.
-        restart: Name of the published solver that goes on from an evaluation that builds on others.
+        name: Of a published solver, which begins by itself where it is begun amid its evaluations.
     """
 
     def __init__(
-        self, course: Course, convention: Convention, steps: int, device: torch.device, restart: str | None = None
+        self, course: Course, convention: Convention, steps: int, device: torch.device, name: str | None = None
     ) -> None:
         self.table = Table(course)
+        self._name = name
+        #: Evaluations of a step, where a step is a method of its own.
+        self._per_step = evaluations_of_step(name) if name else max(self.table.nfe // course.theta.steps, 1)
         self.nfe, self.steps = self.table.nfe, steps
         self.convention = convention
         self.timesteps = torch.tensor(course.timesteps, dtype=torch.float32, device=device)
         # The end is what the last step goes to.
         self.levels = np.append(course.levels, course.end)
         self.sigmas = torch.tensor(_shares(self.levels, convention), dtype=torch.float32, device=device)
-        self._restart, self._restarts = restart, {}
+        self._restarts: dict[int, Table | None] = {}
         self._first, self._bytes = self.timesteps.data_ptr(), 4 * self.nfe
         self._on_cpu = self.timesteps.is_cpu
         self._values = np.asarray(self.timesteps.tolist())
@@ -96,8 +88,8 @@ class Grid:
     def restarted(self, k: int) -> Table | None:
         """The table for a solve that begins at evaluation ``k``, which builds on others in this one's.
 
-        Of a one-step method the rest of the step, by one formula of first order; of any other its remaining levels,
-        by the published solver itself, which starts with its lower orders. None: the sample stays as it is.
+        Amid a step it is the rest of the step, by one formula of first order; else the levels that remain, by the
+        published solver itself, which starts with its lower orders. None: the sample stays as it is.
         """
         if k not in self._restarts:
             self._restarts[k] = self._make_restart(k)
@@ -105,31 +97,23 @@ class Grid:
 
     def bridged(self, k: int) -> int:
         """The evaluation at which the solve of `restarted` ends: the start of the next step, or the end."""
-        if not self.table.one_step:
+        if k % self._per_step == 0:
             return self.nfe
-        return next((j for j in range(k + 1, self.nfe) if self.table.self_contained[j]), self.nfe)
+        return min(k + self._per_step - k % self._per_step, self.nfe)
 
     def _make_restart(self, k: int) -> Table | None:
-        levels = self.levels[k : self.bridged(k) + 1]
-        if self.table.one_step:
-            return Table(on_levels(_BRIDGE, 1, levels[[0, -1]], self.convention)) if levels[-1] < levels[0] else None
+        end = self.bridged(k)
+        if k % self._per_step:
+            levels = self.levels[[k, end]]
+            return Table(on_levels(_BRIDGE, 1, levels, self.convention)) if levels[1] < levels[0] else None
+        levels = np.append(self.levels[k : self.nfe : self._per_step], self.levels[-1])
         if not np.all(np.diff(levels) < 0):
             raise _native.BespokeError(
                 f"evaluation {k} builds on the ones before it, and a solver whose noise levels do not fall cannot begin"
                 " there: begin at the first, or use a theta of family rk1 or rk2 or a published solver",
                 "BESPOKE_ERROR_STATE",
             )
-        return Table(on_levels(self._restart or RESTART, self.nfe - k, levels, self.convention))
-
-
-def _self_contained(stages: list[Any]) -> list[bool]:
-    """Evaluations at which a solve may begin: the base is the sample, and no earlier velocity is read any more."""
-    last = list(range(len(stages)))
-    for k, stage in enumerate(stages):
-        for j in stage.next.evaluations + stage.base.evaluations:
-            last[j] = k
-    fresh = [k == 0 or stages[k - 1].base_rule == _native.BASE_NEXT for k in range(len(stages))]
-    return [fresh[k] and all(used < k for used in last[:k]) for k in range(len(stages))]
+        return Table(on_levels(self._name or RESTART, self.nfe - k, levels, self.convention))
 
 
 def _shares(levels: np.ndarray, convention: Convention) -> np.ndarray:

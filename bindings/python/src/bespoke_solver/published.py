@@ -55,10 +55,15 @@ class Course:
 
 def intervals(name: str, nfe: int) -> int | None:
     """Intervals of a grid for ``nfe`` evaluations; None where there is no such number."""
-    per_step = CLASSICAL.get(name, 1)
     if name == "edm":
         return (nfe + 1) // 2 if nfe % 2 else None
+    per_step = evaluations_of_step(name)
     return nfe // per_step if nfe % per_step == 0 else None
+
+
+def evaluations_of_step(name: str) -> int:
+    """Evaluations from one level of a grid to the next."""
+    return 2 if name == "edm" else CLASSICAL.get(name, 1)
 
 
 def takes_levels(name: str, convention: Convention) -> bool:

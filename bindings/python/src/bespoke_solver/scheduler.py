@@ -226,6 +226,8 @@ class BespokeScheduler(ModelScheduler):
         sample: torch.Tensor,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """From the model's output at ``timestep`` and ``sample`` to the sample at the next timestep.
 
@@ -241,11 +243,16 @@ class BespokeScheduler(ModelScheduler):
             sample: ``[batch, ...]``.
             generator: Not used: solvers are deterministic.
             return_dict: A `Prediction`, or a tuple.
+            eta: 0, as pipelines of DDIM hand it over.
+            use_clipped_model_output: Likewise false.
 
         Raises:
             ValueError: ``timestep`` is none of ``timesteps``.
             BespokeError: The evaluation builds on earlier ones that were not made, or the output is not finite.
         """
+        if eta or use_clipped_model_output:
+            name, value = ("eta", eta) if eta else ("use_clipped_model_output", use_clipped_model_output)
+            raise ValueError(f"{name} is {value}, expected {0.0 if eta else False}: solvers are deterministic, and linear in the output")
         local = self._local
         try:
             grid = local.chosen[0]

@@ -2,7 +2,7 @@
 
 The state that a solve goes on from is the sample it is given. Where a table keeps a base from before, and the sample is
 not the one that was answered, their difference is carried along: the base moves by as much as moves the point by that
-difference, and velocities that were taken stay as they are.
+difference, and what was kept of earlier evaluations stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from . import _native
 from ._native import BFLOAT, FLOAT, DLTensor, lib
 from .grid import Grid, Table
-from .theta import Combination
+from .theta import STATE, Combination
 
 #: Under this name a sample carries its `Solve` to the next step.
 HISTORY = "_bespoke_solve"
@@ -32,41 +32,41 @@ _LEAST = 0.1
 
 
 class Registers:
-    """The base and the velocities of a solve, as tensors."""
+    """What a table's registers hold, as tensors; one that was not written holds nothing, 0."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.base: torch.Tensor | None = None
-        self.velocities: dict[int, torch.Tensor] = {}
+        self.held: dict[int, torch.Tensor] = {}
 
     def advance(self, k: int, velocity: torch.Tensor) -> torch.Tensor:
         """Takes in the velocity of evaluation ``k``: the next point."""
         stage = self.table.stages[k]
-        self.velocities[k] = velocity
-        point = self._combine(stage.next)
-        if stage.base_rule == _native.BASE_NEXT:
-            self.base = point
-        elif stage.base_rule == _native.BASE_COMBINATION:
-            self.base = self._combine(stage.base)
-        kept = self.table.kept[k]
-        self.velocities = {j: u for j, u in self.velocities.items() if j in kept}
+        point = self._combine(stage.next, velocity)
+        kept = None if stage.kept is None else self._combine(stage.kept, velocity)
+        self.held[stage.next.target] = point
+        if stage.kept is not None and kept is not None:
+            self.held[stage.kept.target] = kept
         return point
 
-    def _combine(self, row: Combination) -> torch.Tensor:
-        assert self.base is not None
-        total = self.base * row.x
-        for j, c in zip(row.evaluations, row.u):
-            if j in self.velocities:
-                total = total.add(self.velocities[j], alpha=c)
+    def _combine(self, row: Combination, velocity: torch.Tensor) -> torch.Tensor:
+        total = velocity * row.velocity
+        for register, c in zip(row.registers, row.coefficients):
+            if register in self.held:
+                total = total.add(self.held[register], alpha=c)
         return total
 
     def move(self, k: int, difference: torch.Tensor) -> None:
         """The sample that evaluation ``k`` is made at lies by ``difference`` beside the point."""
-        before = self.table.stages[k - 1]
-        kept = before.base_rule not in (_native.BASE_NEXT, _native.BASE_COMBINATION)
-        share = before.next.x if kept and abs(before.next.x) > _LEAST else 1.0
-        assert self.base is not None
-        self.base = self.base.add(difference, alpha=1.0 / share)
+        made = self.table.stages[k - 1].next
+        self._add(made.target, difference)
+        if made.target != STATE and made.target not in self.table.stages[k].next.registers:
+            # What follows is built on the state, so that moves as moves the point by the difference.
+            share = dict(zip(made.registers, made.coefficients)).get(STATE, 0.0)
+            self._add(STATE, difference / (share if abs(share) > _LEAST else 1.0))
+
+    def _add(self, register: int, difference: torch.Tensor) -> None:
+        held = self.held.get(register)
+        self.held[register] = difference if held is None else held + difference
 
 
 class Solve:
@@ -176,12 +176,11 @@ class Solve:
         if self._moved is None:
             assert difference is not None
             self._moved, self._offset = Registers(self.table), torch.zeros_like(difference)
-            self._moved.base = torch.zeros_like(difference)
         assert self._offset is not None
         if difference is not None:
             self._moved.move(k, difference)
             self._offset = self._offset + difference
-        self._offset = self._moved.advance(k, self._offset * self.table.in_velocity(k))
+        self._offset = self._moved.advance(k, self._offset * self.table.velocity(k)[0])
         return following + self._offset.to(following.dtype)
 
     def _describe(self, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype) -> None:
@@ -209,7 +208,7 @@ class Solve:
         state = sample.to(wide)
         if self.table.self_contained[k]:
             self._registers = Registers(self.table)
-            self._registers.base = state
+            self._registers.held[STATE] = state
         elif self._registers is None:
             raise _native.BespokeError(f"evaluation {k} builds on the ones before it", "BESPOKE_ERROR_STATE")
         elif difference is not None:
