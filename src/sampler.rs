@@ -231,7 +231,8 @@ struct Intake<'a> {
 impl Intake<'_> {
     /// `combination` over buffers and what comes in: every operand once, none that adds nothing.
     fn terms(&self, combination: &Combination<f64>) -> Vec<(tensor::Operand, f64)> {
-        let mut terms: Vec<(tensor::Operand, f64)> = Vec::with_capacity(combination.terms.len() + usize::from(self.p != 0.0));
+        let mut terms: Vec<(tensor::Operand, f64)> =
+            Vec::with_capacity(combination.terms.len() + usize::from(self.p != 0.0));
         // The point may be the state, and is part of the velocity.
         let add = |terms: &mut Vec<(tensor::Operand, f64)>, buffer: usize, c: f64| {
             let operand = tensor::Operand::Buffer(buffer);
@@ -411,7 +412,7 @@ impl<T: Tensor> Sampler<T> {
             row = group.end;
             let cursor = &self.cursors[group.start];
             let Some(stage) = cursor.plan.stages.get(cursor.stage) else { continue };
-            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates, self.crew.as_ref())?;
+            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates, self.crew.as_mut())?;
             if !finite {
                 outcome = Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
             }

@@ -68,7 +68,7 @@ fn found() -> Vec<Golden> {
 #[test]
 fn every_state_is_that_of_the_table_over_all_velocities() {
     // Made by the release before registers, whose multistep rows went from x(0) over every velocity.
-    let golden: Vec<Golden> = serde_json::from_str(include_str!("golden/states.json")).expect("the golden file");
+    let golden: Vec<Golden> = serde_json::from_str(include_str!("../golden/states.json")).expect("the golden file");
     let mut found = found().into_iter();
     let mut worst = 0.0f64;
     for expected in &golden {

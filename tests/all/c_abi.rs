@@ -1,10 +1,8 @@
 //! The tests of the ABI in C and C++: plainly, under sanitizers and under valgrind.
 
-mod native;
-
+use crate::native::{Workshop, ring_card, root, succeed};
 use bespoke::ladder::Ladder;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
-use native::{Workshop, ring_card, root, succeed};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,6 +80,11 @@ impl Bench {
 #[test]
 fn the_programs_pass() {
     Bench::new().all(Mode::Plain);
+}
+
+#[test]
+fn a_large_batch_takes_as_many_registers_as_the_solver_has() {
+    Bench::new().run("tests/c/memory.c", &[], Mode::Plain);
 }
 
 #[test]
