@@ -121,6 +121,9 @@ impl Scalars {
             let sums = [0, 1].map(|i| updates.get(i).map_or(Sum::NONE, |update| scalars.sum(update)));
             scalars.stages.push(sums);
         }
+        scalars.registers.shrink_to_fit();
+        scalars.coefficients.shrink_to_fit();
+        scalars.stages.shrink_to_fit();
         scalars
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Reverse mode of `y_{k+1} = sum_j c_j source_j`: with the cotangents of the next point and of the
 //! state known, the velocities' cotangents collect, and one vector-Jacobian product takes u_k's to
-//! y_k and t_k (`method.md`, "A trainer that asks the field for two things").
+//! y_k and t_k.
 
 use crate::error::{Error, Result};
 use crate::tableau::{Keep, Operand, Place, Stage, Tableau};
