@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Grid:
             timestep = timestep.reshape(-1)[0]
             slack = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
         value = float(timestep)
-        whole = 1.0 if value == int(value) and not np.any(self._values == value) else 0.0
+        whole = 1.0 if value.is_integer() and not np.any(self._values == value) else 0.0
         distances = np.abs(self._values - value)
         found = np.flatnonzero(distances <= max(slack, 1e-6) * np.abs(self._values) + 1e-9)
         if len(found) == 0 and whole:

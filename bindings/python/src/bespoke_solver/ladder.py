@@ -26,6 +26,11 @@ class Ladder:
         parts = list(theta) if isinstance(theta, Sequence) and not isinstance(theta, (str, bytes)) else [theta]
         return cls([rung for part in parts for rung in _thetas(part)])
 
+    @property
+    def largest(self) -> Theta:
+        """The theta of the most evaluations."""
+        return self.rungs[-1]
+
     def of_steps(self, steps: int) -> Theta:
         """The theta of as many steps."""
         found = [rung for rung in self.rungs if rung.steps == steps]

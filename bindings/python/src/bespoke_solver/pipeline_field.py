@@ -131,12 +131,12 @@ class PipelineField:
         return call
 
     def _check_arguments(self) -> None:
-        for key in [*self._each, *self._calls]:
-            if key not in self._accepts and "kwargs" not in self._accepts:
-                raise ValueError(f"calls has {key}, which {self.name} does not take")
         for key in ("latents", "num_inference_steps", "timesteps", "sigmas"):
             if self._calls.get(key) is not None:
                 raise ValueError(f"calls has {key}, expected none: the solver that is fitted decides it")
+        for key in [*self._each, *self._calls]:
+            if key not in self._accepts and "kwargs" not in self._accepts:
+                raise ValueError(f"calls has {key}, which {self.name} does not take")
 
     def _takes_batches(self) -> bool:
         """Whether samples of a batch are answered as each alone."""

@@ -90,7 +90,8 @@ class Probe(ModelScheduler):
             self.sigmas.fill_(self._convention.scalars(time)[0].sigma)
         torch.set_grad_enabled(question.gradients)
         following = question.sample.to(sample.device, sample.dtype)
-        self.asked = _Question(question.timestep, following, question.gradients)
+        # A copy: the pipeline may write into what it is given.
+        self.asked = _Question(question.timestep, following.detach().clone(), question.gradients)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
@@ -176,7 +177,7 @@ class Run:
                 f"{self.name} steps at timestep {told} where its scheduler's is {asked.timestep}: it reads its timesteps"
                 " ahead, so its model cannot be asked through it; give fit a TorchField(function, ...) of that model"
             )
-        if answer.sample is not asked.sample and not torch.equal(answer.sample.to(asked.sample.dtype), asked.sample):
+        if not torch.equal(answer.sample.detach().to(asked.sample.dtype), asked.sample):
             raise ValueError(
                 f"{self.name} changes its samples between steps, so what its model answers is no function of the"
                 " sample; fit the pipeline of the same model that does not (`from_pipe`), or a TorchField(function, ...)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import Any, Mapping, Sequence
@@ -23,6 +24,9 @@ from .solve import HISTORY, Solve
 from .theta import Theta
 
 logger = logging.get_logger(__name__)
+#: Solvers that are kept made, by number of evaluations, device and times.
+_GRIDS = 32
+
 
 class Rows(list[Solve]):
     """The solves of a batch whose samples are at different evaluations, one a sample."""
@@ -110,7 +114,7 @@ class BespokeScheduler(ModelScheduler):
         self._lock = threading.Lock()
         self._grids: dict[Any, Grid] = {}
         if self._ladder is not None:
-            self.set_timesteps(self._ladder.rungs[-1].steps)
+            self.set_timesteps()
 
     @property
     def order(self) -> int:
@@ -172,33 +176,38 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
-        if num_inference_steps is None:
-            if self._ladder is None:
-                raise ValueError("num_inference_steps is None, expected the number of evaluations")
-            num_inference_steps = self._ladder.rungs[-1].steps
-        count, place = int(num_inference_steps), torch.device(device or "cpu")
-        own = None if self._ladder is not None else tuple(
-            None if values is None else tuple(float(value) for value in np.asarray(_on_host(values)).reshape(-1))
-            for values in (sigmas, timesteps)
-        )
-        key = count, str(place), own, None if self._ladder is not None or mu is None else float(mu)
+        if num_inference_steps is None and self._ladder is None:
+            raise ValueError("num_inference_steps is None, expected the number of evaluations")
+        place = torch.device(device or "cpu")
+        if self._ladder is not None:
+            theta = self._ladder.largest if num_inference_steps is None else self._ladder.of_steps(int(num_inference_steps))
+            key: Any = theta.nfe, str(place)
+            make = functools.partial(self._learned, theta, place)
+        else:
+            count, own = int(num_inference_steps), (_numbers(sigmas), _numbers(timesteps))
+            key = count, str(place), own, None if mu is None else float(mu)
+            make = functools.partial(self._published, count, place, own, mu)
         with self._lock:
             if key not in self._grids:
-                self._grids[key] = self._make_grid(count, place, own, mu)
+                while len(self._grids) >= _GRIDS:
+                    del self._grids[next(iter(self._grids))]
+                self._grids[key] = make()
             grid = self._grids[key]
             # Who hands over times of its own counts them, and takes what comes back for as many steps.
             chosen = grid, grid.nfe if custom is not None else grid.steps
             self._local.chosen = self._latest = chosen
         self._local.begin = self._local.index = None
 
-    def _make_grid(self, count: int, device: torch.device, own: Any, mu: float | None) -> Grid:
+    def _learned(self, theta: Theta, device: torch.device) -> Grid:
+        return Grid(learned(theta, self._convention), self._convention, theta.steps, device)
+
+    def _published(self, count: int, device: torch.device, own: Any, mu: float | None) -> Grid:
+        """The published solver of ``count`` evaluations, on the levels of the scheduler replaced or on a grid of its own."""
         convention = self._convention
-        if self._ladder is not None:
-            theta = self._ladder.of_steps(count)
-            return Grid(learned(theta, convention), convention, theta.steps, device)
         name, replaced = self.config.solver, self.config.replaced
         sigmas, timesteps = own
-        steps, restart = intervals(name.partition(":")[0], count), name.partition(":")[0]
+        base = name.partition(":")[0]
+        steps = intervals(base, count)
         if takes_levels(name, convention) and steps is not None and (replaced or sigmas or timesteps):
             levels = levels_of(replaced or self._bare(), convention, steps, sigmas, timesteps, mu)
             course = on_levels(name, count, levels, convention)
@@ -206,7 +215,7 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError(f"{'sigmas' if sigmas else 'timesteps'} are given, expected none: {name} has a grid of its own")
         else:
             course = on_own_grid(name, count, convention)
-        return Grid(course, convention, count, device, restart)
+        return Grid(course, convention, count, device, base)
 
     def _bare(self) -> dict[str, Any]:
         """The plainest of diffusers' schedulers for the model, where none was replaced."""
@@ -330,7 +339,7 @@ class BespokeScheduler(ModelScheduler):
     def __deepcopy__(self, memo: Any) -> BespokeScheduler:
         made = type(self).from_config(self.config)
         if self._latest is not None:
-            made._latest = self._chosen()
+            made._local.chosen = made._latest = self._chosen()
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -386,8 +395,11 @@ def _revive(cls: type[BespokeScheduler], config: dict[str, Any]) -> BespokeSched
     return cls.from_config(config)
 
 
-def _on_host(values: Any) -> Any:
-    return values.detach().cpu() if isinstance(values, torch.Tensor) else values
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+    return tuple(float(value) for value in np.asarray(values).reshape(-1))
 
 
 def _differ(timesteps: torch.Tensor) -> bool:
