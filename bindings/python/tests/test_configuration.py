@@ -225,6 +225,13 @@ def test_configurations_go_there_and_back():
     assert other.config.beta_schedule == "scaled_linear" and other.config.beta_end == 0.012
 
 
+def test_the_readme_has_the_table(capsys):
+    table()
+    printed = capsys.readouterr().out.strip()
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert printed in readme, "python tests/test_configuration.py prints it"
+
+
 def table() -> None:
     print("| scheduler | of the model | of its grid, which published solvers take over | of its own solver | else |")
     print("| --- | --- | --- | --- | --- |")

@@ -205,6 +205,23 @@ def test_a_pipeline_with_a_solver(name: str) -> None:
         assert found.get(f"strength {strength}", 0.0) < APART and found.get(f"evaluations {strength}", True), found
 
 
+def test_an_ensemble_hands_its_sample_on():
+    """SDXL's base to a level, its refiner from there, as with the scheduler replaced."""
+    base, refiner = build("StableDiffusionXL"), build("StableDiffusionXLImg2Img")
+    entry, found = GALLERY["StableDiffusionXL"], []
+    call = {**{key: value[:1] for key, value in (entry.prompts() or {}).items()}, "guidance_scale": 3.0, "num_inference_steps": 20}
+    for solver in (None, "ddim"):
+        for pipeline in (base, refiner):
+            if solver:
+                pipeline.scheduler = BespokeScheduler.from_config(pipeline.scheduler, solver=solver)
+        generator = torch.Generator().manual_seed(1)
+        half = base(**call, height=8, width=8, denoising_end=0.6, output_type="latent", generator=generator).images
+        whole = refiner(**call, image=half, denoising_start=0.6, output_type="latent", generator=generator).images
+        found.append(whole)
+        assert len(refiner.scheduler.timesteps) == 20
+    assert apart(found[1], found[0]) < APART
+
+
 LOADING = """
 import sys, torch, logging, bespoke_solver
 from pathlib import Path

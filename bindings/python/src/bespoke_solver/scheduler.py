@@ -237,6 +237,7 @@ class BespokeScheduler(ModelScheduler):
         return_dict: bool = True,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
+        per_token_timesteps: torch.Tensor | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """From the model's output at ``timestep`` and ``sample`` to the sample at the next timestep.
 
@@ -254,6 +255,7 @@ class BespokeScheduler(ModelScheduler):
             return_dict: A `Prediction`, or a tuple.
             eta: 0, as pipelines of DDIM hand it over.
             use_clipped_model_output: Likewise false.
+            per_token_timesteps: None: parts of one sample at different times are more than one solve.
 
         Raises:
             ValueError: ``timestep`` is none of ``timesteps``.
@@ -262,6 +264,8 @@ class BespokeScheduler(ModelScheduler):
         if eta or use_clipped_model_output:
             name, value = ("eta", eta) if eta else ("use_clipped_model_output", use_clipped_model_output)
             raise ValueError(f"{name} is {value}, expected {0.0 if eta else False}: solvers are deterministic, and linear in the output")
+        if per_token_timesteps is not None:
+            raise ValueError("per_token_timesteps are given, expected none: parts of one sample at different times are more than one solve")
         local = self._local
         try:
             grid = local.chosen[0]
