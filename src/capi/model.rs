@@ -6,6 +6,7 @@ use super::guard::{create, destroy, guard, path, required, text};
 use super::layout::{Dtype, HostTensor};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
+use crate::card::Sizes;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::model::{self, FieldTask, Model};
@@ -257,7 +258,7 @@ impl bespoke_model {
             // Neither a file name that was opened nor JSON text holds a NUL.
             name: CString::new(card.name()).unwrap_or_default(),
             card: CString::new(json).unwrap_or_default(),
-            shape: card.shape.iter().map(|n| *n as i64).collect(),
+            shape: card.shape.numbers().unwrap_or_default().into_iter().map(|n| n as i64).collect(),
             model,
         })
     }
@@ -322,10 +323,12 @@ impl bespoke_model {
     /// Times and states of a batch of this model, checked.
     fn at(&self, t: &HostTensor<'_>, x: &HostTensor<'_>) -> Result<(Vec<f64>, Vec<f32>)> {
         let batch = x.batch();
-        if x.shape()[1..] != self.shape {
-            let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
-            return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
-        }
+        let sample: Vec<usize> = x.shape()[1..].iter().map(|n| *n as usize).collect();
+        let shape = &self.model.card().shape;
+        shape.learn("x", &sample, &mut Sizes::new()).map_err(|_| {
+            let expected = format!("[batch, {}", &shape.to_string()[1..]);
+            Error::invalid("x.shape", format!("{:?}", x.shape()), expected)
+        })?;
         t.check_shape(&x.shape()[..1])?;
         let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
         t.gather(&mut times, Dtype::F64);

@@ -59,7 +59,7 @@ impl Settings {
         Ok(Self {
             model: card.name(),
             fingerprint: card.fingerprint()?,
-            shape: card.shape.clone(),
+            shape: card.sample_shape()?,
             output: card.output,
             scheduler: card.scheduler,
             end: card.time.end,
