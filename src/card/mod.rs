@@ -341,6 +341,11 @@ impl Card {
         card
     }
 
+    /// This card without its classes, which no file of conditions holds.
+    pub fn without_classes(&self) -> Self {
+        Self { classes: 0, null_class: None, ..self.clone() }
+    }
+
     /// What the network takes besides time and state.
     pub fn signature(&self) -> Signature {
         let classes = (self.classes > 0).then_some((self.classes, self.null_class));

@@ -130,7 +130,7 @@ impl Shape {
     /// What is wrong with it in a card, if anything is.
     fn problem(&self, empty: bool) -> Option<String> {
         if self.0.is_empty() && !empty {
-            return Some("is [], expected at least one size".into());
+            return Some("is [], expected positive sizes whose product is below 2^31".into());
         }
         if self.names().any(|name| name.is_empty() || name.parse::<f64>().is_ok()) {
             return Some(format!("is {self}, expected names that are neither empty nor numbers"));

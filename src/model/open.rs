@@ -7,7 +7,7 @@ use crate::networks::{self, CallerNetwork, Forward, Opened};
 use crate::tensor::{Compute, Device, Host};
 #[cfg(feature = "torch")]
 use crate::torch::TorchTensor;
-use crate::velocity::VelocityField;
+use crate::velocity::{Condition, VelocityField};
 use std::path::Path;
 
 /// An opened model. Immutable; any thread.
@@ -39,6 +39,18 @@ impl Model {
             Opened::Torch(network) => Field::Torch(ModelField::new(card, network)?),
         };
         Ok(Self { field })
+    }
+
+    /// Whether the scales of `condition`, of one sample, are this model's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the scale.
+    pub fn check_guidance(&self, condition: &Condition) -> Result<()> {
+        match &self.field {
+            Field::Host(field) => field.check_guidance(1, condition),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.check_guidance(1, condition),
+        }
     }
 
     /// Says what the card's named sizes are in all that follows.

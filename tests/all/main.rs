@@ -45,6 +45,7 @@ mod paths;
 mod report;
 mod sampler;
 mod schedulers;
+mod signature;
 mod solvers;
 mod tensors;
 mod training;
