@@ -52,8 +52,8 @@ impl Guidance {
                 let problem = if first { "is there, but the first pass has none" } else { "is missing" };
                 return Some((key("scale"), problem.into()));
             }
-            if pass.scale.as_ref().is_some_and(String::is_empty) {
-                return Some((key("scale"), "is \"\", expected a name".into()));
+            if let Some(scale) = pass.scale.as_ref().filter(|scale| scale.is_empty() || scale.contains('\0')) {
+                return Some((key("scale"), format!("is {scale:?}, expected a name")));
             }
             if pass.scale.is_some() && self.passes[..k].iter().any(|other| other.scale == pass.scale) {
                 return Some((key("scale"), "is that of another pass".into()));

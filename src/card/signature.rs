@@ -4,17 +4,41 @@ use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A size in a shape: a number, or a name. Equal names are equal sizes within one sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Value", into = "Value")]
 pub enum Size {
     /// The same for every sample.
     Number(usize),
     /// May differ from sample to sample.
     Name(String),
+}
+
+impl TryFrom<Value> for Size {
+    type Error = String;
+
+    fn try_from(value: Value) -> std::result::Result<Self, String> {
+        match &value {
+            Value::String(name) => Ok(Size::Name(name.clone())),
+            _ => {
+                let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
+                number.map(Size::Number).ok_or_else(|| format!("is {value}, expected a positive size or a name"))
+            }
+        }
+    }
+}
+
+impl From<Size> for Value {
+    fn from(size: Size) -> Self {
+        match size {
+            Size::Number(n) => n.into(),
+            Size::Name(name) => name.into(),
+        }
+    }
 }
 
 /// What named sizes are, for the samples of one batch.
@@ -37,6 +61,11 @@ impl Shape {
     /// Number of dimensions.
     pub fn rank(&self) -> usize {
         self.0.len()
+    }
+
+    /// Its sizes, in order.
+    pub fn sizes(&self) -> &[Size] {
+        &self.0
     }
 
     /// The names in it, in order.
@@ -132,7 +161,7 @@ impl Shape {
         if self.0.is_empty() && !empty {
             return Some("is [], expected positive sizes whose product is below 2^31".into());
         }
-        if self.names().any(|name| name.is_empty() || name.parse::<f64>().is_ok()) {
+        if self.names().any(|name| name.is_empty() || name.contains('\0') || name.parse::<f64>().is_ok()) {
             return Some(format!("is {self}, expected names that are neither empty nor numbers"));
         }
         let numbers = self.0.iter().map(|size| if let Size::Number(n) = size { *n } else { 1 });

@@ -105,6 +105,14 @@ impl<T: Tensor> ModelField<T> {
         Ok(Bound { shape: self.card.shape.resolve(&sizes)?, inputs: Inputs::new(columns)? })
     }
 
+    /// Names of the scales of guidance, in the order of the passes.
+    pub fn scales(&self) -> Vec<String> {
+        match &self.card.guidance.scale_input {
+            Some(_) => vec![GUIDANCE_SCALE.to_owned()],
+            None => self.chain.passes().iter().filter_map(|pass| pass.scale.clone()).collect(),
+        }
+    }
+
     /// Whether `condition` has the scales of this model, and no others.
     ///
     /// # Errors
@@ -176,6 +184,10 @@ impl<T: Tensor> VelocityField for ModelField<T> {
 
     fn upload(&self, values: &[f32]) -> Result<T> {
         self.network.upload(values, self.elements())
+    }
+
+    fn upload_sized(&self, values: &[f32], elements: usize) -> Result<T> {
+        self.network.upload(values, elements)
     }
 
     fn start(&self, noise: &[f32]) -> Result<T> {

@@ -41,6 +41,15 @@ impl Model {
         Ok(Self { field })
     }
 
+    /// Names of the scales of guidance, in the order of the passes.
+    pub fn scales(&self) -> Vec<String> {
+        match &self.field {
+            Field::Host(field) => field.scales(),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.scales(),
+        }
+    }
+
     /// Whether the scales of `condition`, of one sample, are this model's.
     ///
     /// # Errors

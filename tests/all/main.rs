@@ -14,6 +14,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
+#[cfg(feature = "torch")]
+mod conditioned;
 mod cpp_examples;
 mod dependencies;
 mod diffusion;
