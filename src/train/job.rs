@@ -24,7 +24,8 @@ pub struct Job {
 }
 
 /// Keys that do not change what comes out.
-const PLACES: [&str; 7] = ["model", "out", "checkpoint", "resume", "pool_file", "log", "device"];
+/// `conditions` are told by what is in them, not by where they are.
+const PLACES: [&str; 8] = ["model", "out", "checkpoint", "resume", "pool_file", "log", "device", "conditions"];
 
 impl TrainConfig {
     /// What the run keeps on disk; `model` is the fingerprint of the model, where there is one.
