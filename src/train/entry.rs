@@ -1,6 +1,6 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
-use super::config::{Loss, OneOrMore, TrainConfig};
+use super::config::{Loss, TrainConfig};
 use super::paths::Conditioning;
 use super::run::{Observer, Outcome, train_job};
 use super::settings::Settings;
@@ -75,8 +75,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     }
     let [low, high] = description.data_range;
     let mut config = config.clone();
-    if !field.differentiable() {
-        config.loss = config.loss.or(OneOrMore::new(vec![Loss::RmseBound]));
+    if !field.differentiable() && config.loss.is_empty() {
+        config.loss = vec![Loss::RmseBound];
     }
     let settings = config.settings(high - low, None)?;
     if !field.differentiable()
@@ -100,10 +100,9 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
 /// Writes what was asked for: a theta, or a ladder where several counts were.
 fn save(config: &TrainConfig, outcome: &Outcome) -> Result<()> {
     let Some(out) = &config.out else { return Ok(()) };
-    let several = |counts: &Option<OneOrMore<usize>>| counts.as_ref().is_some_and(|counts| counts.values().len() > 1);
     let thetas = outcome.rungs.iter().map(|rung| &rung.theta);
     match outcome.rungs.as_slice() {
-        [rung] if !several(&config.steps) && !several(&config.nfe) => rung.theta.save(out),
+        [rung] if config.steps.len() <= 1 && config.nfe.len() <= 1 => rung.theta.save(out),
         _ => Ladder::new(thetas.cloned().collect())?.save(out),
     }
 }
