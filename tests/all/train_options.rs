@@ -1,7 +1,5 @@
 //! Options of training: flags, documents and their schema are of one definition, and say what is done.
 
-#![cfg(feature = "cli")]
-
 use assert_cmd::Command;
 use bespoke::train::{Settings, TrainConfig};
 use predicates::str::contains;
