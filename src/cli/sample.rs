@@ -27,13 +27,11 @@ pub struct SampleArgs {
     noise: NoiseArgs,
     #[command(flatten)]
     tolerance: ToleranceArgs,
-    /// A picture of the first samples (at most 100).
+    /// A picture of the first samples: at most 100, or 5000 that are points in the plane.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
 
-/// Samples in the picture at most.
-const PICTURED: usize = 100;
 /// Samples drawn where no count is given.
 const DEFAULT_COUNT: usize = 16;
 
@@ -60,7 +58,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
                 let x0 = field.start(&noise)?;
                 ready.solve(field, &x0, &condition)?.0.to_f32()?
             });
-            pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
+            pictured
+                .extend(samples.iter().copied().take((picture::most(card) * elements).saturating_sub(pictured.len())));
             array.extend(samples).map_err(failed)?;
             bar.inc(indices.len() as u64);
         }
