@@ -82,6 +82,7 @@ fn structs(out: &mut String) {
         bespoke_sampler_options { struct_size, threads }
         bespoke_row { struct_size, evaluations, nfe, failed }
         bespoke_combination { x, u, evaluations, count, reserved }
+        bespoke_reference { struct_size, kind, file, nfe, name_length, grid_begin }
         bespoke_stage { struct_size, base_rule, ends_step, reserved, t, next, base }
         bespoke_theta_properties { struct_size, steps, nfe, kept_velocities, family, model, training, document }
         bespoke_velocity_scalars { t, alpha, sigma, x, output, x_dot, output_dot }

@@ -40,6 +40,7 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod references;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;

@@ -183,6 +183,37 @@ fn eval_says_how_far_samples_are_from_data() {
         .stderr(contains("data.npy").and(contains("shape")));
 }
 
+/// Pixels that are neither white nor any grey.
+fn coloured(path: &Path) -> (u32, u32, usize) {
+    let picture = image::open(path).unwrap().to_rgb8();
+    let (width, height) = picture.dimensions();
+    (width, height, picture.pixels().filter(|pixel| pixel.0.iter().max() != pixel.0.iter().min()).count())
+}
+
+#[test]
+fn points_in_the_plane_are_scatter_plots() {
+    let folder = TempDir::new().unwrap();
+    let card = ring_card(folder.path());
+    let (one, many) = (folder.path().join("one.png"), folder.path().join("many.png"));
+    let sample = |count: &str, png: &Path| {
+        let mut command = bespoke();
+        command.args(["sample", "--solver", "midpoint@8", "--count", count, "--model", &card, "--png"]).arg(png);
+        command.arg("--out").arg(folder.path().join("x.npy")).assert().success();
+        coloured(png)
+    };
+    let (few, all) = (sample("2", &one), sample("400", &many));
+    // Square, large, and with more to see where there are more points.
+    assert!(few.0 == few.1 && few.0 >= 300, "{few:?}");
+    assert!(few.2 > 10 && all.2 > 20 * few.2, "{few:?} {all:?}");
+    // A panel for the ground truth and for each solver.
+    let compared = folder.path().join("compared.png");
+    let mut command = bespoke();
+    command.args(["eval", "--solver", "euler@2", "--solver", "midpoint@8", "--count", "50", "--quiet", "--model", &card]);
+    command.arg("--png").arg(&compared).assert().success();
+    let panels = coloured(&compared);
+    assert_eq!((panels.0, panels.1), (3 * few.0, few.1));
+}
+
 #[test]
 fn training_speaks_to_machines_or_not_at_all() {
     let folder = TempDir::new().unwrap();
