@@ -1,7 +1,7 @@
 //! Samples as pictures; points in the plane as scatter plots.
 
 use super::plane::{self, Panel};
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::{Error, Result, document};
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;

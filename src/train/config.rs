@@ -2,7 +2,7 @@
 //! and `bespoke_train`, its JSON schema (`docs/train.schema.json`) and the program's flags are made.
 
 use crate::error::Error;
-use crate::model::Dtype;
+use crate::tensor::Compute;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -294,7 +294,7 @@ pub struct TrainConfig {
     /// always [default: f32].
     #[cfg_attr(feature = "cli", arg(long, value_name = "DTYPE", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<Dtype>,
+    pub dtype: Option<Compute>,
     /// Noises whose ground truth is solved for training [default: 1500].
     #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,7 +49,9 @@ fn references_are_taken_apart() {
     ] {
         assert_eq!(parse(text).unwrap_or_else(|e| panic!("{text}: {e}")), expected, "{text}");
     }
-    for text in ["", "@8", "theta@", "theta@x", "theta@-1", "theta@8:uniform", "nonesuch", "nonesuch@8", "euler@", "euler@1e3"] {
+    for text in
+        ["", "@8", "theta@", "theta@x", "theta@-1", "theta@8:uniform", "nonesuch", "nonesuch@8", "euler@", "euler@1e3"]
+    {
         assert!(matches!(parse(text), Err(Error::Invalid { .. })), "{text}");
     }
     // What a stranger may send is not given back whole.
@@ -61,7 +63,9 @@ fn references_are_taken_apart() {
 fn files_of_any_name_are_solvers() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    for name in ["two words.json", "a,b.json", "a@b.json", "c:d.json", "-dash.json", "gt", "midpoint@4", "ends@6", "ünï.json"] {
+    for name in
+        ["two words.json", "a,b.json", "a@b.json", "c:d.json", "-dash.json", "gt", "midpoint@4", "ends@6", "ünï.json"]
+    {
         ladder().save(Path::new(&path(name))).unwrap();
         assert_eq!(nfe(&path(name)), 10, "{name}");
         assert_eq!(nfe(&format!("{}@9", path(name))), 6, "{name}");

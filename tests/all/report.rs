@@ -208,7 +208,18 @@ fn points_in_the_plane_are_scatter_plots() {
     // A panel for the ground truth and for each solver.
     let compared = folder.path().join("compared.png");
     let mut command = bespoke();
-    command.args(["eval", "--solver", "euler@2", "--solver", "midpoint@8", "--count", "50", "--quiet", "--model", &card]);
+    command.args([
+        "eval",
+        "--solver",
+        "euler@2",
+        "--solver",
+        "midpoint@8",
+        "--count",
+        "50",
+        "--quiet",
+        "--model",
+        &card,
+    ]);
     command.arg("--png").arg(&compared).assert().success();
     let panels = coloured(&compared);
     assert_eq!((panels.0, panels.1), (3 * few.0, few.1));
