@@ -74,8 +74,12 @@ impl<'a> Reference<'a> {
     /// # Errors
     /// As [`Reference::parse`].
     pub fn on_disk(text: &'a str) -> Result<Self> {
-        let parsed = Self::parse(text, |name| Path::new(name).exists() && !Path::new(name).is_dir());
+        let is_file = |name: &str| Path::new(name).exists() && !Path::new(name).is_dir();
+        let parsed = Self::parse(text, is_file);
         let Err(unknown) = parsed else { return parsed };
+        if text.rsplit_once('@').is_some_and(|(name, _)| is_file(name)) {
+            return Err(unknown);
+        }
         let (name, nfe) = match text.rsplit_once('@') {
             Some((name, nfe)) if nfe.bytes().all(|c| c.is_ascii_digit()) => (name, nfe.parse().ok()),
             _ => (text, None),

@@ -71,6 +71,8 @@ fn files_of_any_name_are_solvers() {
         assert_eq!(nfe(&format!("{}@9", path(name))), 6, "{name}");
         assert_eq!(nfe(&format!("{}@4", path(name))), 4, "{name}");
     }
+    let three = Solver::parse(&format!("{}@three", path("gt"))).unwrap_err().to_string();
+    assert!(three.contains("nfe is \"three\""), "{three}");
     let below = Solver::parse(&format!("{}@3", path("gt"))).unwrap_err().to_string();
     assert!(below.contains("at least 4"), "{below}");
     // What is not there is said to be a missing file, where it can only be one.

@@ -1,5 +1,6 @@
 //! `bespoke report` and the other ways in which the program shows what it does, on the exact digits mixture.
 
+use crate::native::ring_card;
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -183,11 +184,13 @@ fn eval_says_how_far_samples_are_from_data() {
         .stderr(contains("data.npy").and(contains("shape")));
 }
 
-/// Pixels that are neither white nor any grey.
+/// Width, height, and pixels that are neither white nor nearly grey.
 fn coloured(path: &Path) -> (u32, u32, usize) {
     let picture = image::open(path).unwrap().to_rgb8();
     let (width, height) = picture.dimensions();
-    (width, height, picture.pixels().filter(|pixel| pixel.0.iter().max() != pixel.0.iter().min()).count())
+    let bright =
+        |colour: [u8; 3]| colour.iter().max() > colour.iter().min().map(|least| least.saturating_add(40)).as_ref();
+    (width, height, picture.pixels().filter(|pixel| bright(pixel.0)).count())
 }
 
 #[test]

@@ -88,6 +88,7 @@ pub struct Row {
     pub passes: f64,
     pub rmse: f64,
     pub psnr: f64,
+    /// Of a sample: the median of repeats, of the ground truth the mean over all batches.
     pub seconds: f64,
     #[serde(flatten)]
     pub distances: Option<SolverDistances>,
