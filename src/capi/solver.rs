@@ -5,7 +5,6 @@ use super::status::bespoke_status;
 use super::theta::bespoke_theta;
 use crate::error::Error;
 use crate::ladder::Ladder;
-use crate::path::GaussianPath;
 use crate::reference::Reference;
 use crate::solvers::NamedSolver;
 use std::ffi::c_char;
@@ -20,7 +19,9 @@ pub struct bespoke_ladder {
 /// `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
 /// solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
 /// `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
-/// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+/// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
+/// its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
+/// (`bespoke_theta_compile`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_solver(
     name: *const c_char,
@@ -36,7 +37,7 @@ pub unsafe extern "C" fn bespoke_theta_solver(
                 return Err(Error::invalid("name", format!("{name:?}"), "NAME or NAME:GRID of a published solver"));
             };
             let solver = NamedSolver::new(name, nfe as usize, grid)?;
-            bespoke_theta::new(solver.theta(&scheduler.parse::<GaussianPath>()?)?)
+            bespoke_theta::published(solver, scheduler.parse()?)
         })
     }
 }

@@ -2,6 +2,7 @@
 //! and `bespoke_train`, its JSON schema (`docs/train.schema.json`) and the program's flags are made.
 
 use crate::error::Error;
+use crate::samples::GuidanceScale;
 use crate::tensor::Compute;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
@@ -277,7 +278,13 @@ pub struct TrainConfig {
     /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1].
     #[cfg_attr(feature = "cli", arg(long, value_name = "S", allow_negative_numbers = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub guidance_scale: Option<f64>,
+    pub guidance_scale: Option<GuidanceScale>,
+    /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
+    /// several times.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<PathBuf>"))]
+    pub conditions: Vec<PathBuf>,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     #[serde(skip_serializing_if = "Option::is_none")]
