@@ -43,6 +43,7 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod references;
 mod registers;
 #[cfg(feature = "cli")]
 mod report;
@@ -51,4 +52,6 @@ mod schedulers;
 mod signature;
 mod solvers;
 mod tensors;
+#[cfg(feature = "cli")]
+mod train_options;
 mod training;
