@@ -31,9 +31,12 @@
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
 //! | [`ranks`] | the processes that share a job over MPI; the only place that names mpi | model |
 //! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
-//! | [`document`], [`noise`], [`error`] | files, seeded noise, the one error type | nothing |
+//! | [`document`], [`output`], [`noise`], [`error`] | JSON, where output goes, seeded noise, the one error type | nothing |
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
+
+// A library has no say over its host's streams.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod capi;
 pub mod distance;
@@ -46,6 +49,7 @@ pub mod ladder;
 pub mod model;
 pub mod noise;
 pub mod number;
+pub mod output;
 pub mod path;
 pub mod ranks;
 pub mod reference;

@@ -25,8 +25,9 @@ pub struct ManArgs {
 
 pub fn completions(args: CompletionsArgs) -> Result<()> {
     let mut command = super::Cli::command();
-    clap_complete::generate(args.shell, &mut command, "bespoke", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "bespoke", &mut script);
+    super::say::text(&script)
 }
 
 pub fn man(args: ManArgs) -> Result<()> {

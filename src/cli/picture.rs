@@ -1,7 +1,7 @@
 //! Samples as pictures.
 
 use bespoke::model::Card;
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, output};
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Picture {
 
     /// Writes a PNG file, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
-        document::write_bytes(path, &self.png()?)
+        output::write_bytes(path, &self.png()?)
     }
 }
 

@@ -1,11 +1,12 @@
 //! `bespoke sample`
 
+use super::say::note;
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
 use bespoke::evaluate::{Ready, chunk};
 use bespoke::reference::Solver;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::VelocityField;
-use bespoke::{Error, Result, document, with_field};
+use bespoke::{Error, Result, output, with_field};
 use std::path::PathBuf;
 
 /// Draw samples with any solver.
@@ -50,7 +51,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
-    document::write_with(&args.out, |file| {
+    output::write_with(&args.out, |file| {
         let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
@@ -70,6 +71,6 @@ pub fn run(args: SampleArgs) -> Result<()> {
     if let Some(path) = &args.png {
         picture::grid(card, &pictured)?.save(path)?;
     }
-    eprintln!("{count} samples by {} written to {}", solver.name(), args.out.display());
+    note!("{count} samples by {} written to {}", solver.name(), args.out.display());
     Ok(())
 }

@@ -5,8 +5,8 @@ use super::job::{Job, check_all_same, check_same};
 use super::schedule::Leg;
 use super::settings::Settings;
 use super::state::State;
-use crate::document;
 use crate::error::{Error, Result};
+use crate::output;
 use crate::velocity::Evaluations;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -83,7 +83,7 @@ pub fn save(path: &Path, job: &Job, settings: &Settings, spent: Spent, state: &S
     };
     let name = path.display().to_string();
     let text = serde_json::to_vec(&checkpoint).map_err(|e| Error::format(&name, ".", e))?;
-    document::write_bytes(path, &text)
+    output::write_bytes(path, &text)
 }
 
 /// Reads the run that `job` is, if there is one; another run's is refused.

@@ -11,12 +11,13 @@ mod pictures;
 mod trace;
 
 use super::measure::{Judge, JudgeArgs, measure};
+use super::say::note;
 use super::task::TaskArgs;
 use bespoke::evaluate::Ready;
 use bespoke::model::{Card, Device};
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, document, output};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};
 
@@ -75,7 +76,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let pictures = pictures::of(card, &measured.first, &report, &trace.states)?;
     write(&args.out, &stem, &report, &pictures)?;
     if !asked.quiet {
-        eprintln!("{}, {stem}.json, {stem}.csv and {stem}-plots/ written", args.out.display());
+        note!("{}, {stem}.json, {stem}.csv and {stem}-plots/ written", args.out.display());
     }
     Ok(())
 }
@@ -119,7 +120,7 @@ fn write(out: &Path, stem: &str, report: &Report, pictures: &[pictures::Drawn]) 
     files.push((format!("{stem}.csv").into(), data::table(report).into_bytes()));
     files.push((out.to_owned(), page::html(report, &charts, pictures)?.into_bytes()));
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-    files.iter().try_for_each(|(path, bytes)| document::write_bytes(path, bytes))
+    files.iter().try_for_each(|(path, bytes)| output::write_bytes(path, bytes))
 }
 
 /// Names of rows, for whoever shows them.
