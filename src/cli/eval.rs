@@ -38,6 +38,9 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
             return Err(Error::invalid(field, "there", "absent without --frechet"));
         }
     }
+    for path in args.json.iter().chain(&args.png).filter(|_| ranks.is_first()) {
+        output::check(path)?;
+    }
     let task = asked.open(&asked.solvers()?, ranks)?;
     let card = task.model.card();
     let judge = match asked.judge.card(card) {

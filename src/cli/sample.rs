@@ -39,6 +39,9 @@ const PICTURED: usize = 100;
 const DEFAULT_COUNT: usize = 16;
 
 pub fn run(args: SampleArgs) -> Result<()> {
+    for path in std::iter::once(&args.out).chain(&args.png) {
+        output::check(path)?;
+    }
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
     let (model, conditioning) = args.model.open()?;

@@ -211,6 +211,10 @@ impl TrainArgs {
 pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     let (json, quiet) = (args.json && ranks.is_first(), args.quiet || !ranks.is_first());
     let config = args.config()?;
+    let aside = config.out.as_deref().is_some_and(output::is_stdout);
+    if json && aside {
+        return Err(Error::invalid("out", "-", "a file: --json has standard output"));
+    }
     // The first failure to say something ends the run as a signal does: with the best theta so far.
     let mut said = Ok(());
     let started = Instant::now();
@@ -249,7 +253,8 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if json {
         say!("{}", outcome_document(&config, &outcome, seconds))?;
     } else if !quiet {
-        report(&config, &outcome, seconds)?;
+        let print = |line: std::fmt::Arguments<'_>| if aside { Ok(note!("{line}")) } else { say!("{line}") };
+        report(&config, &outcome, seconds, print)?;
     }
     Ok(())
 }
@@ -269,30 +274,35 @@ fn outcome_document(config: &TrainConfig, outcome: &Outcome, seconds: f64) -> Va
     })
 }
 
-fn report(config: &TrainConfig, outcome: &Outcome, seconds: f64) -> Result<()> {
+fn report(
+    config: &TrainConfig,
+    outcome: &Outcome,
+    seconds: f64,
+    print: impl Fn(std::fmt::Arguments<'_>) -> Result<()>,
+) -> Result<()> {
     let how = if outcome.stopped { "interrupted: the best theta so far is" } else { "the best theta is" };
     let out = config.out.as_deref().unwrap_or("".as_ref()).display();
     for rung in &outcome.rungs {
-        say!(
+        print(format_args!(
             "{how} in {out}: nfe {}, validation rmse {:.6} ({:.2} dB), from {:.6} ({:.2} dB) at the start",
             rung.theta.nfe(),
             rung.best.rmse,
             rung.best.psnr,
             rung.start.rmse,
             rung.start.psnr
-        )?;
+        ))?;
     }
     let (spent, truth) = (outcome.evaluations, outcome.ground_truth);
     let share = config.budget.map(|budget| {
         let percent = 100.0 * spent.equivalents() as f64 / budget as f64;
         format!(", {percent:.1} % of the budget of {budget}")
     });
-    say!(
+    print(format_args!(
         "{} forward evaluations ({} of them ground truth) and {} backward: as {} forward{}; {seconds:.0} s",
         spent.forward,
         truth.forward,
         spent.backward,
         spent.equivalents(),
         share.unwrap_or_default()
-    )
+    ))
 }
