@@ -45,11 +45,35 @@ fn check_size(bytes: usize, name: &str) -> Result<()> {
 /// [`Error::Format`] naming the key at fault.
 pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
     check_size(text.len(), name)?;
+    let text = without_mark(text);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|e| Error::format(name, e.path().to_string(), e.inner()))?;
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        let problem = not_finite(text, e.inner()).unwrap_or_else(|| e.inner().to_string());
+        Error::format(name, e.path().to_string(), problem)
+    })?;
     deserializer.end().map_err(|e| Error::format(name, ".", e))?;
     Ok(value)
+}
+
+/// `text` without the byte-order mark that some editors begin a file with.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// How other programs write what JSON has no number for, the longer names first.
+const NOT_FINITE: [&str; 6] = ["-Infinity", "Infinity", "-inf", "inf", "NaN", "nan"];
+
+/// What there is to say of a NaN or an infinity of `text`, if it is one that `error` is about.
+fn not_finite(text: &str, error: &serde_json::Error) -> Option<String> {
+    if !error.is_syntax() {
+        return None;
+    }
+    let line = text.lines().nth(error.line().checked_sub(1)?)?;
+    // The error stands on the word, or behind its sign.
+    let begins =
+        |at: usize| NOT_FINITE.into_iter().find(|word| line.get(at..).is_some_and(|rest| rest.starts_with(word)));
+    let word = (error.column().saturating_sub(3)..=error.column()).find_map(begins)?;
+    Some(format!("is {word}, expected a finite number (line {}, column {})", error.line(), error.column()))
 }
 
 /// Checks what a document says that it is: its format, and the format's version.

@@ -31,7 +31,8 @@
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
 //! | [`ranks`] | the processes that share a job over MPI; the only place that names mpi | model |
 //! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
-//! | [`document`], [`output`], [`noise`], [`error`] | JSON, where output goes, seeded noise, the one error type | nothing |
+//! | [`output`], [`document`], [`npy`], [`stored`] | where output goes; JSON, arrays and tensors in files | nothing |
+//! | [`noise`], [`error`] | seeded noise, the one error type | nothing |
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
 
@@ -48,6 +49,7 @@ pub mod fields;
 pub mod ladder;
 pub mod model;
 pub mod noise;
+pub mod npy;
 pub mod number;
 pub mod output;
 pub mod path;
@@ -56,6 +58,7 @@ pub mod reference;
 pub mod sampler;
 pub mod scheduler;
 pub mod solvers;
+pub mod stored;
 pub mod tableau;
 pub mod tensor;
 pub mod theta;

@@ -1,10 +1,11 @@
 //! Solvers side by side, with how far their samples are from the ground truth's and from data.
 
+use super::progress;
 use super::task::Task;
-use super::{arrays, progress};
 use bespoke::distance::{Distance, Features, SampleSet};
 use bespoke::evaluate::{Evaluation, chunk, evaluate};
 use bespoke::model::{Card, Device};
+use bespoke::npy::Samples;
 use bespoke::ranks::Ranks;
 use bespoke::{Result, with_field};
 use clap::Args;
@@ -45,7 +46,7 @@ impl JudgeArgs {
             Some(path) => {
                 let mut set = SampleSet::default();
                 let size = chunk(card.shape.iter().product());
-                arrays::for_each(path, &card.shape, card.data_range, size, |part| set.add(&features, part))?;
+                Samples::open(path, &card.shape)?.for_each(card.data_range, size, |part| set.add(&features, part))?;
                 Some(set)
             }
         };

@@ -6,7 +6,7 @@ use bespoke::evaluate::{Ready, chunk};
 use bespoke::reference::Solver;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::VelocityField;
-use bespoke::{Error, Result, output, with_field};
+use bespoke::{Error, Result, npy, output, with_field};
 use std::path::PathBuf;
 
 /// Draw samples with any solver.
@@ -55,7 +55,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
     output::write_with(&args.out, |file| {
-        let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
+        let mut array = npy::begin(file, count, &card.shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
             let noise = noises.read(indices.clone(), elements);

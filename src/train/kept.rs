@@ -2,11 +2,11 @@
 
 use super::job::{Job, check_all_same, check_same};
 use super::paths::{PoolOptions, Solved};
-use super::stored::{self, Stored, Written};
 use crate::dopri5::Dense;
 use crate::error::{Error, Result};
 use crate::noise::Purpose;
 use crate::output;
+use crate::stored::{self, Stored, Written};
 use crate::tensor::Tensor;
 use crate::velocity::{Evaluations, VelocityField};
 use safetensors::tensor::Dtype;

@@ -25,7 +25,6 @@ mod solve;
 mod start;
 mod state;
 mod step;
-mod stored;
 mod validate;
 
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
