@@ -1,8 +1,8 @@
 //! The noises that arguments ask for.
 
 use bespoke::Result;
-use bespoke::evaluate::Noises;
 use bespoke::npy::Samples;
+use bespoke::samples::Noises;
 
 /// As `args` say, `default` of them where no count is given.
 pub fn noises(args: &super::NoiseArgs, shape: &[usize], default: usize) -> Result<Noises> {

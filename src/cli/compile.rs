@@ -2,7 +2,7 @@
 
 use super::PathArgs;
 use super::say::note;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
 use bespoke::theta::{Family, NsTable, Theta};

@@ -1,9 +1,9 @@
 //! What a run says as it goes: a JSON object a line.
 
 use super::progress::Progress;
-use super::validate::Quality;
 use crate::error::{Error, Result};
 use crate::output::{self, Appended};
+use crate::samples::Quality;
 use crate::velocity::Evaluations;
 use serde::Serialize;
 use std::io::Write;

@@ -2,13 +2,13 @@
 
 use super::job::Job;
 use super::kept::Kept;
-use super::paths::{Conditioning, Pool, PoolOptions};
+use super::paths::{Pool, PoolOptions};
 use super::settings::Settings;
 use super::solve::solve;
 use crate::error::Result;
-use crate::evaluate::chunk;
 use crate::noise::Purpose;
 use crate::ranks::Ranks;
+use crate::samples::{Conditioning, chunk};
 use crate::tensor::Tensor;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use serde_json::{Map, Value, json};

@@ -1,6 +1,6 @@
 //! What a run says of itself as it goes.
 
-use super::validate::Quality;
+use crate::samples::Quality;
 use crate::velocity::Evaluations;
 use serde::Serialize;
 use std::ops::ControlFlow;

@@ -2,9 +2,10 @@
 
 use super::exchange::exchange;
 use super::kept::Kept;
-use super::paths::{Conditioning, Pool, PoolOptions, solve_batch, starts};
+use super::paths::{Pool, PoolOptions, solve_batch, starts};
 use crate::error::Result;
 use crate::ranks::Ranks;
+use crate::samples::Conditioning;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 
 /// The pool of `options`. Ranks are dealt the batches in turn; each then has the whole pool. The first takes the
