@@ -18,7 +18,9 @@
 //! |---|---|---|
 //! | 1 | [`error`] | the one error type |
 //! | 1 | [`output`] | where output goes: files, links, pipes, standard output |
-//! | 1 | [`document`], [`npy`], [`stored`] | files: JSON, arrays of samples, named tensors |
+//! | 1 | [`document`] | files: JSON in, JSON out |
+//! | 1 | [`npy`] | arrays of samples in files |
+//! | 1 | [`stored`] | named tensors in files |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |

@@ -232,6 +232,29 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_to_the_same_theta() {
 }
 
 #[test]
+fn a_ground_truth_that_was_cut_short_is_gone_on_with_by_any_number_of_ranks() {
+    let workshop = Workshop::new();
+    let options = ["train", "--quiet", "--loss", "rmse-bound", "--steps", "3", "--iterations", "4", "--batch", "40"];
+    let size = ["--pool", "3000", "--validation", "600", "--resume"];
+    workshop.succeed(1, &[&options[..], &size, &["--out", "whole.json"]].concat());
+    let arguments = [&options[..], &size, &["--out", "killed.json"]].concat();
+    let child = workshop.ranks(2, &arguments).spawn().unwrap();
+    let ids = ranks_of(&child, 2);
+    let parts = workshop.path("killed.json.checkpoint.parts");
+    let begun = Instant::now();
+    while !parts.join("train-1.safetensors").exists() {
+        assert!(begun.elapsed() < LONGEST);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(ids[1], libc::SIGKILL);
+    finish(child);
+    assert!(parts.exists() && !parts.join("train-11.safetensors").exists(), "killed too late");
+    workshop.succeed(3, &arguments);
+    workshop.same("whole.json", "killed.json");
+    assert!(!parts.exists());
+}
+
+#[test]
 fn an_interrupt_of_any_rank_stops_all_with_the_best_theta() {
     for rank in 0..2 {
         let workshop = Workshop::new();

@@ -95,7 +95,7 @@ class Theta:
         return cls(_native.make(lib.bespoke_theta_parse, text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the theta file, atomically."""
+        """Writes the theta file: a regular one as a whole, a pipe or a device as it is; ``-`` is standard output."""
         _native.check(lib.bespoke_theta_save(self._handle, _native.path_bytes(path)))
 
     @property
