@@ -4,6 +4,7 @@ use assert_cmd::cargo::cargo_bin;
 use bespoke::train::Parameters;
 use bespoke::{ladder::Ladder, theta::Theta};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +34,14 @@ impl Workshop {
         // More ranks than cores, as any user, and none bound to a core that another one has.
         command.args(["--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", &ranks.to_string()]);
         command.arg(cargo_bin("bespoke")).args(arguments).arg("--model").arg(card());
+        // Whoever started the tests may have had it ignored, as a shell has of what runs behind it.
+        // SAFETY: a call that may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command.env("RAYON_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1").current_dir(self.0.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

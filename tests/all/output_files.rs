@@ -9,7 +9,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ impl Workshop {
     fn begin(&self, arguments: &[&str]) -> Child {
         let mut command = std::process::Command::new(cargo_bin("bespoke"));
         command.current_dir(self.0.path()).args(arguments).arg("--model").arg(card());
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        heeding_signals(&mut command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     fn files(&self) -> Vec<String> {
@@ -78,6 +78,19 @@ impl Workshop {
         assert_eq!(unsafe { libc::mkfifo(text.as_ptr(), 0o600) }, 0);
         path
     }
+}
+
+/// Whoever started the tests may have had signals ignored, as a shell has of what runs behind it.
+fn heeding_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: a call that may be made between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(reset) }
 }
 
 fn is_theta(bytes: &[u8]) -> bool {
