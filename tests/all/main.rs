@@ -43,6 +43,7 @@ mod noise;
 mod output_files;
 mod outputs;
 mod paths;
+mod registers;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;
