@@ -302,7 +302,7 @@ fn a_ground_truth_that_was_cut_short_is_gone_on_with() {
 
     // What was kept is what is used: other numbers, another theta.
     let options = ["--out", "k.json", "--resume"];
-    let kept = "k.json.checkpoint.parts/train-0.safetensors";
+    let kept = "k.json.checkpoint.parts/validation-0.safetensors";
     killed_while_solving(&workshop, &options, "k.json.checkpoint.parts");
     let mut changed = workshop.read(kept);
     let tail = changed.len() - 2000;
@@ -317,7 +317,7 @@ fn a_ground_truth_that_was_cut_short_is_gone_on_with() {
     killed_while_solving(&workshop, &options, "k.json.checkpoint.parts");
     run(&["--out", "k.json", "--resume", "--seed", "3"]).code(1).stderr(contains("seed: is 0, but this run has 3"));
     workshop.write(kept, &changed[..100]);
-    run(&options).code(1).stderr(contains("train-0.safetensors: .: is no whole safetensors file"));
+    run(&options).code(1).stderr(contains("validation-0.safetensors: .: is no whole safetensors file"));
     run(&["--out", "k.json"]).success();
     assert!(workshop.read("k.json") == whole);
     assert!(!workshop.path("k.json.checkpoint.parts").exists());

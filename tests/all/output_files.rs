@@ -177,8 +177,21 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
         assert!(fs::symlink_metadata(&null).unwrap().file_type().is_char_device());
         symlink("null", workshop.path("link")).unwrap();
         // No checkpoint is made beside a device.
-        let train =
-            ["train", "--steps", "2", "--iterations", "1", "--pool", "20", "--validation", "20", "--out", "link"];
+        let train = [
+            "train",
+            "--steps",
+            "2",
+            "--iterations",
+            "1",
+            "--pool",
+            "20",
+            "--batch",
+            "20",
+            "--validation",
+            "20",
+            "--out",
+            "link",
+        ];
         workshop.program().args(train).arg("--model").arg(card()).assert().success();
         assert_eq!(workshop.files(), ["link", "null", "pipe"]);
         assert!(fs::symlink_metadata(&null).unwrap().file_type().is_char_device());
@@ -201,7 +214,21 @@ fn a_dash_is_standard_output() {
     let sample = ["sample", "--solver", "euler@2", "--count", "3", "--out", "-"];
     let output = workshop.program().args(sample).arg("--model").arg(card()).assert().success();
     assert!(output.get_output().stdout.starts_with(b"\x93NUMPY"));
-    let train = ["train", "--steps", "2", "--iterations", "1", "--pool", "20", "--validation", "20", "--out", "-"];
+    let train = [
+        "train",
+        "--steps",
+        "2",
+        "--iterations",
+        "1",
+        "--pool",
+        "20",
+        "--batch",
+        "20",
+        "--validation",
+        "20",
+        "--out",
+        "-",
+    ];
     let output = workshop.program().args(train).arg("--model").arg(card()).assert().success();
     assert!(is_theta(&output.get_output().stdout));
     workshop
@@ -228,7 +255,20 @@ fn names_of_any_bytes_are_written_and_read() {
         OsStr::from_bytes(&bytes).to_owned()
     };
     let mut train = workshop.program();
-    train.args(["train", "--steps", "2", "--iterations", "2", "--pool", "20", "--validation", "20", "--json"]);
+    train.args([
+        "train",
+        "--steps",
+        "2",
+        "--iterations",
+        "2",
+        "--pool",
+        "20",
+        "--batch",
+        "20",
+        "--validation",
+        "20",
+        "--json",
+    ]);
     for (option, suffix) in
         [("--out", "t"), ("--checkpoint", "c"), ("--log", "l"), ("--pool-file", "p"), ("--config", "config")]
     {
@@ -402,6 +442,8 @@ fn a_full_disk_on_standard_output_is_an_error_and_a_closed_pipe_is_none() {
             "--iterations",
             "1",
             "--pool",
+            "20",
+            "--batch",
             "20",
             "--validation",
             "20",
