@@ -45,6 +45,7 @@ mod noise;
 mod output_files;
 mod outputs;
 mod paths;
+mod references;
 mod registers;
 #[cfg(feature = "cli")]
 mod report;
@@ -53,4 +54,6 @@ mod schedulers;
 mod signature;
 mod solvers;
 mod tensors;
+#[cfg(feature = "cli")]
+mod train_options;
 mod training;
