@@ -2,7 +2,8 @@
 
 use super::config::{Loss, TrainConfig};
 use super::job::Job;
-use super::run::{Observer, Outcome, train_job};
+use super::progress::Observer;
+use super::run::{Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
