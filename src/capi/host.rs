@@ -47,6 +47,10 @@ impl UserData {
 /// Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
 /// card's time and output are then translated to a velocity as for any model. `network` may be called from
 /// every thread that evaluates the model, from several at a time, until the model is freed.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `network` is NULL or a function that may be called with `user_data` as its
+/// type says. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_host(
     path: *const c_char,

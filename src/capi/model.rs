@@ -91,6 +91,9 @@ pub struct bespoke_model_binding {
 sized_struct!(bespoke_model_binding { reserved, model, condition });
 
 /// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+///
+/// # Safety
+/// `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_open(
     path: *const c_char,
@@ -107,6 +110,10 @@ pub unsafe extern "C" fn bespoke_model_open(
 }
 
 /// Says what `model` is. `properties->struct_size` must be set.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+/// many bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_info(
     model: *const bespoke_model,
@@ -119,6 +126,11 @@ pub unsafe extern "C" fn bespoke_model_info(
 /// Evaluates the velocity of `model` in solver time: `u` = u_t(x), `x` and `u` `[batch, ...]` of the
 /// model's shape, `t` `[batch]` in [0, 1]; each of any dtype and strides. The network computes in
 /// float32. `condition` may be NULL.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `t` and `x` are NULL or describe memory that may be read
+/// during the call. `u` is NULL or describes memory that may be written, and that no other thread uses, during the
+/// call. `condition` is NULL or begins with its size, and its members are what their comments say.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_velocity(
     model: *const bespoke_model,
@@ -136,6 +148,11 @@ pub unsafe extern "C" fn bespoke_model_velocity(
 
 /// `bespoke_model_velocity` as a `bespoke_velocity_fn`: give it to `bespoke_step` or `bespoke_sample`
 /// with a `bespoke_model_binding` as `user_data`. Answers a `bespoke_status`.
+///
+/// # Safety
+/// `t` and `x` are NULL or describe memory that may be read during the call. `u` is NULL or describes memory that
+/// may be written, and that no other thread uses, during the call. `user_data` is NULL or points to a
+/// `bespoke_model_binding` whose model has not been freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_field(
     user_data: *mut c_void,
@@ -154,6 +171,11 @@ pub unsafe extern "C" fn bespoke_model_field(
 /// Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
 /// state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
 /// model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `t`, `x` and `u` are NULL or describe memory that may be
+/// read during the call. `x1` is NULL or describes memory that may be written, and that no other thread uses,
+/// during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_prediction(
     model: *const bespoke_model,
@@ -170,6 +192,9 @@ pub unsafe extern "C" fn bespoke_model_prediction(
 }
 
 /// Frees a model; NULL is fine.
+///
+/// # Safety
+/// `model` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_free(model: *mut bespoke_model) {
     // SAFETY: as the header asks.

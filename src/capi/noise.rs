@@ -10,6 +10,9 @@ use crate::noise::{Purpose, normal};
 /// Writes standard normal noise into `x`, `[count, ...]`: that of the samples `first`, `first` + 1, ... of
 /// `seed`. A sample's noise depends on the seed, its index and its number of elements alone, and is
 /// what `bespoke sample --seed` starts from.
+///
+/// # Safety
+/// `x` is NULL or describes memory that may be written, and that no other thread uses, during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_noise(seed: u64, first: u64, x: *mut DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.

@@ -19,6 +19,9 @@ pub struct bespoke_ladder {
 /// solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
 /// `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
 /// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+///
+/// # Safety
+/// `name` and `scheduler` are NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_solver(
     name: *const c_char,
@@ -39,6 +42,9 @@ pub unsafe extern "C" fn bespoke_theta_solver(
 }
 
 /// Reads a ladder file; a theta file is a ladder of one theta.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_load(path: *const c_char, out: *mut *mut bespoke_ladder) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -47,6 +53,9 @@ pub unsafe extern "C" fn bespoke_ladder_load(path: *const c_char, out: *mut *mut
 
 /// Gives the theta of the greatest nfe that is at most `nfe_at_most`, as an object of its own: it
 /// outlives the ladder. `BESPOKE_ERROR_INVALID` where even the least nfe is more.
+///
+/// # Safety
+/// `ladder` is NULL or an object that has not been freed. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_theta(
     ladder: *const bespoke_ladder,
@@ -60,6 +69,9 @@ pub unsafe extern "C" fn bespoke_ladder_theta(
 }
 
 /// Frees a ladder; thetas taken from it stay usable. NULL is fine.
+///
+/// # Safety
+/// `ladder` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_free(ladder: *mut bespoke_ladder) {
     // SAFETY: as the header asks.

@@ -149,6 +149,10 @@ sized_struct!(bespoke_stage { base_rule, ends_step, reserved, t, next, base });
 
 /// Gives the scalars of evaluation `k`, 0 to nfe - 1. `stage->struct_size` must be set.
 /// The arrays are the theta's and live as long as it does.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `stage` is NULL or begins with its size, and that many
+/// bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_stage(
     theta: *const bespoke_theta,
@@ -160,6 +164,9 @@ pub unsafe extern "C" fn bespoke_theta_stage(
 }
 
 /// Reads a theta file.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_load_theta(path: *const c_char, out: *mut *mut bespoke_theta) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -167,6 +174,9 @@ pub unsafe extern "C" fn bespoke_load_theta(path: *const c_char, out: *mut *mut 
 }
 
 /// Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+///
+/// # Safety
+/// `json` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_parse(json: *const c_char, out: *mut *mut bespoke_theta) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -174,6 +184,9 @@ pub unsafe extern "C" fn bespoke_theta_parse(json: *const c_char, out: *mut *mut
 }
 
 /// Writes a theta file, atomically: an earlier file stays whole until the new one is.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `path` is NULL or NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_save(theta: *const bespoke_theta, path: *const c_char) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -181,6 +194,10 @@ pub unsafe extern "C" fn bespoke_theta_save(theta: *const bespoke_theta, path: *
 }
 
 /// Says what `theta` is. `properties->struct_size` must be set.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+/// many bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_info(
     theta: *const bespoke_theta,
@@ -191,6 +208,9 @@ pub unsafe extern "C" fn bespoke_theta_info(
 }
 
 /// Frees a theta; samplers made from it stay usable. NULL is fine.
+///
+/// # Safety
+/// `theta` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_free(theta: *mut bespoke_theta) {
     // SAFETY: as the header asks.

@@ -79,6 +79,10 @@ sized_struct!(bespoke_train_callbacks { reserved, user_data, progress, velocity,
 /// in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
 ///
 /// Where the progress callback stops the run, `*out` is the best theta so far.
+///
+/// # Safety
+/// `config_json` is NULL or NUL-terminated. `callbacks` is NULL or begins with its size, and its members are what
+/// their comments say. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_train(
     config_json: *const c_char,

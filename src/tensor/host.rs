@@ -15,7 +15,7 @@ pub const PARALLEL: usize = 1 << 16;
 /// Threads' shares are multiples of this many numbers.
 const SHARE: usize = 1024;
 
-/// Terms of all updates of a stage up to which a step allocates nothing.
+/// A step allocates nothing while the updates of its stage have at most this many terms together.
 const INLINE_TERMS: usize = 48;
 
 /// Updates of one stage at most: next state, base, kept velocity.
@@ -192,7 +192,8 @@ unsafe fn store<E: Element>(out: *mut E, length: usize, values: [E; LANES]) {
     }
 }
 
-/// Sums of a block that wait for the other updates' to be done. No vector lies across two cache lines.
+/// Sums of a block, kept until those of the other updates are done. The alignment keeps every vector within a
+/// cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Sums<E: Element>([E::Accumulator; LANES]);
@@ -224,10 +225,11 @@ impl<E: Element> Target<'_, E> {
 }
 
 impl<E: Element> Blocks<'_, E> {
-    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; gives the velocity's bits
-    /// there, where they are larger than `largest`. All sources are read side by side, a few numbers of each at
-    /// a time: memory serves many streams at once faster than one after another. The last update's sums never
-    /// leave the registers; `sums` is for those of the others.
+    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]. Gives, lane by lane, the larger of
+    /// `largest` and the velocity's bits.
+    ///
+    /// All sources are read side by side, a few numbers of each at a time: memory serves many streams faster at once
+    /// than one after another. The last update's sums never leave the registers; `sums` holds those of the others.
     ///
     /// # Safety
     /// As [`Blocks::sweep`].
@@ -319,9 +321,81 @@ impl<E: Element> Blocks<'_, E> {
         // SAFETY: by this function's contract.
         unsafe { self.sweep(range) }
     }
+
+    /// [`Blocks::dispatch`], by all threads of `crew` where the range is worth it.
+    ///
+    /// # Safety
+    /// As [`Blocks::sweep`].
+    unsafe fn share(&self, range: Range<usize>, crew: Option<&mut Crew>) -> bool {
+        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
+            // SAFETY: by this function's contract.
+            return unsafe { self.dispatch(range) };
+        };
+        let share = range.len().div_ceil(crew.size()).next_multiple_of(SHARE);
+        let finite = AtomicBool::new(true);
+        crew.run(&|part| {
+            let start = (range.start + part * share).min(range.end);
+            // SAFETY: by this function's contract, and the shares do not overlap.
+            let own = unsafe { self.dispatch(start..(start + share).min(range.end)) };
+            finite.fetch_and(own, Ordering::Relaxed);
+        });
+        finite.into_inner()
+    }
 }
 
-/// Apart from the others the output of the last update, where it but keeps the velocity as it is.
+/// The numbers of the samples `rows`, where `updates` of `buffers` by `velocity` stay inside all of them.
+#[inline]
+fn range_of<E: Element>(
+    buffers: &[Host<E>],
+    velocity: HostView<'_, E>,
+    rows: &Range<usize>,
+    updates: &[Update],
+) -> Result<Range<usize>> {
+    let elements = velocity.elements;
+    let range = rows.start * elements..rows.end * elements;
+    let Some(first) = buffers.first() else { return Err(Error::State("an update without buffers".into())) };
+    if elements != first.elements || velocity.data.len() != first.data.len() {
+        return Err(Error::invalid(
+            "the velocity's shape",
+            format!("[{}, {elements}]", velocity.data.len() / elements),
+            format!("[{}, {}]", first.batch(), first.elements),
+        ));
+    }
+    if updates.len() > MAX_UPDATES || first.data.len() < range.end {
+        return Err(Error::State(format!("an update of rows {rows:?} and {} outputs is out of bounds", updates.len())));
+    }
+    if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
+        return Err(Error::State("the solver's buffers differ in shape".into()));
+    }
+    Ok(range)
+}
+
+/// Writes where each update reads and writes into `targets`; their terms go into `places`, one for each.
+#[inline]
+fn point_at<'a, E: Element>(
+    targets: &mut [Target<'a, E>],
+    mut places: &'a mut [MaybeUninit<Source<E>>],
+    buffers: &mut [Host<E>],
+    velocity: HostView<'_, E>,
+    updates: &[Update],
+) {
+    for (target, update) in targets.iter_mut().zip(updates) {
+        let (own, others) = places.split_at_mut(update.terms.len());
+        places = others;
+        for (place, (operand, coefficient)) in own.iter_mut().zip(&update.terms) {
+            let numbers = match operand {
+                Operand::Velocity => velocity.data.as_ptr(),
+                Operand::Buffer(i) => buffers[*i].data.as_ptr(),
+            };
+            place.write(Source { coefficient: E::coefficient(*coefficient), numbers });
+        }
+        // SAFETY: each has just been written.
+        let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
+        *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
+    }
+}
+
+/// Splits off an update that only keeps the velocity as it is: gives the other updates, and where it is kept.
 #[inline]
 fn set_apart(updates: &[Update]) -> (&[Update], Option<usize>) {
     match updates {
@@ -360,69 +434,27 @@ impl<E: Element> Tensor for Host<E> {
         updates: &[Update],
         crew: Option<&mut Crew>,
     ) -> Result<bool> {
-        let elements = velocity.elements;
-        let range = rows.start * elements..rows.end * elements;
-        let Some(first) = buffers.first() else { return Err(Error::State("an update without buffers".into())) };
-        if elements != first.elements || velocity.data.len() != first.data.len() {
-            return Err(Error::invalid(
-                "the velocity's shape",
-                format!("[{}, {elements}]", velocity.data.len() / elements),
-                format!("[{}, {}]", first.batch(), first.elements),
-            ));
-        }
-        if updates.len() > MAX_UPDATES || first.data.len() < range.end {
-            return Err(Error::State(format!(
-                "an update of rows {rows:?} and {} outputs is out of bounds",
-                updates.len()
-            )));
-        }
-        if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
-            return Err(Error::State("the solver's buffers differ in shape".into()));
-        }
+        let range = range_of(buffers, velocity, &rows, updates)?;
         let (updates, kept) = set_apart(updates);
         let kept = kept.map(|out| buffers[out].data.as_mut_ptr());
-        // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
+        // A usual number of terms is kept on the stack, so that a step allocates nothing.
         let mut inline = [const { MaybeUninit::uninit() }; INLINE_TERMS];
         let mut spilled = Vec::new();
         let terms = updates.iter().map(|update| update.terms.len()).sum();
-        let mut places = if terms <= INLINE_TERMS {
+        let places = if terms <= INLINE_TERMS {
             &mut inline[..]
         } else {
             spilled.resize_with(terms, MaybeUninit::uninit);
             &mut spilled
         };
         let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
-        for (target, update) in targets.iter_mut().zip(updates) {
-            let (own, others) = places.split_at_mut(update.terms.len());
-            places = others;
-            for (place, (operand, coefficient)) in own.iter_mut().zip(&update.terms) {
-                let numbers = match operand {
-                    Operand::Velocity => velocity.data.as_ptr(),
-                    Operand::Buffer(i) => buffers[*i].data.as_ptr(),
-                };
-                place.write(Source { coefficient: E::coefficient(*coefficient), numbers });
-            }
-            // SAFETY: each has just been written.
-            let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
-            *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
-        }
+        point_at(&mut targets, places, buffers, velocity, updates);
         let Some((last, earlier)) = targets[..updates.len()].split_last() else {
             return Ok(E::finite(&velocity.data[range]));
         };
         let blocks = Blocks { earlier, last, velocity: velocity.data, kept };
-        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
-            // SAFETY: inside all buffers, checked above.
-            return Ok(unsafe { blocks.dispatch(range) });
-        };
-        let share = range.len().div_ceil(crew.size()).next_multiple_of(SHARE);
-        let finite = AtomicBool::new(true);
-        crew.run(&|part| {
-            let start = (range.start + part * share).min(range.end);
-            // SAFETY: inside all buffers, and the shares do not overlap.
-            let own = unsafe { blocks.dispatch(start..(start + share).min(range.end)) };
-            finite.fetch_and(own, Ordering::Relaxed);
-        });
-        Ok(finite.into_inner())
+        // SAFETY: `range_of` has found the range inside all buffers, which are borrowed for the call.
+        Ok(unsafe { blocks.share(range, crew) })
     }
 
     fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {

@@ -121,8 +121,8 @@ pub trait Tensor: Sized + Send {
     /// A tensor of `batch` samples of zeros, of the same dtype and device.
     fn zeros_like(&self, batch: usize) -> Result<Self>;
 
-    /// [`Tensor::zeros_like`], for the `place`-th, from 1, of several tensors that are read side by side: where that
-    /// matters, they lie so in memory that it goes fast.
+    /// [`Tensor::zeros_like`] for several tensors that are read side by side, of which this is the `place`-th, from 1.
+    /// A tensor in host memory is placed by that number, so that no two of them displace each other from the caches.
     fn zeros_beside(&self, batch: usize, _place: usize) -> Result<Self> {
         self.zeros_like(batch)
     }

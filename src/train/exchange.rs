@@ -7,7 +7,7 @@ use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 use crate::velocity::VelocityField;
 
-/// All batches of a pool, of which this rank has `own`, by their numbers, and `owner` says who has which.
+/// All batches of a pool. This rank has the batches `own`, by their numbers; `owner` says which rank has a batch.
 pub fn exchange<F: VelocityField>(
     field: &F,
     options: &PoolOptions,

@@ -41,8 +41,8 @@ impl Log {
         Ok(Self { path: path.to_owned(), file, bytes: 0, keep: None })
     }
 
-    /// Of what is there, only the first `bytes` stay once a line is written: what was said after a
-    /// checkpoint is said again.
+    /// Cuts the log to its first `bytes` before the next line is written: the run writes again what came after
+    /// its checkpoint.
     pub fn keep(&mut self, bytes: u64) {
         self.keep = Some(bytes);
     }
@@ -50,7 +50,7 @@ impl Log {
     /// Drops what does not stay.
     fn cut(&mut self) -> std::io::Result<()> {
         let metadata = self.file.metadata()?;
-        // A pipe or a terminal has said what it has said.
+        // What went into a pipe or to a terminal cannot be taken back.
         if let Some(keep) = self.keep.take()
             && metadata.is_file()
         {

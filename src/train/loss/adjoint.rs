@@ -1,8 +1,7 @@
 //! Forward and reverse through a table, for any field that has a vector-Jacobian product.
 //!
-//! Reverse mode of `y_{k+1} = next.x base + sum_j next.u_j u_j`: with the cotangents of the next
-//! point and of the base known, the velocities' cotangents collect, and one vector-Jacobian
-//! product takes u_k's to y_k and t_k (`method.md`, "A trainer that asks the field for two things").
+//! Reverse mode of `y_{k+1} = next.x base + sum_j next.u_j u_j`: the cotangents of the next point and of
+//! the base add to those of the velocities, and one vector-Jacobian product takes that of u_k to y_k and t_k.
 
 use crate::error::Result;
 use crate::tableau::{Base, Row, Tableau};
