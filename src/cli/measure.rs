@@ -2,11 +2,15 @@
 
 use super::task::Task;
 use super::{arrays, progress};
+use bespoke::Result;
+use bespoke::card::Card;
 use bespoke::distance::{Distance, Features, SampleSet};
-use bespoke::evaluate::{Evaluation, chunk, evaluate};
-use bespoke::model::{Card, Device};
+use bespoke::evaluate::{Evaluation, evaluate};
+use bespoke::model::FieldTask;
 use bespoke::ranks::Ranks;
-use bespoke::{Result, with_field};
+use bespoke::samples::chunk;
+use bespoke::tensor::Device;
+use bespoke::velocity::VelocityField;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -87,6 +91,20 @@ pub struct Measured {
     pub first: Vec<Vec<f32>>,
 }
 
+struct Evaluating<'a, O> {
+    task: &'a Task,
+    ranks: &'a Ranks,
+    observe: O,
+}
+
+impl<O: FnMut(usize, &[Vec<f32>]) -> Result<()>> FieldTask for Evaluating<'_, O> {
+    type Output = Result<Evaluation>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Evaluation> {
+        evaluate(field, &self.task.conditioning, &self.task.comparison, self.ranks, self.observe)
+    }
+}
+
 /// Runs the solvers; `judge` looks at every sample.
 pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
     let comparison = &task.comparison;
@@ -106,9 +124,7 @@ pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) ->
         bar.set_position(done as u64);
         Ok(())
     };
-    let evaluation = with_field!(&task.model, field => {
-        evaluate(field, &task.conditioning, comparison, ranks, observe)?
-    });
+    let evaluation = task.model.with(Evaluating { task, ranks, observe })?;
     bar.finish_and_clear();
     if judge.is_some() {
         sets.iter_mut().for_each(|set| set.join(ranks));

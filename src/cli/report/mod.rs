@@ -12,10 +12,11 @@ mod trace;
 
 use super::measure::{Judge, JudgeArgs, measure};
 use super::task::TaskArgs;
+use bespoke::card::Card;
 use bespoke::evaluate::Ready;
-use bespoke::model::{Card, Device};
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
+use bespoke::tensor::Device;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};
