@@ -7,6 +7,7 @@ use super::layout::{Dtype, HostTensor};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::model::{self, FieldTask, Model};
 use crate::tensor::{Device, PerRow, Tensor};
@@ -237,7 +238,7 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
     };
     let mut columns = inputs.iter().map(|input| unsafe { column(input) }).collect::<Result<Vec<_>>>()?;
     let (classes, guidance) =
-        unsafe { (array(condition.classes, condition.batch), array(condition.guidance_scale, condition.batch)) };
+        unsafe { (array(condition.classes, condition.batch)?, array(condition.guidance_scale, condition.batch)?) };
     if !classes.is_empty() {
         columns.push(Column::of_integers(CLASS, &classes)?);
     }
@@ -247,7 +248,7 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
         if read.scale(name).is_some() {
             return Err(Error::invalid(format!("condition.scales.{name}"), "there twice", "each scale once"));
         }
-        let values = unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? }.to_vec();
+        let values = memory::copied(unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? })?;
         read.scales.push(Scale { name: name.to_owned(), values });
     }
     Ok(read)
@@ -266,12 +267,12 @@ unsafe fn elements<'a, T>(name: &str, elements: *const T, count: u32) -> Result<
 
 /// # Safety
 /// `numbers` is NULL or has `count` numbers.
-unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Vec<T> {
+unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Result<Vec<T>> {
     if numbers.is_null() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     // SAFETY: by this function's contract.
-    unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec()
+    memory::copied(unsafe { std::slice::from_raw_parts(numbers, count as usize) })
 }
 
 impl bespoke_model {
@@ -331,7 +332,7 @@ impl bespoke_model {
         u.check_shape(x.shape())?;
         x1.check_shape(x.shape())?;
         let (times, mut values) = self.at(t, x)?;
-        let mut velocities = vec![0.0f32; values.len()];
+        let mut velocities = memory::filled(values.len(), 0.0f32)?;
         u.gather(&mut velocities, Dtype::F32);
         let rows = values.chunks_exact_mut(x.elements()).zip(velocities.chunks_exact(x.elements()));
         for (t, (x, u)) in times.iter().zip(rows) {
@@ -352,7 +353,8 @@ impl bespoke_model {
             return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
         }
         t.check_shape(&x.shape()[..1])?;
-        let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
+        let mut times = memory::filled(batch, 0.0f64)?;
+        let mut values = memory::filled(memory::numbers(batch, x.elements())?, 0.0f32)?;
         t.gather(&mut times, Dtype::F64);
         if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
             return Err(Error::invalid("t", t, "times in [0, 1]"));

@@ -57,7 +57,7 @@ pub(super) fn code(error: &Error) -> bespoke_status {
         Error::Format { .. } => BESPOKE_ERROR_FORMAT,
         Error::Io { .. } => BESPOKE_ERROR_IO,
         Error::Unsupported(_) => BESPOKE_ERROR_UNSUPPORTED,
-        Error::NonFinite { .. } => BESPOKE_ERROR_NON_FINITE,
+        Error::NonFinite { .. } | Error::NonFiniteProduct => BESPOKE_ERROR_NON_FINITE,
         Error::Callback { .. } => BESPOKE_ERROR_CALLBACK,
         Error::State(_) => BESPOKE_ERROR_STATE,
         Error::Numeric(_) => BESPOKE_ERROR_NUMERIC,

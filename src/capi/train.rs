@@ -5,6 +5,7 @@ use super::guard::{create, text};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use super::theta::bespoke_theta;
+use super::watched::Watched;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::model::{CallerField, PullBack};
@@ -143,13 +144,14 @@ fn check_single(config: &TrainConfig) -> Result<()> {
 fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> Result<CallerField<'static>> {
     description.validate()?;
     let velocity = callbacks.velocity.ok_or_else(|| Error::invalid("callbacks.velocity", "NULL", "a function"))?;
-    let user_data = callbacks.user_data;
+    let (user_data, watched) = (callbacks.user_data, Watched::default());
     Ok(CallerField {
         shape: description.shape.clone(),
         accuracy: description.precision.accuracy(),
         evaluate: Box::new(move |times, call, u| {
             // SAFETY: by the contract of `train`; the tensors describe live memory of their shape.
-            ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) })
+            let run = || ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) });
+            watched.run("velocity", call.x.data(), run)
         }),
         pull_back: callbacks.vjp.map(|vjp| {
             let pull_back: Box<PullBack<'static>> = Box::new(move |times, call, cotangent, by_x, by_t| {

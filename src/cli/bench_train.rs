@@ -175,7 +175,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
 fn again<F: VelocityField>(field: &F, calls: &[Call]) -> Result<f64> {
     let elements = field.elements();
     let most = calls.iter().map(|call| call.batch).max().unwrap_or(0);
-    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements))?;
+    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements)?)?;
     let mut inputs = Vec::with_capacity(calls.len());
     for call in calls {
         let cotangents = (0..call.cotangents).map(|_| noise.narrow(0..call.batch)).collect::<Result<Vec<_>>>()?;

@@ -52,17 +52,17 @@ impl<T: Tensor> ModelField<T> {
         directed * time.scale
     }
 
-    fn coefficients(&self, tau: PerRow<'_>) -> Coefficients {
+    fn coefficients(&self, tau: PerRow<'_>) -> Result<Coefficients> {
         let (scheduler, output, end) = (&self.card.scheduler, self.card.output, self.card.time.end);
-        let regular = tau.map(|tau| output.regular_time(scheduler, tau * end) / end);
+        let regular = tau.map(|tau| output.regular_time(scheduler, tau * end) / end)?;
         let tau = regular.get();
-        let of = |f: &dyn Fn(Dual64) -> Dual64| {
-            (tau.map(|tau| first_derivative(f, tau).0), tau.map(|tau| first_derivative(f, tau).1))
+        let of = |f: &dyn Fn(Dual64) -> Dual64| -> Result<(PerRowBuf, PerRowBuf)> {
+            Ok((tau.map(|tau| first_derivative(f, tau).0)?, tau.map(|tau| first_derivative(f, tau).1)?))
         };
-        let (time, time_dot) = of(&|tau| self.network_time(tau));
-        let (p, p_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).0 * end);
-        let (q, q_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).1 * end);
-        Coefficients { time, time_dot, p, q, p_dot, q_dot }
+        let (time, time_dot) = of(&|tau| self.network_time(tau))?;
+        let (p, p_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).0 * end)?;
+        let (q, q_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).1 * end)?;
+        Ok(Coefficients { time, time_dot, p, q, p_dot, q_dot })
     }
 
     fn check(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<()> {
@@ -114,7 +114,7 @@ impl<T: Tensor> ModelField<T> {
         inputs: &Inputs,
         run: impl FnOnce(&Call<'_, T>) -> Result<R>,
     ) -> Result<R> {
-        let (time, x) = (stack.numbers(time), stack.stacked(x)?);
+        let (time, x) = (stack.numbers(time)?, stack.stacked(x)?);
         run(&Call { time: time.get(), x: &x, shape: &self.card.shape, inputs: &self.stacked_inputs(stack, inputs)? })
     }
 }
@@ -141,8 +141,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     fn eval(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<T> {
         let batch = x.batch();
         self.check(tau, batch, condition)?;
-        let Coefficients { time, p, q, .. } = self.coefficients(tau);
-        let stack = self.chain.stack(tau, batch, condition);
+        let Coefficients { time, p, q, .. } = self.coefficients(tau)?;
+        let stack = self.chain.stack(tau, batch, condition)?;
         if stack.is_plain() {
             let call = Call { time: time.get(), x, shape: &self.card.shape, inputs: &condition.inputs };
             let output = self.network.forward(&call)?;
@@ -159,8 +159,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     fn vjp(&self, tau: PerRow<'_>, x: &T, condition: &Condition, cotangents: &[T]) -> Result<Vjp<T>> {
         let batch = x.batch();
         self.check(tau, batch, condition)?;
-        let c = self.coefficients(tau);
-        let stack = self.chain.stack(tau, batch, condition);
+        let c = self.coefficients(tau)?;
+        let stack = self.chain.stack(tau, batch, condition)?;
         if stack.is_plain() {
             let scaled = |w: &T| T::linear_combination(&[(c.q.get(), w)]);
             let seeds = cotangents.iter().map(scaled).collect::<Result<Vec<_>>>()?;

@@ -4,6 +4,7 @@ use super::element::LANES;
 use super::numbers::Numbers;
 use super::{Crew, Element, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
+use crate::memory;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -62,6 +63,16 @@ pub(crate) fn check_length(length: usize, elements: usize) -> Result<()> {
     Ok(())
 }
 
+/// A number that all but surely differs where any of `numbers` does.
+pub(crate) fn checksum<E: Element>(numbers: &[E]) -> u64 {
+    // SAFETY: the bytes of floating-point numbers, which have no padding.
+    let bytes = unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mixed = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let sum = words.iter().fold(0, |sum, word| mixed(sum, u64::from_ne_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| mixed(sum, u64::from(*byte)))
+}
+
 impl<E: Element> Host<E> {
     /// Takes `data` as samples of `elements` numbers each.
     ///
@@ -98,9 +109,9 @@ impl<E: Element> Host<E> {
     /// Rounds f32 values into this dtype.
     ///
     /// # Errors
-    /// As [`Host::new`].
+    /// As [`Host::new`]; [`Error::Memory`].
     pub fn from_f32(values: &[f32], elements: usize) -> Result<Self> {
-        Self::new(values.iter().map(|v| E::from_f64(f64::from(*v))).collect(), elements)
+        Self::new(memory::collected(values.iter().map(|v| E::from_f64(f64::from(*v))))?, elements)
     }
 
     /// All numbers, sample after sample.
@@ -130,7 +141,7 @@ impl<E: Element> Host<E> {
     }
 
     fn map_rows(&self, f: impl Fn(usize) -> f64) -> Result<Self> {
-        Self::new((0..self.batch()).map(|row| E::from_f64(f(row))).collect(), 1)
+        Self::new(memory::collected((0..self.batch()).map(|row| E::from_f64(f(row))))?, 1)
     }
 }
 
@@ -509,11 +520,11 @@ impl<E: Element> Tensor for Host<E> {
     }
 
     fn fetch(columns: &[&Self]) -> Result<Vec<Vec<f64>>> {
-        Ok(columns.iter().map(|column| column.data.iter().map(|v| v.to_f64()).collect()).collect())
+        columns.iter().map(|column| memory::collected(column.data.iter().map(|v| v.to_f64()))).collect()
     }
 
     fn to_f32(&self) -> Result<Vec<f32>> {
-        Ok(self.data.iter().map(|v| v.to_f64() as f32).collect())
+        memory::collected(self.data.iter().map(|v| v.to_f64() as f32))
     }
 
     fn error_ratio(error: &Self, a: &Self, b: &Self, rtol: f64, atol: f64) -> Result<Vec<f64>> {
@@ -527,11 +538,11 @@ impl<E: Element> Tensor for Host<E> {
                 .sum();
             (sum / error.elements as f64).sqrt()
         };
-        Ok((0..error.batch()).map(ratio).collect())
+        memory::collected((0..error.batch()).map(ratio))
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        let mut data = Vec::with_capacity(rows.len() * self.elements);
+        let mut data = memory::room(memory::numbers(rows.len(), self.elements)?)?;
         for &row in rows {
             if row >= self.batch() {
                 return Err(Error::invalid("row", row, format!("less than {}", self.batch())));
@@ -543,7 +554,7 @@ impl<E: Element> Tensor for Host<E> {
 
     fn concatenate(parts: &[&Self]) -> Result<Self> {
         let elements = parts.first().map_or(1, |part| part.elements);
-        let mut data = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+        let mut data = memory::room(parts.iter().map(|part| part.data.len()).sum())?;
         for part in parts {
             if part.elements != elements {
                 return Err(Error::invalid("elements per sample", part.elements, elements.to_string()));
@@ -555,7 +566,7 @@ impl<E: Element> Tensor for Host<E> {
 
     fn narrow(&self, rows: Range<usize>) -> Result<Self> {
         match self.data.get(rows.start * self.elements..rows.end * self.elements) {
-            Some(data) => Self::new(data.to_vec(), self.elements),
+            Some(data) => Self::new(memory::copied(data)?, self.elements),
             None => Err(Error::invalid("rows", format!("{rows:?}"), format!("within 0..{}", self.batch()))),
         }
     }

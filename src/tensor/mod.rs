@@ -15,10 +15,11 @@ pub use crew::Crew;
 pub use device::{Compute, Device};
 pub use dtype::Dtype;
 pub use element::Element;
-pub(crate) use host::check_length;
+pub(crate) use host::{check_length, checksum};
 pub use host::{Host, HostView, PARALLEL};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use std::ops::Range;
 
 /// One number for the whole batch, or one per sample.
@@ -53,11 +54,14 @@ impl PerRow<'_> {
     }
 
     /// The same numbers, each passed through `f`.
-    pub fn map(&self, f: impl Fn(f64) -> f64) -> PerRowBuf {
-        match self {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Result<PerRowBuf> {
+        Ok(match self {
             PerRow::All(value) => PerRowBuf::All(f(*value)),
-            PerRow::Each(values) => PerRowBuf::Each(values.iter().map(|v| f(*v)).collect()),
-        }
+            PerRow::Each(values) => PerRowBuf::Each(memory::collected(values.iter().map(|v| f(*v)))?),
+        })
     }
 }
 
@@ -182,6 +186,8 @@ pub trait Tensor: Sized + Send {
         let squared = difference.dot(&difference)?;
         let elements = self.elements() as f64;
         let mut columns = Self::fetch(&[&squared])?;
-        Ok(columns.swap_remove(0).into_iter().map(|sum| (sum / elements).sqrt()).collect())
+        let mut sums = columns.swap_remove(0);
+        sums.iter_mut().for_each(|sum| *sum = (*sum / elements).sqrt());
+        Ok(sums)
     }
 }

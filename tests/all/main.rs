@@ -7,6 +7,7 @@ mod abi_surface;
 mod bespoke_families;
 mod c_abi;
 mod c_examples;
+mod callbacks;
 mod capi_sampler;
 mod capi_train;
 #[cfg(feature = "cli")]
@@ -33,6 +34,7 @@ mod install;
 mod jobs;
 mod ladder;
 mod mixture;
+mod memory;
 mod model_field;
 #[cfg(all(feature = "cli", feature = "mpi"))]
 mod mpi;
@@ -46,4 +48,6 @@ mod sampler;
 mod schedulers;
 mod solvers;
 mod tensors;
+#[cfg(feature = "torch")]
+mod torchscript;
 mod training;

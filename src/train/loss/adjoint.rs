@@ -3,7 +3,7 @@
 //! Reverse mode of `y_{k+1} = next.x base + sum_j next.u_j u_j`: the cotangents of the next point and of
 //! the base add to those of the velocities, and one vector-Jacobian product takes that of u_k to y_k and t_k.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tableau::{Base, Row, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField};
@@ -172,6 +172,14 @@ pub fn reverse<F: VelocityField>(
         }
     }
     reverses.into_iter().map(|reverse| finish(reverse, start)).collect()
+}
+
+/// Whether gradients by the table's scalars are finite: a vector-Jacobian product that is not makes them so.
+///
+/// # Errors
+/// [`Error::NonFiniteProduct`].
+pub fn check_finite(columns: &[Vec<f64>]) -> Result<()> {
+    if columns.iter().flatten().all(|value| value.is_finite()) { Ok(()) } else { Err(Error::NonFiniteProduct) }
 }
 
 fn finish<T: Tensor>(mut reverse: Reverse<T>, start: bool) -> Result<Gradients<T>> {
