@@ -92,6 +92,37 @@ fn a_network_that_writes_into_its_input_is_named_when_it_is_opened() {
     assert!(error.contains("net.pt") && error.contains("writes into its input x"), "{error}");
 }
 
+/// A network of `tests/golden/make_networks.py`, loaded by a card of its own.
+fn golden(name: &str) -> Result<TorchScript> {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = crate::native::root().join(format!("tests/golden/network-{name}.pt"));
+    let card = json!({ "format": "bespoke-model", "version": 1, "runtime": "torchscript", "weights": weights,
+                       "shape": [ELEMENTS], "output": "velocity", "scheduler": { "name": "fm-ot" } });
+    let path = folder.path().join("card.json");
+    std::fs::write(&path, card.to_string()).unwrap();
+    load(&path)
+}
+
+#[test]
+fn the_one_tensor_of_a_tuple_an_object_or_a_dictionary_is_taken() {
+    for name in ["tuple", "object", "dictionary"] {
+        assert_eq!(output(&golden(name).unwrap(), 4).unwrap(), [0.5, 1.0, 1.5, 2.0], "{name}");
+    }
+    let error = output(&golden("two").unwrap(), 4).unwrap_err().to_string();
+    assert!(error.contains("2 tensors (sample, logvar)"), "{error}");
+}
+
+#[test]
+fn weights_of_another_dtype_say_so() {
+    let error = output(&golden("half").unwrap(), 4).unwrap_err().to_string();
+    assert!(error.contains("dtype") && error.contains("x float32 [1, 4]"), "{error}");
+}
+
+#[test]
+fn a_time_that_indexes_a_table_is_not_differentiable() {
+    assert!(!golden("indexed").unwrap().differentiable());
+}
+
 fn vjp(network: &TorchScript) -> Result<Vjp<bespoke::torch::TorchTensor>> {
     let x = network.upload(&[1.0, 2.0, 3.0, 4.0], 4)?;
     let w = network.upload(&[1.0; 4], 4)?;
