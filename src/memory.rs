@@ -8,9 +8,7 @@ use crate::error::{Error, Result};
 /// [`Error::Memory`].
 pub fn room<T>(length: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values
-        .try_reserve_exact(length)
-        .map_err(|_| Error::Memory { bytes: length.saturating_mul(size_of::<T>()) })?;
+    values.try_reserve_exact(length).map_err(|_| Error::Memory { bytes: length.saturating_mul(size_of::<T>()) })?;
     Ok(values)
 }
 

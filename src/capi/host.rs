@@ -54,7 +54,8 @@ pub unsafe extern "C" fn bespoke_model_host(
             let (user_data, watched) = (UserData(user_data), Watched::default());
             let forward: Box<Forward> = Box::new(move |times, call, output| {
                 // SAFETY: as the header asks; the tensors describe live memory of their shape.
-                let run = || ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call));
+                let run =
+                    || ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call));
                 watched.run("network", call.x.data(), run)
             });
             bespoke_model::new(open_caller(self::path("path", path)?, forward)?)

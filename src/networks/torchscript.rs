@@ -42,7 +42,8 @@ impl Sample {
     /// State and time, `[1, shape...]` and `[1]`.
     fn tensors(&self, device: tch::Device) -> Result<(tch::Tensor, tch::Tensor)> {
         let count: i64 = self.shape.iter().product();
-        let x = tch::Tensor::f_arange(count, (Kind::Float, device))?.f_mul_scalar(0.7)?.f_sin()?.f_reshape(&self.shape)?;
+        let x =
+            tch::Tensor::f_arange(count, (Kind::Float, device))?.f_mul_scalar(0.7)?.f_sin()?.f_reshape(&self.shape)?;
         Ok((x, tch::Tensor::f_full([1], self.time, (Kind::Float, device))?))
     }
 }
@@ -83,7 +84,9 @@ impl TorchScript {
         let Ok(first) = self.run(&own_time, &own_x, &self.sample.inputs) else { return Ok(()) };
         for (name, own, given) in [("x", &own_x, &x), ("time", &own_time, &time)] {
             if !own.f_equal(given).unwrap_or(true) {
-                return Err(format!("is a network that writes into its input {name}, expected one that leaves it as it is"));
+                return Err(format!(
+                    "is a network that writes into its input {name}, expected one that leaves it as it is"
+                ));
             }
         }
         let Ok(second) = self.run(&time, &x, &self.sample.inputs) else { return Ok(()) };
@@ -139,7 +142,8 @@ impl TorchScript {
         let _autocast = (self.compute == Compute::Bf16).then(|| Autocast::bf16(self.device));
         let columns = inputs.columns().iter().map(|input| column(input, self.device)).collect::<Result<Vec<_>>>()?;
         let names = inputs.columns().iter().map(Column::name);
-        let given: Vec<(&str, &tch::Tensor)> = [("x", x), ("time", time)].into_iter().chain(names.zip(&columns)).collect();
+        let given: Vec<(&str, &tch::Tensor)> =
+            [("x", x), ("time", time)].into_iter().chain(names.zip(&columns)).collect();
         let arguments: Vec<IValue> = given.iter().map(|(_, tensor)| IValue::Tensor(tensor.shallow_clone())).collect();
         let answer = self.module.forward_is(&arguments).map_err(|error| explained(error, &given))?;
         let output = dense(only_tensor(answer)?, self.device)?;

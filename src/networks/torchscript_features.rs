@@ -133,8 +133,9 @@ impl FeatureNetwork for FeatureModule {
         let _guard = tch::no_grad_guard();
         let x = self.made_ready(images, shape)?;
         let count = x.size()[0];
-        let inputs: Vec<IValue> =
-            std::iter::once(IValue::Tensor(x.shallow_clone())).chain(self.card.arguments.iter().map(argument)).collect();
+        let inputs: Vec<IValue> = std::iter::once(IValue::Tensor(x.shallow_clone()))
+            .chain(self.card.arguments.iter().map(argument))
+            .collect();
         let answer = self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", &x)]))?;
         let mut features = dense(self.chosen(answer)?, self.device)?;
         if features.size().first() != Some(&count) || features.dim() < 2 {

@@ -15,8 +15,8 @@ pub use crew::Crew;
 pub use device::{Compute, Device};
 pub use dtype::Dtype;
 pub use element::Element;
-pub(crate) use host::{check_length, checksum};
 pub use host::{Host, HostView, PARALLEL};
+pub(crate) use host::{check_length, checksum};
 
 use crate::error::{Error, Result};
 use crate::memory;

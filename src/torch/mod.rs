@@ -89,7 +89,7 @@ pub(crate) fn dense(tensor: tch::Tensor, device: tch::Device) -> crate::error::R
         Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16 => tensor,
         _ => return Err(Error::invalid(OUTPUT, described(&tensor), "floating-point numbers")),
     };
-    let tensor = if tensor.is_sparse() || tensor.is_mkldnn() { tensor.f_to_dense(None, None)? } else { tensor };
+    let tensor = if tensor.is_sparse() || tensor.is_mkldnn() { tensor.f_to_dense(None, false)? } else { tensor };
     Ok(tensor.f_to_device(device)?.f_to_kind(Kind::Float)?)
 }
 

@@ -33,8 +33,8 @@ mod install;
 #[cfg(feature = "cli")]
 mod jobs;
 mod ladder;
-mod mixture;
 mod memory;
+mod mixture;
 mod model_field;
 #[cfg(all(feature = "cli", feature = "mpi"))]
 mod mpi;
