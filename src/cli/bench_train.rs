@@ -54,7 +54,7 @@ struct Noting<'a, F> {
 
 impl<F: VelocityField> Noting<'_, F> {
     fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) {
-        let call = Call { t: t.map(|t| t), condition: condition.clone(), batch: x.batch(), cotangents };
+        let call = Call { t: t.map(|t| t)?, condition: condition.clone(), batch: x.batch(), cotangents };
         self.calls.lock().unwrap_or_else(|e| e.into_inner()).push(call);
     }
 
