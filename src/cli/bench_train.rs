@@ -53,9 +53,10 @@ struct Noting<'a, F> {
 }
 
 impl<F: VelocityField> Noting<'_, F> {
-    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) {
+    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) -> Result<()> {
         let call = Call { t: t.map(|t| t)?, condition: condition.clone(), batch: x.batch(), cotangents };
         self.calls.lock().unwrap_or_else(|e| e.into_inner()).push(call);
+        Ok(())
     }
 
     /// The calls since the last time.
@@ -80,7 +81,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn eval(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition) -> Result<F::Tensor> {
-        self.note(t, x, condition, 0);
+        self.note(t, x, condition, 0)?;
         self.field.eval(t, x, condition)
     }
 
@@ -93,7 +94,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn vjp(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, w: &[F::Tensor]) -> Result<Vjp<F::Tensor>> {
-        self.note(t, x, condition, w.len());
+        self.note(t, x, condition, w.len())?;
         self.field.vjp(t, x, condition, w)
     }
 
