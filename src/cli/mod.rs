@@ -7,6 +7,7 @@ mod compile;
 mod convert;
 mod eval;
 mod generate;
+mod judge;
 mod ladder;
 mod measure;
 mod picture;

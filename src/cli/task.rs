@@ -1,6 +1,6 @@
 //! What `eval` and `report` are asked: a model, some solvers, the noises.
 
-use super::measure::JudgeArgs;
+use super::judge::JudgeArgs;
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, warn_foreign};
 use bespoke::Result;
 use bespoke::evaluate::{Comparison, Ready};

@@ -72,9 +72,13 @@ impl<T: Tensor> ModelField<T> {
     }
 
     fn check_inputs(&self, batch: usize, inputs: &Inputs) -> Result<()> {
-        if let Some(column) = inputs.columns().iter().find(|column| column.name() != CLASS || self.card.classes == 0) {
-            let expected = "absent: the model has no such input";
-            return Err(Error::invalid(column.name(), "there", expected));
+        if let Some(column) = inputs.columns().iter().find(|column| column.name() != CLASS) {
+            return Err(Error::invalid(column.name(), "there", "absent: the model has no such input"));
+        }
+        if self.card.classes == 0
+            && let Some(class) = inputs.get(CLASS).and_then(Column::integers).and_then(<[i64]>::first)
+        {
+            return Err(Error::invalid(CLASS, class, "none: the model has no classes"));
         }
         if self.card.classes == 0 {
             return Ok(());

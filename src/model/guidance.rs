@@ -27,6 +27,9 @@ pub struct Chain {
     interval: [f64; 2],
 }
 
+/// No interval: guidance at any time.
+pub const ALWAYS: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
+
 /// The rows of a batch that one pass runs on.
 #[derive(Clone, Debug, PartialEq)]
 enum Rows {
@@ -132,14 +135,14 @@ impl Chain {
 impl Default for Chain {
     /// No guidance: one pass.
     fn default() -> Self {
-        Self::new(vec![Pass { without: Vec::new(), scale: None }], [0.0, 1.0])
+        Self::new(vec![Pass { without: Vec::new(), scale: None }], ALWAYS)
     }
 }
 
 /// Plain guidance: a pass without the inputs `without`, then one with all.
 pub fn plain(without: Vec<String>) -> Chain {
     let scale = Some(GUIDANCE_SCALE.to_owned());
-    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], [0.0, 1.0])
+    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], ALWAYS)
 }
 
 impl Stack {

@@ -1,7 +1,5 @@
 //! The shipped digits models, through libtorch.
 
-mod common;
-
 use bespoke::evaluate::Ready;
 use bespoke::model::{self, Model, ModelField};
 use bespoke::ranks::Ranks;
@@ -58,7 +56,7 @@ fn gradients_flow_through_the_whole_model() {
         let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 1, count: 12 }.read(0..12, 64);
         let (x, w) = (field.upload(&noise[..6 * 64]).unwrap(), field.upload(&noise[6 * 64..]).unwrap());
-        let condition = common::condition(&(0..6).collect::<Vec<_>>(), &[1.0, 2.5, 1.0, 0.5, 2.0, 1.0]);
+        let condition = crate::common::condition(&(0..6).collect::<Vec<_>>(), &[1.0, 2.5, 1.0, 0.5, 2.0, 1.0]);
         let t = 0.6;
         let vjp = field.vjp(PerRow::All(t), &x, &condition, std::slice::from_ref(&w)).unwrap();
         let project = |t: f64, x: &bespoke::torch::TorchTensor| {
@@ -95,7 +93,7 @@ fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
         let models = (opened(name, Compute::F32), opened(name, Compute::Bf16));
         let (exact, rounded) = (models.0.torch_field().unwrap(), models.1.torch_field().unwrap());
         let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64);
-        let condition = common::condition(&(0..20).map(|i| i % 10).collect::<Vec<_>>(), &[2.0; 20]);
+        let condition = crate::common::condition(&(0..20).map(|i| i % 10).collect::<Vec<_>>(), &[2.0; 20]);
         let (x, w) = (exact.upload(&noise[..20 * 64]).unwrap(), exact.upload(&noise[20 * 64..]).unwrap());
         let eval = |field: &ModelField<TorchTensor>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();
         let vjp = |field: &ModelField<TorchTensor>| {

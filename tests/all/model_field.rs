@@ -264,7 +264,7 @@ fn products_follow_output_direction_scale_and_end() {
 }
 
 fn guided(class: &[i64], guidance_scale: &[f64]) -> Condition {
-    common::condition(class, guidance_scale)
+    crate::common::condition(class, guidance_scale)
 }
 
 #[test]
