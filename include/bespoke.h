@@ -76,8 +76,8 @@ typedef struct bespoke_ladder bespoke_ladder;
 typedef struct bespoke_model bespoke_model;
 
 /**
- * Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
- * a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+ * Scratch of one batch, for one thread at a time. A call that finds another one at work, even from inside its
+ * velocity callback, is refused with `BESPOKE_ERROR_STATE`.
  */
 typedef struct bespoke_sampler bespoke_sampler;
 
@@ -646,13 +646,14 @@ bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler,
  * sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
  * They are the sampler's, not to be written, and valid until its next call.
  *
- * Samples that are done while others are not stay in the batch; what the velocity says of them is
- * not read.
+ * Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
  *
  * # Safety
  * `sampler` is NULL or an object that has not been freed. `t` and `x` are NULL or can be written.
  */
-bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTensor **t, const DLTensor **x);
+bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler,
+                                     const DLTensor **t,
+                                     const DLTensor **x);
 
 /**
  * Takes in the velocity `u` at the last query's times and states, `[batch, ...]`, of any strides
@@ -669,8 +670,8 @@ bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler,
                                       const DLTensor *u);
 
 /**
- * One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
- * `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+ * Takes one evaluation, for a host with a loop of its own. `u` is the velocity at the time of evaluation `k` and at
+ * the states `x`; the states of the next evaluation, or x(1) after the last, are written into `next`.
  *
  * Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
  * held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and

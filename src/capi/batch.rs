@@ -48,8 +48,7 @@ pub unsafe extern "C" fn bespoke_sampler_start(sampler: *mut bespoke_sampler, x0
 /// sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
 /// They are the sampler's, not to be written, and valid until its next call.
 ///
-/// Samples that are done while others are not stay in the batch; what the velocity says of them is
-/// not read.
+/// Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
 ///
 /// # Safety
 /// `sampler` is NULL or an object that has not been freed. `t` and `x` are NULL or can be written.
@@ -85,8 +84,8 @@ pub unsafe extern "C" fn bespoke_sampler_update(sampler: *mut bespoke_sampler, u
     guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.update(&HostTensor::new("u", u)?) })
 }
 
-/// One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
-/// `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+/// Takes one evaluation, for a host with a loop of its own. `u` is the velocity at the time of evaluation `k` and at
+/// the states `x`; the states of the next evaluation, or x(1) after the last, are written into `next`.
 ///
 /// Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
 /// held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and

@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// More threads than any machine has is a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
-/// a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+/// Scratch of one batch, for one thread at a time. A call that finds another one at work, even from inside its
+/// velocity callback, is refused with `BESPOKE_ERROR_STATE`.
 pub struct bespoke_sampler {
     inner: Mutex<Inner>,
 }
