@@ -591,7 +591,7 @@ typedef struct bespoke_model_binding {
 #define BESPOKE_ERROR_UNSUPPORTED 4
 
 /**
- * The velocity, or a state computed from it, holds a NaN or an infinity.
+ * The velocity, a vector-Jacobian product of it, or a state computed from it, holds a NaN or an infinity.
  */
 #define BESPOKE_ERROR_NON_FINITE 5
 
