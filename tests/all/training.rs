@@ -309,7 +309,7 @@ fn narrow<'a>() -> CallerField<'a> {
 #[test]
 fn a_published_solver_that_diverges_on_a_callers_field_is_no_start() {
     let plan = |name: &str| {
-        let solver: NamedSolver = name.parse().unwrap();
+        let solver = NamedSolver::parse(name).unwrap();
         Arc::new(Plan::new(solver.tableau(&GaussianPath::new(Scheduler::FmOt, 1.0).unwrap()).unwrap()))
     };
     let x0 = Host::new(vec![2.0f32, -3.0], 2).unwrap();

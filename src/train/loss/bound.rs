@@ -7,7 +7,7 @@ use super::LossGradient;
 use super::adjoint::{check_finite, forward, reverse};
 use super::differences::Step;
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::train::parameters::{Coordinates, Parameters, Shape};
 use crate::train::paths::Pool;
@@ -27,11 +27,12 @@ fn stacked_step(table: &Tableau<f64>, stages_per_step: usize, batch: usize) -> T
     };
     let stage = |s: usize| {
         let template = &table.stages[s];
-        let u = (0..template.next.u.len()).map(|j| (template.next.u[j].0, each(&|stage| stage.next.u[j].1, s)));
+        let term = |j: usize| (template.next.terms[j].0, each(&|stage| stage.next.terms[j].1, s));
         Stage {
             t: each(&|stage| stage.t, s),
-            next: Row { x: each(&|stage| stage.next.x, s), u: u.collect() },
-            base: if template.base == Base::Next { Base::Next } else { Base::Keep },
+            next: Combination { terms: (0..template.next.terms.len()).map(term).collect() },
+            place: template.place,
+            keep: template.keep.slot().map_or(Keep::Nothing, Keep::Velocity),
             ends_step: template.ends_step,
         }
     };
@@ -45,7 +46,7 @@ struct LocalSteps<'a, F: VelocityField> {
     batch: usize,
     step: Tableau<PerRowBuf>,
     condition: Condition,
-    /// (y_k, base_k) of every stage.
+    /// (y_k, state_k) of every stage.
     states: Vec<(F::Tensor, F::Tensor)>,
     velocities: Vec<F::Tensor>,
     /// Ends of the steps less the path there.
@@ -76,7 +77,7 @@ impl<'a, F: VelocityField> LocalSteps<'a, F> {
         let condition = pool.condition(rows)?.repeat(batch, steps)?;
         let step = stacked_step(&table, per_step, batch);
         let mut states = Vec::with_capacity(per_step);
-        let trace = forward(&step, field, &start, &condition, |point, base| states.push((point, base)))?;
+        let trace = forward(&step, field, &start, &condition, |point, state| states.push((point, state)))?;
         let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &target)])?;
         let rms = trace.end.rmse(&target)?;
         if let Some(row) = rms.iter().position(|rms| !rms.is_finite()) {
@@ -116,9 +117,9 @@ impl<'a, F: VelocityField> LocalSteps<'a, F> {
             // Its derivative by the first time has the motion in it already.
             return Ok(PulledBack { motion: scalars[0].zeros_like(scalars[0].batch())?, scalars });
         }
-        let state = |k: usize| Ok((self.states[k].0.duplicate()?, self.states[k].1.duplicate()?));
+        let registers = |k: usize| Ok((self.states[k].0.duplicate()?, self.states[k].1.duplicate()?));
         let of_step =
-            reverse(&self.step, field, &self.condition, velocities, state, vec![cotangent], true)?.swap_remove(0);
+            reverse(&self.step, field, &self.condition, velocities, registers, vec![cotangent], true)?.swap_remove(0);
         let by_start = of_step.start.ok_or_else(|| Error::State("the reverse pass lost the start".into()))?;
         Ok(PulledBack { motion: by_start.dot(&velocities[0])?, scalars: of_step.scalars })
     }
