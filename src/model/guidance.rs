@@ -4,6 +4,7 @@
 //! inputs, alone where every scale is 1. Each pass runs on the rows whose weight for it is not 0; the rows of
 //! all passes are one batch of the network.
 
+use crate::card::{Card, GuidancePass, Null};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
@@ -93,7 +94,10 @@ impl Chain {
             let Some(s) = scale.values.iter().find(|s| **s != 1.0) else { continue };
             let known: Vec<&str> = self.scales().collect();
             return match known.as_slice() {
-                [] => wrong(s.to_string(), "1: the model has no null_class to guide from".into()),
+                [] => wrong(
+                    s.to_string(),
+                    "1: the model has no null_class, nor an input with a null, to guide from".into(),
+                ),
                 known => wrong(s.to_string(), format!("absent: the model's scales are {}", known.join(", "))),
             };
         }
@@ -139,10 +143,24 @@ impl Default for Chain {
     }
 }
 
-/// Plain guidance: a pass without the inputs `without`, then one with all.
-pub fn plain(without: Vec<String>) -> Chain {
+/// The chain that a card asks for; where it names no passes, plain guidance from all inputs that have a null.
+pub fn of_card(card: &Card) -> Chain {
+    let interval = card.guidance.interval.unwrap_or(ALWAYS);
+    if card.guidance.scale_input.is_some() {
+        return Chain::default();
+    }
+    if !card.guidance.passes.is_empty() {
+        let pass = |pass: &GuidancePass| Pass { without: pass.without.clone(), scale: pass.scale.clone() };
+        return Chain::new(card.guidance.passes.iter().map(pass).collect(), interval);
+    }
+    let signature = card.signature();
+    let nulled = signature.inputs().iter().filter(|input| !matches!(input.null, Null::Keep(_)));
+    let without: Vec<String> = nulled.map(|input| input.name.clone()).collect();
+    if without.is_empty() {
+        return Chain::default();
+    }
     let scale = Some(GUIDANCE_SCALE.to_owned());
-    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], ALWAYS)
+    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], interval)
 }
 
 impl Stack {
@@ -151,16 +169,20 @@ impl Stack {
         self.parts.len() == 1 && matches!(self.parts[0].weight, PerRowBuf::All(1.0))
     }
 
-    /// For every pass of the stack its place in the chain and the samples it runs on.
-    pub fn passes(&self) -> impl Iterator<Item = (usize, Vec<usize>)> {
-        self.parts.iter().map(|part| (part.pass, self.rows(part)))
+    /// For every row of the stacked batch the place of its pass in the chain, and its sample.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.iter().flat_map(|part| {
+            let sample = |i| match &part.rows {
+                Rows::All => i,
+                Rows::These(rows) => rows[i],
+            };
+            (0..part.range.len()).map(move |i| (part.pass, sample(i)))
+        })
     }
 
-    fn rows(&self, part: &Part) -> Vec<usize> {
-        match &part.rows {
-            Rows::All => (0..self.batch).collect(),
-            Rows::These(rows) => rows.clone(),
-        }
+    /// Rows of the stacked batch.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.range.len()).sum()
     }
 
     /// The stacked batch of numbers that each sample has one of.
@@ -169,7 +191,7 @@ impl Stack {
     /// [`Error::Memory`].
     pub fn numbers(&self, values: &PerRowBuf) -> Result<PerRowBuf> {
         let PerRowBuf::Each(values) = values else { return Ok(values.clone()) };
-        let mut stacked = memory::room(self.parts.iter().map(|part| part.range.len()).sum())?;
+        let mut stacked = memory::room(self.len())?;
         for part in &self.parts {
             match &part.rows {
                 Rows::All => stacked.extend_from_slice(values),
@@ -213,7 +235,7 @@ impl Stack {
         let one = |part: &Part| {
             let own = stacked.narrow(part.range.clone())?;
             let Rows::These(rows) = &part.rows else { return Ok(own) };
-            let mut places = vec![rows.len(); self.batch];
+            let mut places = memory::filled(self.batch, rows.len())?;
             rows.iter().enumerate().for_each(|(place, row)| places[*row] = place);
             T::concatenate(&[&own, &own.zeros_like(1)?])?.select(&places)
         };

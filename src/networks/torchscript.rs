@@ -1,9 +1,10 @@
 //! A TorchScript module as a network.
 
 use super::network::{Call, Network, Opened};
-use crate::card::Card;
+use crate::card::{Card, Input, Order, Sizes, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
-use crate::inputs::{Column, Inputs, of_classes};
+use crate::inputs::{Column, Inputs};
+use crate::memory;
 use crate::tensor::{Compute, Device, PerRow, Tensor};
 use crate::torch::{Autocast, TorchTensor, column, dense, explained, prepare};
 use crate::velocity::Vjp;
@@ -19,6 +20,11 @@ pub struct TorchScript {
     module: CModule,
     device: tch::Device,
     compute: Compute,
+    /// How it takes its time.
+    time: Time,
+    order: Order,
+    /// The key of its output, where it answers several.
+    output: Option<String>,
     sample: Sample,
     /// Whether it is differentiable; found out when it is first asked.
     by_autograd: OnceLock<bool>,
@@ -32,11 +38,23 @@ struct Sample {
     inputs: Inputs,
 }
 
+/// What a named size is in a made-up sample.
+const NAMED_SIZE: usize = 8;
+
 impl Sample {
     fn of(card: &Card) -> Result<Self> {
-        let shape = std::iter::once(1).chain(card.shape.iter().map(|n| *n as i64)).collect();
-        let classes: &[i64] = if card.classes > 0 { &[0] } else { &[] };
-        Ok(Self { shape, time: 0.5 * card.time.scale, inputs: of_classes(classes)? })
+        let signature = card.signature();
+        let shapes = std::iter::once(&card.shape).chain(signature.inputs().iter().map(|input| &input.shape));
+        let sizes: Sizes = shapes.flat_map(|shape| shape.names()).map(|name| (name.to_owned(), NAMED_SIZE)).collect();
+        let zeros = |input: &Input| {
+            let shape = input.shape.resolve(&sizes)?;
+            let bytes = shape.iter().try_fold(input.dtype.size(), |bytes, n| memory::numbers(bytes, *n))?;
+            Column::new(&input.name, input.dtype, &shape, 1, &memory::filled(bytes, 0)?)
+        };
+        let inputs = Inputs::new(signature.inputs().iter().map(zeros).collect::<Result<_>>()?)?;
+        let shape = std::iter::once(1).chain(card.shape.resolve(&sizes)?.into_iter().map(|n| n as i64)).collect();
+        let time = 0.5 * card.time.scale + card.time.offset;
+        Ok(Self { shape, time: if card.time.dtype == TimeDtype::Int64 { time.round() } else { time }, inputs })
     }
 
     /// State and time, `[1, shape...]` and `[1]`.
@@ -70,7 +88,16 @@ impl TorchScript {
         for (_, parameter) in module.named_parameters()? {
             let _ = parameter.f_set_requires_grad(false)?;
         }
-        let network = Self { module, device, compute, sample: Sample::of(card)?, by_autograd: OnceLock::new() };
+        let network = Self {
+            module,
+            device,
+            compute,
+            time: card.time,
+            order: card.order,
+            output: card.names.output.clone(),
+            sample: Sample::of(card)?,
+            by_autograd: OnceLock::new(),
+        };
         network.check_repeatable().map_err(|problem| Error::format(path.display().to_string(), ".", problem))?;
         Ok(network)
     }
@@ -118,7 +145,9 @@ impl TorchScript {
         let gradients = tch::Tensor::f_run_backward(&[output.f_sum(None)?], &[&x, &time], false, false)?;
         let _guard = tch::no_grad_guard();
         let moved = [(x.f_mul_scalar(0.9)?, time.f_detach()?), (x.f_detach()?, time.f_mul_scalar(0.9)?)];
-        for (gradient, (x, time)) in gradients.iter().zip(moved) {
+        // Between integer times the field is constant: none of its gradient is missing.
+        let asked = if self.time.dtype == TimeDtype::Int64 { 1 } else { 2 };
+        for (gradient, (x, time)) in gradients.iter().zip(moved).take(asked) {
             if !gradient.defined() && self.differ(&output, &self.run(&time, &x, &self.sample.inputs)?)? {
                 return Ok(false);
             }
@@ -137,16 +166,40 @@ impl TorchScript {
         })
     }
 
+    /// Times `[batch]` in the type and shape that the module takes.
+    fn clock(&self, time: &tch::Tensor) -> Result<tch::Tensor> {
+        let time = match self.time.dtype {
+            TimeDtype::Float32 => time.shallow_clone(),
+            TimeDtype::Int64 => time.f_detach()?.f_to_kind(Kind::Int64)?,
+        };
+        Ok(match self.time.shape {
+            TimeShape::Batch => time,
+            TimeShape::Column => time.f_reshape([-1, 1])?,
+            TimeShape::Scalar => {
+                let (least, greatest) = (time.f_min()?.f_double_value(&[])?, time.f_max()?.f_double_value(&[])?);
+                if least != greatest {
+                    let expected = "one time for the whole batch: the card says time.shape scalar";
+                    return Err(Error::invalid("t", format!("{least} to {greatest} as the network counts"), expected));
+                }
+                time.f_select(0, 0)?
+            }
+        })
+    }
+
     /// The module's output for states `x`, `[batch, shape...]`.
     fn run(&self, time: &tch::Tensor, x: &tch::Tensor, inputs: &Inputs) -> Result<tch::Tensor> {
         let _autocast = (self.compute == Compute::Bf16).then(|| Autocast::bf16(self.device));
         let columns = inputs.columns().iter().map(|input| column(input, self.device)).collect::<Result<Vec<_>>>()?;
+        let time = self.clock(time)?;
+        let first = match self.order {
+            Order::StateFirst => [("x", x), ("time", &time)],
+            Order::TimeFirst => [("time", &time), ("x", x)],
+        };
         let names = inputs.columns().iter().map(Column::name);
-        let given: Vec<(&str, &tch::Tensor)> =
-            [("x", x), ("time", time)].into_iter().chain(names.zip(&columns)).collect();
+        let given: Vec<(&str, &tch::Tensor)> = first.into_iter().chain(names.zip(&columns)).collect();
         let arguments: Vec<IValue> = given.iter().map(|(_, tensor)| IValue::Tensor(tensor.shallow_clone())).collect();
         let answer = self.module.forward_is(&arguments).map_err(|error| explained(error, &given))?;
-        let output = dense(only_tensor(answer)?, self.device)?;
+        let output = dense(chosen(answer, self.output.as_deref())?, self.device)?;
         if output.size() != x.size() {
             return Err(Error::invalid(
                 "the model's output shape",
@@ -158,16 +211,21 @@ impl TorchScript {
     }
 }
 
-/// The one tensor of what a module answers: itself, or in a tuple, a list or a dictionary.
-fn only_tensor(answer: IValue) -> Result<tch::Tensor> {
+/// The tensor of what a module answers: itself, or in a tuple, a list or a dictionary, of several the one whose key is
+/// `wanted`.
+fn chosen(answer: IValue, wanted: Option<&str>) -> Result<tch::Tensor> {
     let mut tensors = Vec::new();
     tensors_of("", answer, &mut tensors);
-    if tensors.len() == 1 {
-        return Ok(tensors.swap_remove(0).1);
+    let at = wanted.and_then(|wanted| tensors.iter().position(|(name, _)| name == wanted));
+    if let Some(at) = at.or((tensors.len() == 1).then_some(0)) {
+        return Ok(tensors.swap_remove(at).1);
     }
     let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty()).collect();
     let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-    let expected = "one, itself or in a tuple, a list or a dictionary";
+    let expected = match wanted {
+        Some(wanted) => format!("one, or one whose key is {wanted:?}, as names.output of the card says"),
+        None => "one, itself or in a tuple, a list or a dictionary, or one whose key is the card's names.output".into(),
+    };
     Err(Error::invalid("the network's output", format!("{} tensors{names}", tensors.len()), expected))
 }
 

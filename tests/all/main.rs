@@ -15,6 +15,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
+#[cfg(feature = "torch")]
+mod conditioned;
 mod cpp_examples;
 mod dependencies;
 mod diffusion;
@@ -48,6 +50,7 @@ mod registers;
 mod report;
 mod sampler;
 mod schedulers;
+mod signature;
 mod solvers;
 mod tensors;
 #[cfg(feature = "torch")]

@@ -15,14 +15,15 @@ use std::ptr::{null, null_mut};
 
 /// What a child process is told to do.
 const CASE: &str = "BESPOKE_MEMORY_CASE";
-/// Allocations from this size on are the system's own pages, which the bound counts.
-const LARGE: usize = 64 << 10;
+/// How the C library's allocator is to work: one arena, and pages of the system's own for all that is large, so that
+/// the bound counts it.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 
 /// Runs `case` in a child, which must end well.
 fn in_a_child(case: &str) {
     let (_, module) = module_path!().split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "--ignored", "--nocapture", &format!("{module}::child")]).env(CASE, case);
+    command.args(["--exact", "--ignored", "--nocapture", &format!("{module}::child")]).env(CASE, case).envs(ALLOCATOR);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{case}: {}\n{text}", output.status);
@@ -32,8 +33,6 @@ fn in_a_child(case: &str) {
 #[test]
 #[ignore = "what the other tests run in a process of its own"]
 fn child() {
-    // SAFETY: a documented option of the C library's allocator.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as i32) };
     let folder = tempfile::tempdir().unwrap();
     match std::env::var(CASE).as_deref() {
         Ok("noise") => noise(),
@@ -70,8 +69,8 @@ fn bound(bytes: Option<u64>) {
 fn sweep(step: usize, most: usize, call: impl Fn() -> bespoke_status) {
     // Threads and whatever is made once; and some small memory that small allocations can be served from.
     assert_eq!(call(), BESPOKE_OK);
-    let mut small: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 1024]).collect();
-    small.drain(..4095);
+    let mut small: Vec<Vec<u8>> = (0..256).map(|_| vec![1; 1024]).collect();
+    small.drain(..255);
     let base = in_use();
     let mut refused = 0;
     for spare in (step..=most).step_by(step) {

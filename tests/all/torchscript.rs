@@ -93,11 +93,11 @@ fn a_network_that_writes_into_its_input_is_named_when_it_is_opened() {
 }
 
 /// A network of `tests/golden/make_networks.py`, loaded by a card of its own.
-fn golden(name: &str) -> Result<TorchScript> {
+fn golden(name: &str, names: serde_json::Value) -> Result<TorchScript> {
     let folder = tempfile::tempdir().unwrap();
     let weights = crate::native::root().join(format!("tests/golden/network-{name}.pt"));
     let card = json!({ "format": "bespoke-model", "version": 1, "runtime": "torchscript", "weights": weights,
-                       "shape": [ELEMENTS], "output": "velocity", "scheduler": { "name": "fm-ot" } });
+                       "names": names, "shape": [ELEMENTS], "output": "velocity", "scheduler": { "name": "fm-ot" } });
     let path = folder.path().join("card.json");
     std::fs::write(&path, card.to_string()).unwrap();
     load(&path)
@@ -106,21 +106,25 @@ fn golden(name: &str) -> Result<TorchScript> {
 #[test]
 fn the_one_tensor_of_a_tuple_an_object_or_a_dictionary_is_taken() {
     for name in ["tuple", "object", "dictionary"] {
-        assert_eq!(output(&golden(name).unwrap(), 4).unwrap(), [0.5, 1.0, 1.5, 2.0], "{name}");
+        assert_eq!(output(&golden(name, json!({})).unwrap(), 4).unwrap(), [0.5, 1.0, 1.5, 2.0], "{name}");
     }
-    let error = output(&golden("two").unwrap(), 4).unwrap_err().to_string();
-    assert!(error.contains("2 tensors (sample, logvar)"), "{error}");
+    let error = output(&golden("two", json!({})).unwrap(), 4).unwrap_err().to_string();
+    assert!(error.contains("2 tensors (sample, logvar)") && error.contains("names.output"), "{error}");
+    let network = golden("two", json!({ "output": "sample" })).unwrap();
+    assert_eq!(output(&network, 4).unwrap(), [0.5, 1.0, 1.5, 2.0]);
+    let error = output(&golden("two", json!({ "output": "mean" })).unwrap(), 4).unwrap_err().to_string();
+    assert!(error.contains("whose key is \"mean\""), "{error}");
 }
 
 #[test]
 fn weights_of_another_dtype_say_so() {
-    let error = output(&golden("half").unwrap(), 4).unwrap_err().to_string();
+    let error = output(&golden("half", json!({})).unwrap(), 4).unwrap_err().to_string();
     assert!(error.contains("dtype") && error.contains("x float32 [1, 4]"), "{error}");
 }
 
 #[test]
 fn a_time_that_indexes_a_table_is_not_differentiable() {
-    assert!(!golden("indexed").unwrap().differentiable());
+    assert!(!golden("indexed", json!({})).unwrap().differentiable());
 }
 
 fn vjp(network: &TorchScript) -> Result<Vjp<bespoke::torch::TorchTensor>> {
