@@ -143,7 +143,7 @@ impl<T: Tensor> ModelField<T> {
     /// The inputs of the stacked batch, where a pass goes without some the null in their place.
     fn stacked_inputs(&self, stack: &Stack, inputs: &Inputs) -> Result<Inputs> {
         let column = |(column, null): (&Column, &NullRow)| {
-            let mut bytes = memory::room(memory::numbers(stack.len(), column.bytes().len() / column.batch().max(1))?)?;
+            let mut bytes = memory::room(memory::numbers(stack.size(), column.bytes().len() / column.batch().max(1))?)?;
             for (pass, sample) in stack.rows() {
                 let given = column.row(sample);
                 match self.chain.passes()[pass].without.iter().any(|name| name == column.name()) {
@@ -151,7 +151,7 @@ impl<T: Tensor> ModelField<T> {
                     false => bytes.extend_from_slice(given),
                 }
             }
-            Column::new(column.name(), column.dtype(), column.shape(), stack.len(), &bytes)
+            Column::new(column.name(), column.dtype(), column.shape(), stack.size(), &bytes)
         };
         Inputs::new(inputs.columns().iter().zip(&self.nulls).map(column).collect::<Result<_>>()?)
     }

@@ -181,7 +181,7 @@ impl Stack {
     }
 
     /// Rows of the stacked batch.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.parts.iter().map(|part| part.range.len()).sum()
     }
 
@@ -191,7 +191,7 @@ impl Stack {
     /// [`Error::Memory`].
     pub fn numbers(&self, values: &PerRowBuf) -> Result<PerRowBuf> {
         let PerRowBuf::Each(values) = values else { return Ok(values.clone()) };
-        let mut stacked = memory::room(self.len())?;
+        let mut stacked = memory::room(self.size())?;
         for part in &self.parts {
             match &part.rows {
                 Rows::All => stacked.extend_from_slice(values),
