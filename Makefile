@@ -93,10 +93,11 @@ test-python: python
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && ../../.venv-python/bin/python -m pytest
 
-# Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
+# Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all abi_surface::
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all train_options::
 
 # Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
 PREFIX ?= /usr/local

@@ -51,6 +51,21 @@ typedef struct {
 #endif
 
 /**
+ * A published solver.
+ */
+#define BESPOKE_REFERENCE_PUBLISHED 0
+
+/**
+ * One of the names that the caller gave.
+ */
+#define BESPOKE_REFERENCE_FILE 1
+
+/**
+ * The adaptive ground truth, `gt`.
+ */
+#define BESPOKE_REFERENCE_GROUND_TRUTH 2
+
+/**
  * The register of the state: x(0) at first.
  */
 #define BESPOKE_REGISTER_STATE 0
@@ -359,6 +374,37 @@ typedef struct bespoke_velocity_scalars {
      */
     double output_dot;
 } bespoke_velocity_scalars;
+
+/**
+ * What `bespoke_reference_parse` finds.
+ */
+typedef struct bespoke_reference {
+    /**
+     * sizeof(bespoke_reference), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * BESPOKE_REFERENCE_PUBLISHED, BESPOKE_REFERENCE_FILE or BESPOKE_REFERENCE_GROUND_TRUTH.
+     */
+    uint32_t kind;
+    /**
+     * Of a file, its index among the caller's names; else 0.
+     */
+    uint32_t file;
+    /**
+     * Evaluations of a published solver; of a file the most that are wanted, as `bespoke_ladder_theta`
+     * takes them. 0 where the text says none.
+     */
+    uint32_t nfe;
+    /**
+     * Of a published solver the length of its name, with which the text begins; else 0.
+     */
+    uint32_t name_length;
+    /**
+     * Where in the text the grid of a published solver begins; 0 for the solver's own grid.
+     */
+    uint32_t grid_begin;
+} bespoke_reference;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -926,6 +972,21 @@ bespoke_status bespoke_output_velocity(const char *scheduler,
                                        uint32_t count,
                                        const double *t,
                                        struct bespoke_velocity_scalars *scalars);
+
+/**
+ * Reads a solver as users write it, the same everywhere: `NAME@NFE` and `NAME@NFE:GRID` of a published
+ * solver, `FILE` and `FILE@NFE` (at most so many evaluations) of a theta or ladder, `gt`. The files are the
+ * `count` names in `files`; they go before published solvers of the same name. The NFE of a published solver
+ * may be left out, for a host that is told it elsewhere. `reference->struct_size` must be set.
+ *
+ * # Safety
+ * `text` is NULL or NUL-terminated. `reference` is NULL or begins with its size, and that many bytes of it can be
+ * written.
+ */
+bespoke_status bespoke_reference_parse(const char *text,
+                                       const char *const *files,
+                                       uint32_t count,
+                                       struct bespoke_reference *reference);
 
 /**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.

@@ -29,13 +29,11 @@ pub struct SampleArgs {
     noise: NoiseArgs,
     #[command(flatten)]
     tolerance: ToleranceArgs,
-    /// A picture of the first samples (at most 100).
+    /// A picture of the first samples: at most 100, or 5000 that are points in the plane.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
 
-/// Samples in the picture at most.
-const PICTURED: usize = 100;
 /// Samples drawn where no count is given.
 const DEFAULT_COUNT: usize = 16;
 
@@ -75,7 +73,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
             let noise = noises.read(indices.clone(), elements)?;
             let condition = conditioning.of(indices.clone())?;
             let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
-            pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
+            pictured
+                .extend(samples.iter().copied().take((picture::most(card) * elements).saturating_sub(pictured.len())));
             array.extend(samples).map_err(failed)?;
             bar.inc(indices.len() as u64);
         }

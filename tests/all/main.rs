@@ -45,6 +45,7 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod references;
 mod registers;
 #[cfg(feature = "cli")]
 mod report;
@@ -55,4 +56,6 @@ mod solvers;
 mod tensors;
 #[cfg(feature = "torch")]
 mod torchscript;
+#[cfg(feature = "cli")]
+mod train_options;
 mod training;

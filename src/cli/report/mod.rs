@@ -8,6 +8,7 @@ mod draw;
 mod knots;
 mod page;
 mod pictures;
+mod times;
 mod trace;
 
 use super::judge::{Judge, JudgeArgs};
@@ -59,6 +60,9 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let (judge, note) = open_judge(&asked.judge, card, task.device)?;
     let measured = measure(&task, judge, &ranks, asked.quiet)?;
     let mut rows = data::rows(&solvers, &measured);
+    for (row, seconds) in rows.iter_mut().zip(times::of(&task)?) {
+        row.seconds = seconds.unwrap_or(row.seconds);
+    }
     let truth = rows.pop().ok_or_else(|| Error::State("the ground truth was not measured".into()))?;
     let shown = data::shown(&rows, args.nfe);
     let settings = Settings::new(&args, &task, count)?;
