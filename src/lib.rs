@@ -21,6 +21,7 @@
 //! | 1 | [`document`] | files: JSON in, JSON out |
 //! | 1 | [`npy`] | arrays of samples in files |
 //! | 1 | [`stored`] | named tensors in files |
+//! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
@@ -61,6 +62,7 @@ pub mod error;
 pub mod evaluate;
 pub mod inputs;
 pub mod ladder;
+pub mod memory;
 pub mod model;
 pub mod networks;
 pub mod noise;

@@ -1,7 +1,7 @@
 //! The C ABI, declared for C in `include/bespoke.h` (generated from here) and promised in `docs/abi.md`.
 //!
 //! The only `extern "C"` of the library: guard against panics, check what came in, call safe Rust.
-#![allow(non_camel_case_types, clippy::missing_safety_doc)] // C's names; what is safe is said once, in docs/abi.md
+#![allow(non_camel_case_types)] // C's names
 
 mod batch;
 mod call;
@@ -22,6 +22,7 @@ mod status;
 mod structs;
 mod theta;
 mod train;
+mod watched;
 
 pub use batch::*;
 pub use call::{bespoke_call, bespoke_input};

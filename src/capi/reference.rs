@@ -39,6 +39,10 @@ sized_struct!(bespoke_reference { kind, file, nfe, name_length, grid_begin });
 /// solver, `FILE` and `FILE@NFE` (at most so many evaluations) of a theta or ladder, `gt`. The files are the
 /// `count` names in `files`; they go before published solvers of the same name. The NFE of a published solver
 /// may be left out, for a host that is told it elsewhere. `reference->struct_size` must be set.
+///
+/// # Safety
+/// `text` is NULL or NUL-terminated. `reference` is NULL or begins with its size, and that many bytes of it can be
+/// written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_reference_parse(
     text: *const c_char,

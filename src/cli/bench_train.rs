@@ -54,9 +54,10 @@ struct Noting<'a, F> {
 }
 
 impl<F: VelocityField> Noting<'_, F> {
-    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) {
-        let call = Call { t: t.map(|t| t), condition: condition.clone(), batch: x.batch(), cotangents };
+    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) -> Result<()> {
+        let call = Call { t: t.map(|t| t)?, condition: condition.clone(), batch: x.batch(), cotangents };
         self.calls.lock().unwrap_or_else(|e| e.into_inner()).push(call);
+        Ok(())
     }
 
     /// The calls since the last time.
@@ -81,7 +82,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn eval(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition) -> Result<F::Tensor> {
-        self.note(t, x, condition, 0);
+        self.note(t, x, condition, 0)?;
         self.field.eval(t, x, condition)
     }
 
@@ -94,7 +95,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn vjp(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, w: &[F::Tensor]) -> Result<Vjp<F::Tensor>> {
-        self.note(t, x, condition, w.len());
+        self.note(t, x, condition, w.len())?;
         self.field.vjp(t, x, condition, w)
     }
 
@@ -175,7 +176,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
 fn again<F: VelocityField>(field: &F, calls: &[Call]) -> Result<f64> {
     let elements = field.elements();
     let most = calls.iter().map(|call| call.batch).max().unwrap_or(0);
-    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements))?;
+    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements)?)?;
     let mut inputs = Vec::with_capacity(calls.len());
     for call in calls {
         let cotangents = (0..call.cotangents).map(|_| noise.narrow(0..call.batch)).collect::<Result<Vec<_>>>()?;

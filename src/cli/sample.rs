@@ -74,7 +74,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
         let mut array = npy::begin(file, count, &shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
-            let noise = noises.read(indices.clone(), elements);
+            let noise = noises.read(indices.clone(), elements)?;
             let condition = conditioning.of(indices.clone())?;
             let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
             pictured

@@ -29,7 +29,7 @@ impl<'a> Journal<'a> {
         Ok(Self { job, settings, log, begun: Instant::now(), before: 0.0 })
     }
 
-    /// Where the run was, as the first rank's checkpoint has it, if it is to go on; the log is cut to that.
+    /// The first rank's checkpoint, if the run is to go on from there; the log is cut to where it was then.
     pub fn resume(&mut self, legs: &[Leg], ranks: &Ranks) -> Result<Option<Checkpoint<State>>> {
         let path = self.job.checkpoint.as_deref().filter(|_| self.job.resume);
         let found = path.map(|path| checkpoint::load(path, self.job, self.settings, legs)).transpose()?.flatten();

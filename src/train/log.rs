@@ -40,15 +40,15 @@ impl Log {
         Ok(Self { path: path.to_owned(), output: output::append(path)?, bytes: 0, keep: None })
     }
 
-    /// Of what is there, only the first `bytes` stay once a line is written: what was said after a
-    /// checkpoint is said again.
+    /// Cuts the log to its first `bytes` before the next line is written: the run writes again what came after
+    /// its checkpoint.
     pub fn keep(&mut self, bytes: u64) {
         self.keep = Some(bytes);
     }
 
     /// Drops what does not stay.
     fn cut(&mut self) -> std::io::Result<()> {
-        // A pipe or a terminal has said what it has said.
+        // What went into a pipe or to a terminal cannot be taken back.
         if let Some(keep) = self.keep.take()
             && self.output.is_file
         {

@@ -123,7 +123,7 @@ impl<T: Tensor> Pool<T> {
 
 /// x(0) of every batch.
 pub(super) fn starts<F: VelocityField>(field: &F, options: &PoolOptions) -> Result<Vec<F::Tensor>> {
-    let start = |batch| field.start(&noise::normal(options.seed, options.purpose, batch, field.elements()));
+    let start = |batch| field.start(&noise::normal(options.seed, options.purpose, batch, field.elements())?);
     options.batches().map(start).collect()
 }
 

@@ -51,8 +51,8 @@ pub fn train<F: VelocityField>(
     train_job(field, conditioning, settings, &Job::default(), &Ranks::alone(), observer)
 }
 
-/// [`train`], which keeps on disk what `job` says and goes on from there, by all `ranks`: each calls
-/// this with its own observer, any of which stops them all, and comes to the same.
+/// [`train`] as a job of all `ranks`: it keeps on disk what `job` says, and goes on from there. Each rank calls this
+/// with an observer of its own, any of which stops all ranks, and gets the same outcome.
 ///
 /// # Errors
 /// As [`train`]; [`Error::Io`] and [`Error::Format`] for the job's files.
@@ -165,7 +165,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         self.field.evaluations().equivalents()
     }
 
-    /// The leg's share of what is left of the budget, as it is estimated to cost.
+    /// Evaluations at which the leg ends: its share of what is left of the budget, by the estimated costs.
     fn limit(&self) -> Option<u64> {
         let budget = self.settings.budget?;
         let costs = self.legs[self.state.leg..].iter().map(Leg::cost);
@@ -174,7 +174,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         Some(spent + (budget.saturating_sub(spent) as f64 * share) as u64)
     }
 
-    /// Whether the leg has iterations left, what the next and a validation cost, and patience.
+    /// Whether the leg has iterations left, patience left, and budget for one more iteration and a validation.
     fn goes_on(&self) -> bool {
         let next = self.state.iteration_cost + (self.settings.validation * self.leg().shape.nfe()) as u64;
         self.state.iteration < self.leg().stage.iterations

@@ -174,7 +174,7 @@ impl TrainConfig {
                 "\"t,s\" for family ns: a table has no parts",
             ));
         }
-        // The paper's training, and what is learned in part, begins at the identity.
+        // Training begins at the identity with the paper's optimiser, and where only a part is learned.
         let gauss_newton = first.optimizer == Optimizer::GaussNewton && learn == Learn::Both;
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |shape: Shape| {
@@ -253,7 +253,7 @@ fn fitting_starts(
     if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
 }
 
-/// Of the iterations of an `ns` training, the theta it starts from gets one in so many.
+/// The theta that an `ns` training starts from gets one in so many of its iterations.
 const BEFORE_SHARE: usize = 2;
 
 fn unfit(value: &str, shape: Shape) -> Error {

@@ -245,6 +245,8 @@ def test_training_with_classes_tells_how_far_it_is_and_can_be_stopped():
         learned(progress=lambda p: 1 / 0)
     with pytest.raises(KeyError, match="vjp"):
         bespoke.train(field, vjp=lambda t, x, w: {}["vjp"], shape=[3], progress=False)
+    with pytest.raises(bespoke.NonFiniteError, match="evaluation 0"):
+        bespoke.train(lambda t, x: np.full_like(x, np.nan), shape=[3], progress=False)
 
 
 def test_native_work_leaves_the_gil():

@@ -30,7 +30,7 @@ impl FieldTask for Timing<'_> {
         let elements = field.elements();
         let size = comparison.noises.count(elements).min(chunk(elements));
         let condition = self.task.conditioning.of(0..size)?;
-        let x0 = field.start(&comparison.noises.read(0..size, elements))?;
+        let x0 = field.start(&comparison.noises.read(0..size, elements)?)?;
         let mut took = vec![Vec::new(); comparison.solvers.len()];
         for _ in 0..ROUNDS {
             for ((_, solver), took) in comparison.solvers.iter().zip(&mut took) {
