@@ -17,9 +17,9 @@ constexpr std::size_t solver_text_at_most = std::size_t(32) << 10;
 /// Errors where `text` is nothing that a client can have meant.
 void check_text(const std::string &text) {
     if (text.size() > solver_text_at_most)
-        throw invalid("SOLVER", quoted(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
-    if (!is_utf8(text)) throw invalid("SOLVER", quoted(text), "UTF-8");
-    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", quoted(text), "text without NUL");
+        throw invalid("SOLVER", in_quotes(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
+    if (!is_utf8(text)) throw invalid("SOLVER", in_quotes(text), "UTF-8");
+    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", in_quotes(text), "text without NUL");
 }
 
 }  // namespace
@@ -74,7 +74,7 @@ catalogue::reference catalogue::parse(const std::string &text) {
     char *end = nullptr;
     errno = 0;
     wanted.nfe = std::strtoll(number.c_str(), &end, 10);
-    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", quoted(text), "NAME, or NAME@NFE as in midpoint@10");
+    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", in_quotes(text), "NAME, or NAME@NFE as in midpoint@10");
     return wanted;
 }
 
@@ -87,7 +87,7 @@ std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &
     const auto file = files_.find(wanted.name);
     if (file == files_.end()) return published(wanted);
 
-    if (!wanted.grid.empty()) throw invalid("SOLVER", quoted(*name), "no grid: a theta has learned its times");
+    if (!wanted.grid.empty()) throw invalid("SOLVER", in_quotes(*name), "no grid: a theta has learned its times");
     const auto &rungs = file->second;
     if (!wanted.nfe) return rungs.rbegin()->second;
     std::string known;
@@ -102,7 +102,7 @@ std::shared_ptr<const solver> catalogue::published(const reference &wanted) {
     if (!wanted.nfe) {
         std::string known;
         for (const auto &[file, rungs] : files_) known += file + ", ";
-        throw invalid("SOLVER", quoted(wanted.name), known + "or a published solver with its NFE, as in midpoint@10");
+        throw invalid("SOLVER", in_quotes(wanted.name), known + "or a published solver with its NFE, as in midpoint@10");
     }
     if (*wanted.nfe < 1 || *wanted.nfe > max_nfe_)
         throw invalid("NFE", std::to_string(*wanted.nfe), "1 to " + std::to_string(max_nfe_));
@@ -112,7 +112,7 @@ std::shared_ptr<const solver> catalogue::published(const reference &wanted) {
     return made_.find(key, [&] {
         bespoke_theta *theta = nullptr;
         if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + quoted(name) + ": " + cut(bespoke_last_error_message()));
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(name) + ": " + cut(bespoke_last_error_message()));
         return solver{name, nfe, bespoke::theta(theta)};
     });
 }
