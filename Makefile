@@ -112,10 +112,12 @@ install-lean:
 results: python
 	python3 scripts/results
 
-# Ten million inputs; a few minutes.
+# Sixteen million inputs; some minutes.
 fuzz:
 	fuzz/run.sh documents 3000000
 	fuzz/run.sh tensors 8000000
+	fuzz/run.sh files 5000000
+	fuzz/run.sh outputs 200000
 
 # A tritonserver (release 24.10) from its Python package, without what the package's Python half needs, and the
 # clients: 250 MB. The server's Python models need numpy below 2.

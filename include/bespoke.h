@@ -1139,8 +1139,9 @@ bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
 bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
- * Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
- * written as `bespoke_theta_compile` makes it.
+ * Writes a theta file. An earlier file stays whole until the new one is, with its owner and mode; a
+ * symbolic link is followed, a pipe or a device written to, and `-` is standard output. A published
+ * solver is written as `bespoke_theta_compile` makes it.
  *
  * # Safety
  * `theta` is NULL or an object that has not been freed. `path` is NULL or NUL-terminated.

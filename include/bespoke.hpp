@@ -322,7 +322,7 @@ public:
         return theta(out);
     }
 
-    /// Writes a theta file, atomically.
+    /// Writes a theta file, as bespoke_theta_save does.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
 
     bespoke_theta_properties info() const {

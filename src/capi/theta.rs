@@ -285,8 +285,9 @@ pub unsafe extern "C" fn bespoke_theta_parse(json: *const c_char, out: *mut *mut
     unsafe { create(out, || bespoke_theta::new(Theta::parse(text("json", json)?, "json")?)) }
 }
 
-/// Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
-/// written as `bespoke_theta_compile` makes it.
+/// Writes a theta file. An earlier file stays whole until the new one is, with its owner and mode; a
+/// symbolic link is followed, a pipe or a device written to, and `-` is standard output. A published
+/// solver is written as `bespoke_theta_compile` makes it.
 ///
 /// # Safety
 /// `theta` is NULL or an object that has not been freed. `path` is NULL or NUL-terminated.

@@ -1,6 +1,7 @@
 //! `bespoke bench train`
 
 use super::ModelArgs;
+use super::say::say;
 use bespoke::model::FieldTask;
 use bespoke::samples::Conditioning;
 use bespoke::samples::Noises;
@@ -160,7 +161,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
     let calls = last?;
     let forward: usize = calls.iter().map(|call| call.batch).sum();
     let backward: usize = calls.iter().map(|call| call.batch * call.cotangents).sum();
-    println!(
+    say!(
         "an iteration: {:.3} ms; its {} calls of the network alone ({forward} samples forward, {backward} backward): \
          {:.3} ms; ratio {:.3}, outside the network {:.1} %",
         whole * 1e3,
@@ -168,8 +169,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
         network * 1e3,
         whole / network,
         100.0 * (1.0 - network / whole).max(0.0)
-    );
-    Ok(())
+    )
 }
 
 /// Seconds that `calls` take by themselves.

@@ -2,7 +2,7 @@
 
 use super::plane::{self, Panel};
 use bespoke::card::Card;
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, output};
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
 use std::path::Path;
@@ -31,7 +31,7 @@ impl Picture {
 
     /// Writes a PNG file, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
-        document::write_bytes(path, &self.png()?)
+        output::write_bytes(path, &self.png()?)
     }
 }
 

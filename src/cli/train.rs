@@ -1,16 +1,15 @@
 //! `bespoke train`
 
-use super::progress;
+use super::say::{note, say};
+use super::{progress, signals};
 use bespoke::ranks::Ranks;
 use bespoke::train::{Outcome, Progress, TrainConfig, Trained, train_config};
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, document, output};
 use clap::{ArgMatches, FromArgMatches};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Learn a solver for a model.
@@ -18,7 +17,7 @@ use std::time::Instant;
 #[command(
     after_help = "Example:\n  bespoke train --model models/digits-fm-ot.json --family rk2 --steps 5 --out theta.json\n  \
     bespoke train --model models/digits-fm-ot.json --family ns --nfe 8,10,16 --out ladder.json\n\n\
-    Ctrl-C writes the best theta so far. Options given here win over those of --config."
+    Ctrl-C, SIGTERM and SIGHUP write the best theta so far. Options given here win over those of --config."
 )]
 pub struct TrainArgs {
     /// A JSON document with these options as keys, dashes as underscores.
@@ -85,7 +84,8 @@ impl TrainArgs {
             }
         }
         config.checkpoint = config.checkpoint.or_else(|| {
-            let mut beside = config.out.clone()?.into_os_string();
+            // Beside a pipe or a device is no place for one.
+            let mut beside = config.out.clone().filter(|out| output::is_file(out))?.into_os_string();
             beside.push(".checkpoint");
             Some(beside.into())
         });
@@ -95,31 +95,32 @@ impl TrainArgs {
 
 pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if args.schema {
-        print!("{}", document::text(&schemars::schema_for!(TrainConfig), "schema")?);
-        return Ok(());
+        return super::say::text(document::text(&schemars::schema_for!(TrainConfig), "schema")?.as_bytes());
     }
     let (json, quiet) = (args.json && ranks.is_first(), args.quiet || !ranks.is_first());
     let config = args.config()?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
-        .map_err(|e| Error::State(format!("cannot listen for Ctrl-C: {e}")))?;
+    let aside = config.out.as_deref().is_some_and(output::is_stdout);
+    if json && aside {
+        return Err(Error::invalid("out", "-", "a file: --json has standard output"));
+    }
+    // The first failure to say something ends the run as a signal does: with the best theta so far.
+    let mut said = Ok(());
     let started = Instant::now();
     let mut bar = None;
     let terminal = std::io::stderr().is_terminal();
     let lines = !terminal && !json && !quiet;
     if lines {
-        eprintln!("solving the ground truth");
+        note!("solving the ground truth");
     }
     let outcome = train_config(&config, ranks, &mut |progress: &Progress| {
         let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training", json || quiet));
         bar.set_position(progress.iteration as u64);
         bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
         if json && progress.validated {
-            println!("{}", json!({ "progress": progress, "seconds": started.elapsed().as_secs_f64() }));
+            said = say!("{}", json!({ "progress": progress, "seconds": started.elapsed().as_secs_f64() }));
         }
         if lines && progress.validated {
-            eprintln!(
+            note!(
                 "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {:.0} s",
                 progress.iteration,
                 progress.iterations,
@@ -130,16 +131,18 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
                 started.elapsed().as_secs_f64()
             );
         }
-        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if signals::asked() || said.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    said?;
     let seconds = started.elapsed().as_secs_f64();
     if json {
-        println!("{}", outcome_document(&config, &outcome, seconds));
+        say!("{}", outcome_document(&config, &outcome, seconds))?;
     } else if !quiet {
-        report(&config, &outcome, seconds);
+        let print = |line: std::fmt::Arguments<'_>| if aside { Ok(note!("{line}")) } else { say!("{line}") };
+        report(&config, &outcome, seconds, print)?;
     }
     Ok(())
 }
@@ -149,7 +152,7 @@ fn outcome_document(config: &TrainConfig, outcome: &Outcome, seconds: f64) -> Va
     let rung = |rung: &Trained| json!({ "nfe": rung.theta.nfe(), "best": rung.best, "start": rung.start });
     json!({
         "done": {
-            "out": config.out,
+            "out": config.out.as_ref().map(|out| out.to_string_lossy()),
             "rungs": outcome.rungs.iter().map(rung).collect::<Vec<_>>(),
             "stopped": outcome.stopped,
             "evaluations": outcome.evaluations,
@@ -159,30 +162,35 @@ fn outcome_document(config: &TrainConfig, outcome: &Outcome, seconds: f64) -> Va
     })
 }
 
-fn report(config: &TrainConfig, outcome: &Outcome, seconds: f64) {
+fn report(
+    config: &TrainConfig,
+    outcome: &Outcome,
+    seconds: f64,
+    print: impl Fn(std::fmt::Arguments<'_>) -> Result<()>,
+) -> Result<()> {
     let how = if outcome.stopped { "interrupted: the best theta so far is" } else { "the best theta is" };
     let out = config.out.as_deref().unwrap_or("".as_ref()).display();
     for rung in &outcome.rungs {
-        println!(
+        print(format_args!(
             "{how} in {out}: nfe {}, validation rmse {:.6} ({:.2} dB), from {:.6} ({:.2} dB) at the start",
             rung.theta.nfe(),
             rung.best.rmse,
             rung.best.psnr,
             rung.start.rmse,
             rung.start.psnr
-        );
+        ))?;
     }
     let (spent, truth) = (outcome.evaluations, outcome.ground_truth);
     let share = config.budget.map(|budget| {
         let percent = 100.0 * spent.equivalents() as f64 / budget as f64;
         format!(", {percent:.1} % of the budget of {budget}")
     });
-    println!(
+    print(format_args!(
         "{} forward evaluations ({} of them ground truth) and {} backward: as {} forward{}; {seconds:.0} s",
         spent.forward,
         truth.forward,
         spent.backward,
         spent.equivalents(),
         share.unwrap_or_default()
-    );
+    ))
 }

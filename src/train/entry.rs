@@ -2,7 +2,8 @@
 
 use super::config::{Loss, TrainConfig};
 use super::job::Job;
-use super::run::{Observer, Outcome, train_job};
+use super::progress::Observer;
+use super::run::{Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -39,10 +40,13 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
-    let job = config.job(Some(model.card().fingerprint()?))?;
+    let mut job = config.job(Some(model.card().fingerprint()?))?;
     let asked =
         Asked { class: config.class, guidance_scale: config.guidance_scale.clone(), conditions: &config.conditions };
     let conditioning = conditioning(&mut model, asked)?;
+    if let Some(conditions) = &conditioning.conditions {
+        job.config.insert("conditions".into(), json!(conditions.digest()));
+    }
     let notes = model_notes(&model, &conditioning, config.dtype)?;
     if ranks.is_first() {
         warn_of_others(&settings, &notes);

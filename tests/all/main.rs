@@ -43,6 +43,8 @@ mod model_field;
 mod mpi;
 mod native;
 mod noise;
+#[cfg(all(unix, feature = "cli"))]
+mod output_files;
 mod outputs;
 mod paths;
 mod references;

@@ -17,9 +17,9 @@ constexpr std::size_t solver_text_at_most = std::size_t(32) << 10;
 /// Errors where `text` is nothing that a client can have meant.
 void check_text(const std::string &text) {
     if (text.size() > solver_text_at_most)
-        throw invalid("SOLVER", quoted(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
-    if (!is_utf8(text)) throw invalid("SOLVER", quoted(text), "UTF-8");
-    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", quoted(text), "text without NUL");
+        throw invalid("SOLVER", in_quotes(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
+    if (!is_utf8(text)) throw invalid("SOLVER", in_quotes(text), "UTF-8");
+    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", in_quotes(text), "text without NUL");
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ bespoke::reference catalogue::parse(const std::string &text) const {
     try {
         return bespoke::reference::parse(text, names_);
     } catch (const bespoke::error &error) {
-        throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + quoted(text) + ": " + cut(error.what()));
+        throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(text) + ": " + cut(error.what()));
     }
 }
 
@@ -81,7 +81,7 @@ std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &
     switch (wanted.kind) {
     case BESPOKE_REFERENCE_FILE: return learned(names_[wanted.file], nfe);
     case BESPOKE_REFERENCE_PUBLISHED: return published(wanted.name, nfe);
-    default: throw invalid("SOLVER", quoted(text), "a solver with a fixed count of evaluations");
+    default: throw invalid("SOLVER", in_quotes(text), "a solver with a fixed count of evaluations");
     }
 }
 
@@ -99,7 +99,7 @@ std::shared_ptr<const solver> catalogue::published(const std::string &name, std:
     if (!count) {
         std::string known;
         for (const std::string &file : names_) known += file + ", ";
-        throw invalid("SOLVER", quoted(name), known + "or a published solver with its NFE, as in midpoint@10");
+        throw invalid("SOLVER", in_quotes(name), known + "or a published solver with its NFE, as in midpoint@10");
     }
     if (*count < 1 || *count > max_nfe_) throw invalid("NFE", std::to_string(*count), "1 to " + std::to_string(max_nfe_));
     const std::string key = name + '@' + std::to_string(*count);
@@ -107,7 +107,7 @@ std::shared_ptr<const solver> catalogue::published(const std::string &name, std:
     return made_.find(key, [&] {
         bespoke_theta *theta = nullptr;
         if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + quoted(name) + ": " + cut(bespoke_last_error_message()));
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(name) + ": " + cut(bespoke_last_error_message()));
         return solver{name, nfe, bespoke::theta(theta)};
     });
 }

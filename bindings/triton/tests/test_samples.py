@@ -181,8 +181,8 @@ class BadRequests(OverBoth):
             (b"mid\xff\xfepoint@4", ['SOLVER is "mid', 'point@4", expected UTF-8']),
             (b"midpoint@4\0x", ['SOLVER is "midpoint@4\\u0000x", expected text without NUL']),
             (b"x" * (2 << 20), ['SOLVER is "xxx', 'xxx...", expected at most 32768 bytes']),
-            ("\u00e9".encode() * 1000 + b"@4", ["SOLVER", "\u00e9...", "one of euler"]),
-            (b"euler@" + b"4" * 20_000, ['SOLVER is "euler@444', '444...", expected NAME']),
+            ("\u00e9".encode() * 1000 + b"@4", ['SOLVER "\u00e9', "\u00e9..."]),
+            (b"euler@" + b"4" * 20_000, ['SOLVER "euler@444', '444..."']),
             (b"euler@4:" + b"0.1," * 5_000, ["SOLVER", "grid"]),
         ]:
             for client in self.clients():
