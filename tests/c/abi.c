@@ -150,7 +150,7 @@ static void statuses(bespoke_theta *theta, bespoke_sampler *sampler) {
     CHECK(out == NULL);
     FAILS(bespoke_load_theta("/does/not/exist.json", &out), BESPOKE_ERROR_IO, "cannot read /does/not/exist.json: ");
     FAILS(bespoke_theta_save(theta, "/does/not/exist.json"), BESPOKE_ERROR_IO, "cannot write /does/not/exist.json: ");
-    FAILS(bespoke_load_theta("\xff.json", &out), BESPOKE_ERROR_INVALID, "path is ");
+    FAILS(bespoke_load_theta("\xff.json", &out), BESPOKE_ERROR_IO, "cannot read ");
     FAILS(bespoke_step(theta, sampler, 99, &x, decay, NULL), BESPOKE_ERROR_INVALID, "step is 99, expected 0 to 1");
     bespoke_stage stage = {.struct_size = sizeof stage};
     FAILS(bespoke_theta_stage(theta, 4, &stage), BESPOKE_ERROR_INVALID, "k is 4, expected 0 to 3");
