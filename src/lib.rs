@@ -19,15 +19,9 @@
 //! | 1 | [`error`] | the one error type |
 //! | 1 | [`output`] | where output goes: files, links, pipes, standard output |
 //! | 1 | [`document`] | files: JSON in, JSON out |
-<<<<<<< HEAD
 //! | 1 | [`npy`] | arrays of samples in files |
 //! | 1 | [`stored`] | named tensors in files |
 //! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
-=======
-//! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
-//! | 1 | [`npy`] | arrays of samples in files |
-//! | 1 | [`stored`] | named tensors in files |
->>>>>>> faults
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |

@@ -48,11 +48,7 @@ impl Log {
 
     /// Drops what does not stay.
     fn cut(&mut self) -> std::io::Result<()> {
-<<<<<<< HEAD
         // What went into a pipe or to a terminal cannot be taken back.
-=======
-        // A pipe or a terminal has said what it has said.
->>>>>>> faults
         if let Some(keep) = self.keep.take()
             && self.output.is_file
         {
