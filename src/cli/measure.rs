@@ -1,9 +1,10 @@
 //! Solvers side by side, with how far their samples are from the ground truth's and from data.
 
+use super::arrays;
+use super::progress::Share;
 use super::task::Task;
-use super::{arrays, progress};
 use bespoke::distance::{Distance, Features, SampleSet};
-use bespoke::evaluate::{Evaluation, chunk, evaluate};
+use bespoke::evaluate::{Evaluation, chunk, evaluate_watched};
 use bespoke::model::{Card, Device};
 use bespoke::ranks::Ranks;
 use bespoke::{Result, with_field};
@@ -90,11 +91,10 @@ pub struct Measured {
 /// Runs the solvers; `judge` looks at every sample.
 pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
     let comparison = &task.comparison;
-    let count = comparison.noises.count(task.model.card().elements());
-    let bar = progress::bar(count, "evaluating", quiet || !ranks.is_first());
+    let mut share = Share::new("evaluating", quiet || !ranks.is_first());
     let mut sets: Vec<SampleSet> = (0..=comparison.solvers.len()).map(|_| SampleSet::default()).collect();
     let mut first = Vec::new();
-    let observe = |done: usize, samples: &[Vec<f32>]| {
+    let observe = |_: usize, samples: &[Vec<f32>]| {
         if first.is_empty() {
             first = samples.to_vec();
         }
@@ -103,13 +103,12 @@ pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) ->
                 set.add(&judge.features, samples)?;
             }
         }
-        bar.set_position(done as u64);
         Ok(())
     };
     let evaluation = with_field!(&task.model, field => {
-        evaluate(field, &task.conditioning, comparison, ranks, observe)?
+        evaluate_watched(field, &task.conditioning, comparison, ranks, &mut |done| share.set(done), observe)?
     });
-    bar.finish_and_clear();
+    share.finish();
     if judge.is_some() {
         sets.iter_mut().for_each(|set| set.join(ranks));
     }

@@ -1,12 +1,13 @@
 //! `bespoke train`
 
-use super::progress;
+use super::progress::{self, Share};
 use bespoke::model::Dtype;
 use bespoke::ranks::Ranks;
 use bespoke::train::{
-    Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
+    Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, Watch, train_config,
 };
 use bespoke::{Error, Result, document};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -208,6 +209,59 @@ impl TrainArgs {
     }
 }
 
+/// What a run shows as it goes.
+struct Shown {
+    json: bool,
+    /// Neither bars nor lines.
+    silent: bool,
+    started: Instant,
+    /// Whether Ctrl-C was pressed.
+    interrupted: Arc<AtomicBool>,
+    /// Until the first iteration.
+    truth: Option<Share>,
+    iterations: Option<ProgressBar>,
+}
+
+impl Watch for Shown {
+    fn ground_truth(&mut self, share: f64) {
+        if let Some(truth) = &mut self.truth {
+            truth.set(share);
+        }
+    }
+
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        if let Some(truth) = self.truth.take() {
+            truth.finish();
+        }
+        let bar = self.iterations.get_or_insert_with(|| progress::bar(progress.iterations, "training", self.silent));
+        bar.set_position(progress.iteration as u64);
+        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.json && progress.validated {
+            println!("{}", json!({ "progress": progress, "seconds": seconds }));
+        } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
+            eprintln!(
+                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
+                progress.iteration,
+                progress.iterations,
+                progress.loss,
+                progress.validation.rmse,
+                progress.validation.psnr,
+                progress.best.rmse,
+            );
+        }
+        if self.interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Shown {
+    fn finish(&self) {
+        if let Some(bar) = &self.iterations {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     let (json, quiet) = (args.json && ranks.is_first(), args.quiet || !ranks.is_first());
     let config = args.config()?;
@@ -216,36 +270,14 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
         .map_err(|e| Error::State(format!("cannot listen for Ctrl-C: {e}")))?;
     let started = Instant::now();
-    let mut bar = None;
-    let terminal = std::io::stderr().is_terminal();
-    let lines = !terminal && !json && !quiet;
-    if lines {
+    let silent = json || quiet;
+    if !silent && !std::io::stderr().is_terminal() {
         eprintln!("solving the ground truth");
     }
-    let outcome = train_config(&config, ranks, &mut |progress: &Progress| {
-        let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training", json || quiet));
-        bar.set_position(progress.iteration as u64);
-        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
-        if json && progress.validated {
-            println!("{}", json!({ "progress": progress, "seconds": started.elapsed().as_secs_f64() }));
-        }
-        if lines && progress.validated {
-            eprintln!(
-                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {:.0} s",
-                progress.iteration,
-                progress.iterations,
-                progress.loss,
-                progress.validation.rmse,
-                progress.validation.psnr,
-                progress.best.rmse,
-                started.elapsed().as_secs_f64()
-            );
-        }
-        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    let truth = Some(Share::new("solving the ground truth", silent));
+    let mut shown = Shown { json, silent, started, interrupted, truth, iterations: None };
+    let outcome = train_config(&config, ranks, &mut shown)?;
+    shown.finish();
     let seconds = started.elapsed().as_secs_f64();
     if json {
         println!("{}", outcome_document(&config, &outcome, seconds));

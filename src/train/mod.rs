@@ -29,7 +29,7 @@ pub use entry::{conditioning, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Conditioning, Pool, PoolOptions};
-pub use run::{Observer, Outcome, Progress, train, train_job};
+pub use run::{Observer, Outcome, Progress, Watch, train, train_job};
 pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};
 pub use state::Trained;

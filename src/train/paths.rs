@@ -85,21 +85,32 @@ impl<T: Tensor> Pool<T> {
     where
         F: VelocityField<Tensor = T>,
     {
-        Self::solve_shared(field, conditioning, options, &Ranks::alone())
+        Self::solve_shared(field, conditioning, options, &Ranks::alone(), &mut |_| ())
     }
 
     /// [`Pool::solve`] by all `ranks`, which are dealt the batches in turn; each then has the whole pool.
+    /// `watch` gets the share of this rank's batches that is solved, from 0 to 1.
     ///
     /// # Errors
     /// As [`dopri5::solve`].
-    pub fn solve_shared<F>(field: &F, conditioning: &Conditioning, options: &PoolOptions, ranks: &Ranks) -> Result<Self>
+    pub fn solve_shared<F>(
+        field: &F,
+        conditioning: &Conditioning,
+        options: &PoolOptions,
+        ranks: &Ranks,
+        watch: &mut dyn FnMut(f64),
+    ) -> Result<Self>
     where
         F: VelocityField<Tensor = T>,
     {
         let starts = starts(field, options)?;
+        let own = (0..starts.len()).filter(|i| ranks.owns(*i)).count() as f64;
         let mut solved = Vec::new();
         for (i, (x0, batch)) in starts.iter().zip(options.batches()).enumerate().filter(|(i, _)| ranks.owns(*i)) {
-            let found = dopri5::solve(field, x0, &conditioning.of(batch), options.tolerance, options.dense)?;
+            let (condition, PoolOptions { tolerance, dense, .. }) = (conditioning.of(batch), options);
+            let before = solved.len() as f64;
+            let watch = &mut |t: f64| watch((before + t) / own);
+            let found = dopri5::solve_watched(field, x0, &condition, *tolerance, *dense, watch)?;
             solved.push((i, Solved { x1: found.x1, path: found.dense }));
         }
         let solved = exchange(field, options, solved, |i| ranks.owner(i), ranks)?;

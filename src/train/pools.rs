@@ -46,19 +46,21 @@ fn options(elements: usize, settings: &Settings, purpose: Purpose, indices: Rang
     PoolOptions { purpose, seed, indices, chunk: chunk(elements), tolerance, dense }
 }
 
-/// Solves the pool of the `draw`th time.
+/// Solves the pool of the `draw`th time; `watch` gets the share of it that is solved.
 pub fn draw<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,
     settings: &Settings,
     draw: usize,
     ranks: &Ranks,
+    watch: &mut dyn FnMut(f64),
 ) -> Result<Pool<F::Tensor>> {
-    Pool::solve_shared(field, conditioning, &drawn(field.elements(), settings, draw), ranks)
+    Pool::solve_shared(field, conditioning, &drawn(field.elements(), settings, draw), ranks, watch)
 }
 
 impl<T: Tensor> Pools<T> {
     /// Both pools, that of training as it is after `draws` times. A file is the first rank's alone.
+    /// `watch` gets the share of both that is solved, from 0 to 1.
     ///
     /// # Errors
     /// As [`Pool::solve`]; [`Error::Format`] for a file of other pools.
@@ -69,6 +71,7 @@ impl<T: Tensor> Pools<T> {
         job: &Job,
         draws: usize,
         ranks: &Ranks,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let file = job.pool_file.as_deref().filter(|_| ranks.is_first());
         let elements = field.elements();
@@ -88,8 +91,11 @@ impl<T: Tensor> Pools<T> {
                 evaluations,
             });
         }
-        let validation = Pool::solve_shared(field, conditioning, &of_validation, ranks)?;
-        let train = draw(field, conditioning, settings, draws.saturating_sub(1), ranks)?;
+        let first = settings.validation as f64 / (settings.validation + settings.pool) as f64;
+        let of_first = &mut |share: f64| watch(first * share);
+        let validation = Pool::solve_shared(field, conditioning, &of_validation, ranks, of_first)?;
+        let of_second = &mut |share: f64| watch(first + (1.0 - first) * share);
+        let train = draw(field, conditioning, settings, draws.saturating_sub(1), ranks, of_second)?;
         field.settle(ranks);
         let pools = Self { validation, train, evaluations: field.evaluations() };
         if let Some(path) = file {

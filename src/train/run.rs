@@ -46,8 +46,27 @@ pub struct Progress {
     pub evaluations: Evaluations,
 }
 
-/// Called after every iteration; `Break` stops the run with the best theta so far.
-pub type Observer<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
+/// Who watches a run: a closure that takes the [`Progress`], or a type of its own.
+pub trait Watch {
+    /// Called while the ground truth is solved, with the share that is, from 0 to 1; not where it is
+    /// read from a file.
+    fn ground_truth(&mut self, share: f64) {
+        let _ = share;
+    }
+
+    /// Called before the first iteration and after every one; `Break` stops the run with the best theta
+    /// so far.
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&Progress) -> ControlFlow<()>> Watch for F {
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self(progress)
+    }
+}
+
+/// Whoever watches.
+pub type Observer<'a> = dyn Watch + 'a;
 
 /// What a run comes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,8 +112,9 @@ pub fn train_job<F: VelocityField>(
     let mut journal = Journal::open(job, settings)?;
     let resumed = journal.resume(&legs, ranks)?;
     let on_disk = resumed.is_some();
-    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed)?;
-    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer(&run.progress()).is_break());
+    let mut watch = |share: f64| observer.ground_truth(share);
+    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed, &mut watch)?;
+    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
         journal.record(&run, stopped)?;
@@ -140,11 +160,12 @@ impl<'a, F: VelocityField> Run<'a, F> {
         ranks: &'a Ranks,
         legs: Vec<Leg>,
         resumed: Option<Checkpoint<State>>,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
         let Pools { validation, train: pool, evaluations } =
-            Pools::prepare(field, conditioning, settings, job, draws, ranks)?;
+            Pools::prepare(field, conditioning, settings, job, draws, ranks, watch)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
             field.set(evaluations);
             return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, state });
@@ -222,7 +243,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws, self.ranks)?;
+            let Run { field, conditioning, settings, ranks, .. } = *self;
+            self.pool = pools::draw(field, conditioning, settings, self.state.draws, ranks, &mut |_| ())?;
             self.state.draws += 1;
         }
         let stage = self.leg().stage;

@@ -6,7 +6,7 @@ use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::tensor::{PerRow, Tensor};
 use bespoke::torch::Module;
-use bespoke::train::{TrainConfig, conditioning, train_config};
+use bespoke::train::{Progress, TrainConfig, conditioning, train_config};
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
@@ -119,7 +119,8 @@ fn a_short_training_in_bf16_beats_midpoint_and_says_so() {
         "dtype": "bf16", "rtol": 1e-3, "atol": 1e-3
     }))
     .unwrap();
-    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    let outcome =
+        train_config(&config, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap().rungs.remove(0);
     assert!(outcome.best.rmse < 0.8 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["dtype"], "bf16");
 }
@@ -130,7 +131,8 @@ fn a_short_training_beats_midpoint() {
         "model": path("digits-fm-ot.json"), "steps": 5, "iterations": 12, "batch": 200, "pool": 300, "validation": 200
     }))
     .unwrap();
-    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    let outcome =
+        train_config(&config, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap().rungs.remove(0);
     println!("rmse {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
     assert!(outcome.best.rmse < 0.6 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["name"], "digits-fm-ot");

@@ -1,12 +1,16 @@
 //! The training loop: what it promises whatever the model.
 
 use bespoke::Error;
+use bespoke::dopri5::Tolerance;
+use bespoke::evaluate::{Comparison, Noises, Ready, evaluate_watched};
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
+use bespoke::ranks::Ranks;
+use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
+use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, Watch, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -32,7 +36,7 @@ fn settings(changes: serde_json::Value) -> Settings {
 }
 
 fn run_all(settings: &Settings) -> Outcome {
-    train(&field(), &UNCONDITIONAL, settings, &mut |_| ControlFlow::Continue(())).unwrap()
+    train(&field(), &UNCONDITIONAL, settings, &mut |_: &Progress| ControlFlow::Continue(())).unwrap()
 }
 
 /// The only solver of a run.
@@ -102,6 +106,59 @@ fn an_observer_can_stop_it_and_sees_what_is_spent() {
     assert_eq!(last.unwrap().iteration, 3);
     assert_eq!(outcome.evaluations, last.unwrap().evaluations);
     assert!(outcome.evaluations.backward > 0);
+}
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Noting {
+    shares: Vec<f64>,
+    iterations: Vec<usize>,
+}
+
+impl Watch for Noting {
+    fn ground_truth(&mut self, share: f64) {
+        assert!(self.iterations.is_empty(), "the ground truth comes first");
+        self.shares.push(share);
+    }
+
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.iterations.push(progress.iteration);
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn whoever_watches_sees_the_ground_truth_grow() {
+    // More than one batch of each pool.
+    let mut noting = Noting::default();
+    train(&field(), &UNCONDITIONAL, &settings(json!({ "pool": 300, "validation": 600 })), &mut noting).unwrap();
+    let shares = noting.shares;
+    assert!(shares.len() > 20, "{shares:?}");
+    assert!(shares[0] > 0.0 && shares[0] < 0.2, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] < pair[1] && pair[1] - pair[0] < 0.3), "{shares:?}");
+    assert!((shares.last().unwrap() - 1.0).abs() < 1e-12, "{shares:?}");
+    assert_eq!(noting.iterations, (0..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_watches_an_evaluation_sees_it_grow() {
+    let path = GaussianPath::new(Scheduler::FmOt, 1.0).unwrap();
+    let solver =
+        |name: &str| (name.to_owned(), Ready::new(&Solver::parse(name).unwrap(), &path, Tolerance::default()).unwrap());
+    let comparison = Comparison {
+        solvers: vec![solver("midpoint@8"), solver("gt")],
+        noises: Noises::Seed { seed: 0, count: 300 },
+        tolerance: Tolerance::default(),
+        range: 2.0,
+    };
+    let mut shares = Vec::new();
+    let watch = &mut |share| shares.push(share);
+    let evaluation =
+        evaluate_watched(&field(), &UNCONDITIONAL, &comparison, &Ranks::alone(), watch, |_, _| Ok(())).unwrap();
+    assert_eq!(evaluation.count, 300);
+    assert!(shares.len() > 20 && shares[0] > 0.0 && shares[0] < 0.2, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1]), "{shares:?}");
+    assert!((shares.last().unwrap() - 1.0).abs() < 1e-12, "{shares:?}");
 }
 
 #[test]
@@ -280,7 +337,8 @@ impl VelocityField for Broken {
 #[test]
 fn a_broken_field_is_an_error_not_a_theta() {
     for from in [0.0, 0.5] {
-        let outcome = train(&Broken(from), &UNCONDITIONAL, &settings(json!({})), &mut |_| ControlFlow::Continue(()));
+        let outcome =
+            train(&Broken(from), &UNCONDITIONAL, &settings(json!({})), &mut |_: &Progress| ControlFlow::Continue(()));
         assert!(outcome.is_err_and(|e| !e.to_string().is_empty()));
     }
 }

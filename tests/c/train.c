@@ -6,7 +6,8 @@
 
 #include "check.h"
 
-#define ON_FIELD "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"validation\": 10, \"batch\": 10, \"iterations\": 2"
+#define ON_FIELD \
+    "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"validation\": 10, \"batch\": 10, \"iterations\": 2"
 
 /* What a field does beside its work. */
 struct behaviour {

@@ -43,11 +43,13 @@ int main(int count, char **arguments) {
         char config[4096], shape[256] = "";
         state.model = model;
         for (uint32_t i = 0; i < info.ndim; i++)
-            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%lld", i ? ", " : "", (long long)info.shape[i]);
+            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%lld", i ? ", " : "",
+                     (long long)info.shape[i]);
         if (forward)
-            snprintf(config, sizeof config,
-                     "{\"field\": {\"shape\": [%s], \"classes\": %lld, \"data_range\": [%g, %g], \"name\": \"%s\"}, %s}",
-                     shape, (long long)info.classes, info.data_low, info.data_high, info.name, rest);
+            snprintf(
+                config, sizeof config,
+                "{\"field\": {\"shape\": [%s], \"classes\": %lld, \"data_range\": [%g, %g], \"name\": \"%s\"}, %s}",
+                shape, (long long)info.classes, info.data_low, info.data_high, info.name, rest);
         else
             snprintf(config, sizeof config, "{\"model\": \"%s\", %s}", card, rest);
         bespoke_train_callbacks callbacks = {.struct_size = sizeof callbacks,

@@ -32,7 +32,8 @@ catalogue::catalogue(const settings &settings, const bespoke_model_properties &m
 void catalogue::add(const std::string &file, const bespoke_model_properties &model) {
     const std::string name = std::filesystem::path(file).stem().string();
     if (files_.count(name) != 0) throw invalid("parameter thetas", '"' + file + '"', "a file name that no other has");
-    if (name.find('@') != std::string::npos) throw invalid("parameter thetas", '"' + file + '"', "a file name without @");
+    if (name.find('@') != std::string::npos)
+        throw invalid("parameter thetas", '"' + file + '"', "a file name without @");
     const auto ladder = bespoke::ladder::load(file);
     auto &rungs = files_[name];
     // From the greatest nfe down.
@@ -45,7 +46,8 @@ void catalogue::add(const std::string &file, const bespoke_model_properties &mod
         const bespoke_theta_properties info = theta.info();
         const auto notes = nlohmann::json::parse(info.model);
         if (notes.contains("name") && notes["name"].is_string() && notes["name"].get<std::string>() != model.name)
-            log(TRITONSERVER_LOG_WARN, file + " was trained for " + notes["name"].get<std::string>() + ", not for " + model.name);
+            log(TRITONSERVER_LOG_WARN,
+                file + " was trained for " + notes["name"].get<std::string>() + ", not for " + model.name);
         rungs[info.nfe] = std::make_shared<const solver>(solver{name, info.nfe, std::move(theta)});
         if (info.nfe <= 1) return;
         at_most = info.nfe - 1;
@@ -63,7 +65,8 @@ catalogue::reference catalogue::parse(const std::string &text) {
     char *end = nullptr;
     errno = 0;
     wanted.nfe = std::strtoll(number.c_str(), &end, 10);
-    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", '"' + text + '"', "NAME, or NAME@NFE as in midpoint@10");
+    if (number.empty() || errno != 0 || *end != '\0')
+        throw invalid("SOLVER", '"' + text + '"', "NAME, or NAME@NFE as in midpoint@10");
     return wanted;
 }
 
@@ -90,7 +93,8 @@ std::shared_ptr<const solver> catalogue::published(const reference &wanted) {
     if (!wanted.nfe) {
         std::string known;
         for (const auto &[file, rungs] : files_) known += file + ", ";
-        throw invalid("SOLVER", '"' + wanted.name + '"', known + "or a published solver with its NFE, as in midpoint@10");
+        throw invalid("SOLVER", '"' + wanted.name + '"',
+                      known + "or a published solver with its NFE, as in midpoint@10");
     }
     if (*wanted.nfe < 1 || *wanted.nfe > max_nfe_)
         throw invalid("NFE", std::to_string(*wanted.nfe), "1 to " + std::to_string(max_nfe_));

@@ -13,7 +13,8 @@ class loaded_network : public network {
 public:
     explicit loaded_network(const settings &settings) : path_(settings.velocity_library) {
         library_.reset(dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL));
-        if (!library_) throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
+        if (!library_)
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
         function_ = reinterpret_cast<bespoke_velocity_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
         if (function_ == nullptr)
             throw invalid("parameter velocity_symbol", '"' + settings.velocity_symbol + '"', "a function of " + path_);
@@ -26,7 +27,8 @@ public:
         if (classes != nullptr) condition.classes = static_cast<const std::int64_t *>(classes->data);
         const std::int32_t answer = function_(&condition, &time, &x, &output);
         if (answer != 0)
-            throw failure(TRITONSERVER_ERROR_INTERNAL, "the velocity of " + path_ + " answered " + std::to_string(answer));
+            throw failure(TRITONSERVER_ERROR_INTERNAL,
+                          "the velocity of " + path_ + " answered " + std::to_string(answer));
     }
 
 private:
@@ -42,7 +44,8 @@ private:
 /// What a network threw on this thread, on its way through the C library.
 thread_local std::exception_ptr thrown;
 
-std::int32_t call_network(void *self, const DLTensor *time, const DLTensor *x, const DLTensor *classes, DLTensor *output) {
+std::int32_t call_network(void *self, const DLTensor *time, const DLTensor *x, const DLTensor *classes,
+                          DLTensor *output) {
     try {
         static_cast<network *>(self)->forward(*time, *x, classes, *output);
         return 0;
@@ -57,8 +60,9 @@ std::int32_t call_network(void *self, const DLTensor *time, const DLTensor *x, c
 velocity::velocity(const settings &settings, TRITONSERVER_Server *server, const std::string &device) {
     if (!settings.velocity_model.empty()) network_ = std::make_unique<served_network>(server, settings);
     if (!settings.velocity_library.empty()) network_ = std::make_unique<loaded_network>(settings);
-    model_ = std::make_unique<bespoke::model>(network_ ? bespoke::model::host(settings.card, call_network, network_.get())
-                                                       : bespoke::model::open(settings.card, device));
+    model_ =
+        std::make_unique<bespoke::model>(network_ ? bespoke::model::host(settings.card, call_network, network_.get())
+                                                  : bespoke::model::open(settings.card, device));
 }
 
 void velocity::evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u,

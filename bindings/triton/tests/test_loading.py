@@ -5,11 +5,10 @@ import shutil
 import unittest
 
 import numpy as np
-from tritonclient.utils import InferenceServerException
-
 from client import Client
 from repository import MODELS, Repository, digits_noise, sampled
 from server import ROOT, Server
+from tritonclient.utils import InferenceServerException
 
 
 def setUpModule():
