@@ -21,7 +21,7 @@
 
 typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCMHost = 11 } DLDeviceType;
 
-typedef enum { kDLInt = 0U, kDLUInt = 1U, kDLFloat = 2U, kDLBfloat = 4U } DLDataTypeCode;
+typedef enum { kDLInt = 0U, kDLUInt = 1U, kDLFloat = 2U, kDLBfloat = 4U, kDLBool = 6U } DLDataTypeCode;
 
 typedef struct {
     /* A DLDeviceType, as the official header has it. */
@@ -115,21 +115,70 @@ typedef struct bespoke_row {
 } bespoke_row;
 
 /**
- * A network of the host: writes its output for every sample of a batch.
+ * A named tensor that a network is given besides time and state.
+ */
+typedef struct bespoke_input {
+    /**
+     * Its name, UTF-8; `class` for the classes of a card that says `classes`.
+     */
+    const char *name;
+    /**
+     * `[batch, ...]`, contiguous host memory of float64, float32, float16, bfloat16, int64, int32 or bool.
+     */
+    const DLTensor *tensor;
+} bespoke_input;
+
+/**
+ * One evaluation that the library asks of the host. All tensors are contiguous host memory of the library,
+ * valid during the call; only what is `*mut` is to be written, all of it. A newer library may have more members.
+ */
+typedef struct bespoke_call {
+    /**
+     * sizeof(bespoke_call) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * float32 `[batch]`: for a network, time as it counts it (the card's `time`); for a velocity, t in [0, 1].
+     */
+    const DLTensor *time;
+    /**
+     * float32 `[batch, ...]`, the states.
+     */
+    const DLTensor *x;
+    /**
+     * The named inputs, in the card's order; NULL where there are none.
+     */
+    const struct bespoke_input *inputs;
+    /**
+     * float32 `[batch, ...]`, to be written: the network's output, or the velocity. NULL for a vjp.
+     */
+    DLTensor *output;
+    /**
+     * float32 `[batch, ...]`, w of a vjp; else NULL.
+     */
+    const DLTensor *cotangent;
+    /**
+     * float32 `[batch, ...]`, to be written by a vjp: w^T du/dx; else NULL.
+     */
+    DLTensor *by_x;
+    /**
+     * float32 `[batch]`, to be written by a vjp: w . du/dt; else NULL.
+     */
+    DLTensor *by_t;
+} bespoke_call;
+
+/**
+ * A network of the host: writes `call->output` for every sample of a batch. `call` is valid during the call.
+ * A batch is more than that of the samples where some of them are guided: all passes are stacked.
  *
- * `time` is float32 `[batch]`, as the network counts time (the card's `time`); `x` and `output` are float32
- * `[batch, ...]` of the card's shape; `classes` is int64 `[batch]`, or NULL where the card has no classes.
- * All are contiguous host memory of the library, valid during the call; only `output` is written.
- * The batch is twice that of the samples where one of them is guided.
- *
- * Answers 0 when `output` is written. Anything else stops the call that evaluates, which then returns
+ * Answers 0 when the output is written. Anything else stops the call that evaluates, which then returns
  * `BESPOKE_ERROR_CALLBACK`.
  */
-typedef int32_t (*bespoke_network_fn)(void *user_data,
-                                      const DLTensor *time,
-                                      const DLTensor *x,
-                                      const DLTensor *classes,
-                                      DLTensor *output);
+typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
@@ -178,6 +227,20 @@ typedef struct bespoke_model_properties {
 } bespoke_model_properties;
 
 /**
+ * One scale of a card's `guidance`, of each sample.
+ */
+typedef struct bespoke_scale {
+    /**
+     * What the card calls it, UTF-8.
+     */
+    const char *name;
+    /**
+     * One number a sample, `batch` of them.
+     */
+    const double *values;
+} bespoke_scale;
+
+/**
  * What each sample of a batch is conditioned on. Zeros are no condition.
  */
 typedef struct bespoke_condition {
@@ -194,9 +257,26 @@ typedef struct bespoke_condition {
      */
     const int64_t *classes;
     /**
-     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off.
+     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
+     * `guidance_scale`.
      */
     const double *guidance_scale;
+    /**
+     * The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
+     */
+    const struct bespoke_input *inputs;
+    /**
+     * The scales of a card's chain of passes, by name, in any order; NULL where it has none.
+     */
+    const struct bespoke_scale *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
 } bespoke_condition;
 
 /**
@@ -419,27 +499,18 @@ typedef struct bespoke_train_progress {
 typedef int32_t (*bespoke_progress_fn)(void *user_data, const struct bespoke_train_progress *progress);
 
 /**
- * A velocity field of the host for training: as `bespoke_velocity_fn`, with the class of each
- * sample, int64 `[batch]`, or NULL where the config's `field` names no classes. `x` is float32 of
- * the config's shape, the batch first.
+ * A velocity field of the host for training: writes u_t(x), `call->output`, for every sample of a batch. With
+ * classes in the config's `field`, `call->inputs` holds the input `class`, int64 `[batch]`.
+ *
+ * Answers 0 when it is written. Anything else stops the training with `BESPOKE_ERROR_CALLBACK`.
  */
-typedef int32_t (*bespoke_train_velocity_fn)(void *user_data,
-                                             const DLTensor *t,
-                                             const DLTensor *x,
-                                             const DLTensor *classes,
-                                             DLTensor *u);
+typedef int32_t (*bespoke_train_velocity_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
- * The field's vector-Jacobian product: for the cotangent `w`, `[batch, ...]`, writes
- * `by_x` = w^T du/dx, `[batch, ...]`, and `by_t` = w . du/dt, `[batch]`, all float32.
+ * The field's vector-Jacobian product: for `call->cotangent` w, writes `call->by_x` = w^T du/dx and
+ * `call->by_t` = w . du/dt. Answers as `bespoke_train_velocity_fn`.
  */
-typedef int32_t (*bespoke_train_vjp_fn)(void *user_data,
-                                        const DLTensor *t,
-                                        const DLTensor *x,
-                                        const DLTensor *classes,
-                                        const DLTensor *w,
-                                        DLTensor *by_x,
-                                        DLTensor *by_t);
+typedef int32_t (*bespoke_train_vjp_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
  * What training calls back. Zeros are the defaults.
@@ -632,7 +703,7 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
 /**
- * Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
+ * Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the
  * card's time and output are then translated to a velocity as for any model. `network` may be called from
  * every thread that evaluates the model, from several at a time, until the model is freed.
  */

@@ -4,9 +4,9 @@
 #![no_main]
 
 use bespoke::document;
-use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::ladder::Ladder;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::sampler::Plan;
 use bespoke::solvers::{NamedSolver, SolverName};

@@ -1,11 +1,13 @@
 //! `bespoke bench train`
 
 use super::ModelArgs;
-use bespoke::evaluate::Noises;
+use bespoke::model::FieldTask;
+use bespoke::samples::Conditioning;
+use bespoke::samples::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::train::{Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
-use bespoke::{Error, Result, with_field};
+use bespoke::{Error, Result};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -119,7 +121,20 @@ pub fn run(args: TrainArgs) -> Result<()> {
     };
     let [low, high] = model.card().data_range;
     let settings = config.settings(high - low, Some(&model.card().gaussian_path()?))?;
-    with_field!(&model, field => measure(field, &conditioning, &settings))
+    model.with(Measure { conditioning: &conditioning, settings: &settings })
+}
+
+struct Measure<'a> {
+    conditioning: &'a Conditioning,
+    settings: &'a Settings,
+}
+
+impl FieldTask for Measure<'_> {
+    type Output = Result<()>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<()> {
+        measure(field, self.conditioning, self.settings)
+    }
 }
 
 /// The fastest iteration and the fastest replay count: all else on the machine only slows.

@@ -1,7 +1,7 @@
 //! `bespoke compile`
 
 use super::PathArgs;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
 use bespoke::theta::{Family, NsTable, Theta};

@@ -86,7 +86,10 @@ fn structs(out: &mut String) {
         bespoke_theta_properties { struct_size, steps, nfe, kept_velocities, family, model, training, document }
         bespoke_velocity_scalars { t, alpha, sigma, x, output, x_dot, output_dot }
         bespoke_model_properties { struct_size, ndim, shape, classes, null_class, data_low, data_high, initial_scale, name, card }
-        bespoke_condition { struct_size, batch, classes, guidance_scale }
+        bespoke_input { name, tensor }
+        bespoke_call { struct_size, input_count, time, x, inputs, output, cotangent, by_x, by_t }
+        bespoke_condition { struct_size, batch, classes, guidance_scale, inputs, scales, input_count, scale_count }
+        bespoke_scale { name, values }
         bespoke_model_binding { struct_size, reserved, model, condition }
         bespoke_train_progress { struct_size, validated, iteration, iterations, loss, validation_rmse, validation_psnr, best_rmse, best_psnr, forward, backward }
         bespoke_train_callbacks { struct_size, reserved, user_data, progress, velocity, vjp }

@@ -1,8 +1,8 @@
 //! What several test files need: fields with known properties, mixtures, thetas, cards.
 
+use bespoke::card::Card;
 use bespoke::error::Result;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
-use bespoke::model::Card;
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::sampler::{self, Plan};
 use bespoke::scheduler::Scheduler;
 use bespoke::tableau::Tableau;
@@ -200,4 +200,9 @@ pub fn noise(batch: usize, elements: usize) -> Host<f64> {
 /// Few cases, no files left behind.
 pub fn proptest_config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The condition of samples of these classes and guidance scales; none where there are none.
+pub fn condition(classes: &[i64], guidance_scale: &[f64]) -> Condition {
+    Condition::of_classes(classes).unwrap().guided(guidance_scale.to_vec())
 }

@@ -2,15 +2,16 @@
 
 use bespoke::Error;
 use bespoke::dopri5::Tolerance;
-use bespoke::evaluate::{Comparison, Noises, Ready, evaluate_watched};
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::evaluate::{Comparison, Ready, evaluate_watched};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
+use bespoke::samples::{Conditioning, Noises};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, Watch, train};
+use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, Watch, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;

@@ -75,10 +75,9 @@ static void written_structs(void) {
     CHECK(later.known.nfe == 4 && later.unknown == 0 && later.known.struct_size == sizeof later);
 }
 
-static int32_t field(void *user_data, const DLTensor *t, const DLTensor *x, const DLTensor *classes, DLTensor *u) {
+static int32_t field(void *user_data, const bespoke_call *call) {
     (void)user_data;
-    (void)classes;
-    return decay(NULL, t, x, u);
+    return decay(NULL, call->time, call->x, call->output);
 }
 
 static void read_structs(void) {

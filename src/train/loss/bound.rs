@@ -64,7 +64,7 @@ pub fn bound_loss<F: VelocityField>(
     let knots = (0..=steps).map(|i| pool.at(knot_time(i), rows)).collect::<Result<Vec<_>>>()?;
     let start = F::Tensor::concatenate(&knots[..steps].iter().collect::<Vec<_>>())?;
     let target = F::Tensor::concatenate(&knots[1..].iter().collect::<Vec<_>>())?;
-    let condition = pool.condition(rows).repeat(steps);
+    let condition = pool.condition(rows)?.repeat(batch, steps)?;
 
     let step = stacked_step(&table, per_step, batch);
     let mut states = Vec::with_capacity(per_step);

@@ -83,7 +83,7 @@ pub fn direct_residual<F: VelocityField>(
     let (points, bases) = table.propagate();
     let tableau = broadcast(&table);
     let (x0, x1) = (pool.x0.select(rows)?, pool.x1.select(rows)?);
-    let condition = pool.condition(rows);
+    let condition = pool.condition(rows)?;
     let trace = forward(&tableau, field, &x0, &condition, |_, _| {})?;
     let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &x1)])?;
     let rms = trace.end.rmse(&x1)?;

@@ -110,8 +110,27 @@ class TrainProgress(ctypes.Structure):
 Tensor = POINTER(DLTensor)
 VELOCITY = ctypes.CFUNCTYPE(c_int32, c_void_p, Tensor, Tensor, Tensor)
 PROGRESS = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(TrainProgress))
-TRAIN_VELOCITY = ctypes.CFUNCTYPE(c_int32, c_void_p, Tensor, Tensor, Tensor, Tensor)
-TRAIN_VJP = ctypes.CFUNCTYPE(c_int32, c_void_p, *[Tensor] * 6)
+
+
+class Input(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("tensor", Tensor)]
+
+
+class Call(_Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("input_count", c_uint32),
+        ("time", Tensor),
+        ("x", Tensor),
+        ("inputs", POINTER(Input)),
+        ("output", Tensor),
+        ("cotangent", Tensor),
+        ("by_x", Tensor),
+        ("by_t", Tensor),
+    ]
+
+
+CALL = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(Call))
 
 
 class TrainCallbacks(_Sized):
@@ -120,8 +139,8 @@ class TrainCallbacks(_Sized):
         ("reserved", c_uint32),
         ("user_data", c_void_p),
         ("progress", PROGRESS),
-        ("velocity", TRAIN_VELOCITY),
-        ("vjp", TRAIN_VJP),
+        ("velocity", CALL),
+        ("vjp", CALL),
     ]
 
 
