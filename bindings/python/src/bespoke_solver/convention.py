@@ -10,8 +10,9 @@ last timestep, its end to have it at timestep 0, and in between ``timestep_at`` 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -109,4 +110,4 @@ def convention_of(
     if prediction_type == "flow_prediction":
         return Convention.flow(num_train_timesteps)
     betas = betas_of(beta_schedule, beta_start, beta_end, num_train_timesteps, trained_betas)
-    return Convention.variance_preserving(OUTPUTS[prediction_type], np.cumprod(1.0 - betas))
+    return Convention.variance_preserving(OUTPUTS[prediction_type], np.cumprod(1.0 - betas).tolist())

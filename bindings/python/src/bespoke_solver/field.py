@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
 import torch
 
 from .convention import Convention, convention_of
@@ -67,7 +69,7 @@ class TorchField:
         data_range: tuple[float, float] = (-1.0, 1.0),
         name: str | None = None,
     ) -> None:
-        keys = {key: scheduler[key] if key in scheduler else _CONVENTION_DEFAULTS[key] for key in _CONVENTION_KEYS}
+        keys: dict[str, Any] = {key: scheduler[key] if key in scheduler else _CONVENTION_DEFAULTS[key] for key in _CONVENTION_KEYS}
         self.convention: Convention = convention_of(**keys)
         self.shape = tuple(int(size) for size in shape)
         self.conditions, self.null = dict(conditions or {}), dict(null or {})
