@@ -315,6 +315,13 @@ public:
         return theta(out);
     }
 
+    /// A published solver as a theta of family `ns`, with a document; a learned one as it is.
+    theta compile() const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_compile(get(), &out));
+        return theta(out);
+    }
+
     /// Writes a theta file, atomically.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
 
@@ -523,7 +530,8 @@ public:
 
     /// u = u_t(x) of samples on `condition`.
     template <class X, class U>
-    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, const condition &condition = {}) const {
+    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
+                  const condition &condition = {}) const {
         static_assert(!std::is_const_v<U>, "u is written");
         evaluate(get(), t, x.dl(), u.dl(), condition);
     }

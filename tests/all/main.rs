@@ -41,6 +41,7 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod registers;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;

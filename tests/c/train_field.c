@@ -22,7 +22,8 @@ static int32_t velocity(void *user_data, const bespoke_call *call) {
     if (call->input_count == 1) {
         const DLTensor *classes = call->inputs->tensor;
         if (strcmp(call->inputs->name, "class") != 0) return 76;
-        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != call->x->shape[0]) return 77;
+        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != call->x->shape[0])
+            return 77;
     }
     return bespoke_model_velocity(state->model, &condition, call->time, call->x, call->output);
 }
