@@ -89,12 +89,12 @@ test-torch: need-test $(STAMP)
 test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/torch-2.11.0
+PYTHON_STAMP := .venv-python/diffusers-0.42.1
 
 # Python with the whole of torch, and diffusers: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
-	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 \
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
 	  build matplotlib pytest tqdm 'setuptools>=77,<82'
 	touch $@
 
@@ -115,10 +115,11 @@ test-python: python
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && ../../.venv-python/bin/python -m pytest
 
-# Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
+# Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all abi_surface::
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all train_options::
 
 # What reads code without running it. The versions are pinned: another one would find other things.
 CHECK := .venv-check/bin

@@ -51,6 +51,21 @@ typedef struct {
 #endif
 
 /**
+ * A published solver.
+ */
+#define BESPOKE_REFERENCE_PUBLISHED 0
+
+/**
+ * One of the names that the caller gave.
+ */
+#define BESPOKE_REFERENCE_FILE 1
+
+/**
+ * The adaptive ground truth, `gt`.
+ */
+#define BESPOKE_REFERENCE_GROUND_TRUTH 2
+
+/**
  * The register of the state: x(0) at first.
  */
 #define BESPOKE_REGISTER_STATE 0
@@ -182,6 +197,32 @@ typedef struct bespoke_call {
 typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
+ * One input of a model's network. What it points to is the model's.
+ */
+typedef struct bespoke_input_properties {
+    /**
+     * Its name, UTF-8.
+     */
+    const char *name;
+    /**
+     * The type of its numbers.
+     */
+    DLDataType dtype;
+    /**
+     * Length of `shape`; 0 for one number a sample.
+     */
+    uint32_t ndim;
+    /**
+     * Shape of one row; -1 for a size that has a name.
+     */
+    const int64_t *shape;
+    /**
+     * Names of the sizes of `shape`; NULL for a number.
+     */
+    const char *const *shape_names;
+} bespoke_input_properties;
+
+/**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
  */
 typedef struct bespoke_model_properties {
@@ -194,7 +235,7 @@ typedef struct bespoke_model_properties {
      */
     uint32_t ndim;
     /**
-     * Shape of one sample.
+     * Shape of one sample; -1 for a size that has a name, which may differ between samples.
      */
     const int64_t *shape;
     /**
@@ -225,6 +266,26 @@ typedef struct bespoke_model_properties {
      * The card, a JSON object.
      */
     const char *card;
+    /**
+     * Names of the sizes of `shape`, `ndim` of them; NULL for a number.
+     */
+    const char *const *shape_names;
+    /**
+     * What the network takes besides time and state, in its order; `class` first where there are classes.
+     */
+    const struct bespoke_input_properties *inputs;
+    /**
+     * Names of the scales of guidance, in the order of the passes.
+     */
+    const char *const *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
 } bespoke_model_properties;
 
 /**
@@ -313,6 +374,37 @@ typedef struct bespoke_velocity_scalars {
      */
     double output_dot;
 } bespoke_velocity_scalars;
+
+/**
+ * What `bespoke_reference_parse` finds.
+ */
+typedef struct bespoke_reference {
+    /**
+     * sizeof(bespoke_reference), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * BESPOKE_REFERENCE_PUBLISHED, BESPOKE_REFERENCE_FILE or BESPOKE_REFERENCE_GROUND_TRUTH.
+     */
+    uint32_t kind;
+    /**
+     * Of a file, its index among the caller's names; else 0.
+     */
+    uint32_t file;
+    /**
+     * Evaluations of a published solver; of a file the most that are wanted, as `bespoke_ladder_theta`
+     * takes them. 0 where the text says none.
+     */
+    uint32_t nfe;
+    /**
+     * Of a published solver the length of its name, with which the text begins; else 0.
+     */
+    uint32_t name_length;
+    /**
+     * Where in the text the grid of a published solver begins; 0 for the solver's own grid.
+     */
+    uint32_t grid_begin;
+} bespoke_reference;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -796,6 +888,17 @@ bespoke_status bespoke_output_velocity(const char *scheduler,
                                        uint32_t count,
                                        const double *t,
                                        struct bespoke_velocity_scalars *scalars);
+
+/**
+ * Reads a solver as users write it, the same everywhere: `NAME@NFE` and `NAME@NFE:GRID` of a published
+ * solver, `FILE` and `FILE@NFE` (at most so many evaluations) of a theta or ladder, `gt`. The files are the
+ * `count` names in `files`; they go before published solvers of the same name. The NFE of a published solver
+ * may be left out, for a host that is told it elsewhere. `reference->struct_size` must be set.
+ */
+bespoke_status bespoke_reference_parse(const char *text,
+                                       const char *const *files,
+                                       uint32_t count,
+                                       struct bespoke_reference *reference);
 
 /**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.

@@ -3,8 +3,10 @@
 use super::guard::{create, destroy, path, required, text};
 use super::status::bespoke_status;
 use super::theta::bespoke_theta;
+use crate::error::Error;
 use crate::ladder::Ladder;
-use crate::solvers::{NamedSolver, SolverName};
+use crate::reference::Reference;
+use crate::solvers::NamedSolver;
 use std::ffi::c_char;
 
 /// Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
@@ -31,9 +33,10 @@ pub unsafe extern "C" fn bespoke_theta_solver(
     unsafe {
         create(out, || {
             let (name, scheduler) = (text("name", name)?, text("scheduler", scheduler)?);
-            let (name, grid) = name.split_once(':').map_or((name, None), |(name, grid)| (name, Some(grid)));
-            let grid = grid.map(str::parse).transpose()?;
-            let solver = NamedSolver { solver: SolverName::find(name)?, nfe: nfe as usize, grid };
+            let Reference::Published { name, nfe: None, grid } = Reference::parse(name, |_| false)? else {
+                return Err(Error::invalid("name", format!("{name:?}"), "NAME or NAME:GRID of a published solver"));
+            };
+            let solver = NamedSolver::new(name, nfe as usize, grid)?;
             bespoke_theta::published(solver, scheduler.parse()?)
         })
     }

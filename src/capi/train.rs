@@ -128,8 +128,8 @@ unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) ->
 /// One theta comes back: a ladder is for the program.
 fn check_single(config: &TrainConfig) -> Result<()> {
     for (key, counts) in [("steps", &config.steps), ("nfe", &config.nfe)] {
-        if let Some(counts) = counts.as_ref().filter(|counts| counts.values().len() > 1) {
-            return Err(Error::invalid(key, format!("{:?}", counts.values()), "one count: one theta comes back"));
+        if counts.len() > 1 {
+            return Err(Error::invalid(key, format!("{counts:?}"), "one count: one theta comes back"));
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ pub fn for_each(
     shape: &[usize],
     range: [f64; 2],
     chunk: usize,
-    mut take: impl FnMut(&[f32]) -> Result<()>,
+    take: impl FnMut(&[f32]) -> Result<()>,
 ) -> Result<()> {
     let document = path.display().to_string();
     let (array, dtype) = open(path, shape)?;
@@ -51,19 +51,29 @@ pub fn for_each(
             Box::new(array.data::<u8>().map_err(|e| failed(std::io::Error::other(e)))?.map(move |v| v.map(level)))
         }
     };
-    let mut part = Vec::with_capacity(chunk * shape.iter().product::<usize>());
+    let finite = values.map(|value| match value.map_err(failed)? {
+        value if value.is_finite() => Ok(value),
+        _ => Err(Error::format(&document, "data", "holds a NaN or an infinity")),
+    });
+    in_batches(finite, chunk * shape.iter().product::<usize>(), take)
+}
+
+/// Hands on `values` by `size` of them, the last time by as many as are left.
+fn in_batches(
+    values: impl Iterator<Item = Result<f32>>,
+    size: usize,
+    mut take: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<()> {
+    let mut batch = Vec::with_capacity(size);
     for value in values {
-        let value = value.map_err(failed)?;
-        if !value.is_finite() {
-            return Err(Error::format(&document, "data", "holds a NaN or an infinity"));
-        }
-        part.push(value);
-        if part.len() == part.capacity() {
-            take(&part)?;
-            part.clear();
+        batch.push(value?);
+        // A vector may have room for more than was asked for.
+        if batch.len() == size {
+            take(&batch)?;
+            batch.clear();
         }
     }
-    if part.is_empty() { Ok(()) } else { take(&part) }
+    if batch.is_empty() { Ok(()) } else { take(&batch) }
 }
 
 enum Dtype {
@@ -106,4 +116,26 @@ pub fn begin<'a>(
 ) -> std::io::Result<NpyWriter<f32, &'a mut dyn Write>> {
     let sizes: Vec<u64> = std::iter::once(count).chain(shape.iter().copied()).map(|n| n as u64).collect();
     npyz::WriteOptions::new().default_dtype().shape(&sizes).writer(file).begin_nd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_batches;
+
+    #[test]
+    fn batches_have_the_size_asked_for() {
+        for (count, size, expected) in [(7, 3, vec![3, 3, 1]), (6, 3, vec![3, 3]), (2, 3, vec![2]), (0, 3, vec![])] {
+            let mut seen = Vec::new();
+            let mut sizes = Vec::new();
+            let values = (0..count).map(|i| Ok(i as f32));
+            in_batches(values, size, |batch| {
+                sizes.push(batch.len());
+                seen.extend_from_slice(batch);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(sizes, expected);
+            assert_eq!(seen, (0..count).map(|i| i as f32).collect::<Vec<_>>());
+        }
+    }
 }

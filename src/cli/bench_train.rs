@@ -5,7 +5,7 @@ use bespoke::model::FieldTask;
 use bespoke::samples::Conditioning;
 use bespoke::samples::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::train::{Loss, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result};
 use std::ops::ControlFlow;
@@ -17,16 +17,16 @@ pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// rk1, rk2 or ns.
-    #[arg(long, default_value = "rk2", value_name = "FAMILY", value_parser = super::train::parse::<TrainedFamily>)]
+    #[arg(long, default_value = "rk2", value_name = "FAMILY", hide_possible_values = true)]
     family: TrainedFamily,
     /// Evaluations of the solver.
     #[arg(long, default_value_t = 10, value_name = "N")]
     nfe: usize,
     /// rmse-bound, rmse or log-mse.
-    #[arg(long, default_value = "log-mse", value_name = "LOSS", value_parser = super::train::parse::<Loss>)]
+    #[arg(long, default_value = "log-mse", value_name = "LOSS", hide_possible_values = true)]
     loss: Loss,
     /// adam or gauss-newton [default: gauss-newton; adam for rmse-bound].
-    #[arg(long, value_name = "NAME", value_parser = super::train::parse::<Optimizer>)]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
     optimizer: Option<Optimizer>,
     /// Samples an iteration [default: as in training].
     #[arg(long, value_name = "B")]
@@ -106,14 +106,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let (model, conditioning) = args.model.open()?;
     let config = TrainConfig {
         family: Some(args.family),
-        nfe: OneOrMore::new(vec![args.nfe]),
+        nfe: vec![args.nfe],
         // A table learned from the start on: no other theta first.
-        init: (args.family == TrainedFamily::Ns).then(|| OneOrMore::new(vec![format!("euler@{}", args.nfe)])).flatten(),
-        loss: OneOrMore::new(vec![args.loss]),
+        init: (args.family == TrainedFamily::Ns).then(|| format!("euler@{}", args.nfe)).into_iter().collect(),
+        loss: vec![args.loss],
         optimizer: args.optimizer,
         batch: args.batch,
         // One to warm up, one that ends with a validation.
-        iterations: OneOrMore::new(vec![args.iterations as usize + 2]),
+        iterations: vec![args.iterations as usize + 2],
         validate_every: Some(args.iterations as usize + 2),
         validation: Some(50),
         pool: Some(args.batch.unwrap_or(400).saturating_add(100)),

@@ -4,7 +4,10 @@ use super::measure::{Distances, measure};
 use super::picture;
 use super::task::TaskArgs;
 use bespoke::evaluate::Evaluation;
+use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
+use bespoke::reference::Solver;
+use bespoke::solvers::SolverName;
 use bespoke::{Error, Result, document};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -25,7 +28,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// A picture: the ground truth above, then each solver's samples of the same noises with, on
-    /// the right, their difference from it, 8 times as large.
+    /// the right, their difference from it, 8 times as large. Points in the plane are scatter plots.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
@@ -37,7 +40,8 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
             return Err(Error::invalid(field, "there", "absent without --frechet"));
         }
     }
-    let task = asked.open(&asked.solvers()?, ranks)?;
+    let solvers = asked.solvers()?;
+    let task = asked.open(&solvers, ranks)?;
     let card = task.model.card();
     let judge = match asked.judge.card(card) {
         _ if !args.frechet => None,
@@ -49,6 +53,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
         return Ok(());
     }
     let evaluation = &measured.evaluation;
+    let notes = notes(&solvers, &asked.path.on(card.gaussian_path()?)?);
     let whole = || {
         json!({
             "model": card.name(),
@@ -65,25 +70,42 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
                 "tolerance": evaluation.tolerance,
             },
             "distances": measured.distances,
+            "notes": notes,
             "results": rows(evaluation, measured.distances.as_ref()),
         })
+    };
+    let said = || {
+        print_table(evaluation, measured.distances.as_ref());
+        notes.iter().for_each(|note| println!("{note}"));
     };
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => print!("{}", document::text(&whole(), "eval")?),
         Some(path) => {
             document::write(path, &whole())?;
-            print_table(evaluation, measured.distances.as_ref());
+            said();
         }
-        None => print_table(evaluation, measured.distances.as_ref()),
+        None => said(),
     }
     if let Some(path) = &args.png {
-        picture::comparison(card, &measured.first)?.save(path)?;
+        let names: Vec<&str> = task.comparison.solvers.iter().map(|(name, _)| name.as_str()).collect();
+        picture::comparison(card, &measured.first, &names)?.save(path)?;
         if !asked.quiet {
-            let names = task.comparison.solvers.iter().map(|(name, _)| format!(", {name}"));
-            eprintln!("rows of {}: gt{}", path.display(), names.collect::<String>());
+            eprintln!("{}: gt, {}", path.display(), names.join(", "));
         }
     }
     Ok(())
+}
+
+/// What the table does not say of its solvers.
+fn notes(solvers: &[Solver], path: &GaussianPath) -> Vec<String> {
+    let lowered = solvers.iter().filter_map(|solver| match solver {
+        Solver::Named(named) if named.solver.lowers_last_orders(named.nfe, path) => Some(format!(
+            "{named} lowers the order of its last steps, as published for fewer than {} evaluations (lower_order_final)",
+            SolverName::FULL_LAST_ORDERS
+        )),
+        _ => None,
+    });
+    lowered.collect()
 }
 
 /// A row for each solver, its distances among the rest.

@@ -29,13 +29,11 @@ pub struct SampleArgs {
     noise: NoiseArgs,
     #[command(flatten)]
     tolerance: ToleranceArgs,
-    /// A picture of the first samples (at most 100).
+    /// A picture of the first samples: at most 100, or 5000 that are points in the plane.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
 
-/// Samples in the picture at most.
-const PICTURED: usize = 100;
 /// Samples drawn where no count is given.
 const DEFAULT_COUNT: usize = 16;
 
@@ -61,20 +59,22 @@ pub fn run(args: SampleArgs) -> Result<()> {
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
     let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;
-    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
-    let elements = card.elements();
+    let shape = card.sample_shape()?;
+    let noises = arrays::noises(&args.noise, &shape, DEFAULT_COUNT)?;
+    let elements: usize = shape.iter().product();
     let count = noises.count(elements);
     let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
     document::write_with(&args.out, |file| {
-        let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
+        let mut array = arrays::begin(file, count, &shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
             let noise = noises.read(indices.clone(), elements);
             let condition = conditioning.of(indices.clone())?;
             let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
-            pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
+            pictured
+                .extend(samples.iter().copied().take((picture::most(card) * elements).saturating_sub(pictured.len())));
             array.extend(samples).map_err(failed)?;
             bar.inc(indices.len() as u64);
         }

@@ -1,7 +1,7 @@
 //! `bespoke show`
 
 use bespoke::ladder::Ladder;
-use bespoke::reference::Solver;
+use bespoke::reference::{Reference, Solver};
 use bespoke::theta::{Family, Theta};
 use bespoke::{Error, Result};
 use std::path::Path;
@@ -16,8 +16,8 @@ pub struct ShowArgs {
 }
 
 pub fn run(args: ShowArgs) -> Result<()> {
-    if Path::new(&args.theta).exists() {
-        let ladder = Ladder::load(Path::new(&args.theta))?;
+    if let Reference::File { name, nfe_at_most: None } = Reference::on_disk(&args.theta)? {
+        let ladder = Ladder::load(Path::new(name))?;
         if let [_, _, ..] = ladder.rungs() {
             print_ladder(&ladder);
             return Ok(());

@@ -47,7 +47,8 @@ pub struct Task {
 impl TaskArgs {
     /// The solvers asked for.
     pub fn solvers(&self) -> Result<Vec<Solver>> {
-        self.solvers.iter().flat_map(|name| expand(name)).map(|name| Solver::parse(&name)).collect()
+        let several = self.solvers.iter().map(|text| Solver::parse_several(text)).collect::<Result<Vec<_>>>()?;
+        Ok(several.into_iter().flatten().collect())
     }
 
     /// Opens the model and the noises, and prepares `solvers` for them.
@@ -63,22 +64,10 @@ impl TaskArgs {
         let ready = |solver: &Solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?));
         let comparison = Comparison {
             solvers: solvers.iter().map(ready).collect::<Result<_>>()?,
-            noises: arrays::noises(&self.noise, &card.shape, DEFAULT_COUNT)?,
+            noises: arrays::noises(&self.noise, &card.sample_shape()?, DEFAULT_COUNT)?,
             tolerance,
             range: card.data_range[1] - card.data_range[0],
         };
         Ok(Task { model, device, conditioning, comparison })
     }
-}
-
-/// Solvers of several nfe in one word: `midpoint@4,8,10` is three of them.
-fn expand(name: &str) -> Vec<String> {
-    let as_it_is = || vec![name.to_owned()];
-    let Some((solver, rest)) = name.rsplit_once('@') else { return as_it_is() };
-    // The times of a grid have commas, too.
-    let (counts, grid) = rest.split_once(':').map_or((rest, ""), |(counts, _)| (counts, &rest[counts.len()..]));
-    if !counts.contains(',') || std::path::Path::new(name).exists() {
-        return as_it_is();
-    }
-    counts.split(',').map(|count| format!("{solver}@{}{grid}", count.trim())).collect()
 }

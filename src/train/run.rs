@@ -1,7 +1,7 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
 use super::checkpoint::Checkpoint;
-use super::config::{Learn, OneOrMore, Optimizer};
+use super::config::{Learn, Optimizer, one_or_more};
 use super::job::Job;
 use super::journal::Journal;
 use super::optimize::OptimizerState;
@@ -334,7 +334,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let losses: Vec<_> = settings.stages.iter().map(|stage| stage.loss).collect();
         let all = self.spent();
         let notes = json!({
-            "loss": OneOrMore::new(losses),
+            "loss": one_or_more::json(&losses),
             "optimizer": stage.optimizer,
             "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
             "iterations": state.rung_iteration,

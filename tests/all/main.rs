@@ -14,6 +14,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
+#[cfg(feature = "torch")]
+mod conditioned;
 mod cpp_examples;
 mod dependencies;
 mod diffusion;
@@ -41,11 +43,15 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod references;
 mod registers;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;
 mod schedulers;
+mod signature;
 mod solvers;
 mod tensors;
+#[cfg(feature = "cli")]
+mod train_options;
 mod training;

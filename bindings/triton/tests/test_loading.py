@@ -95,7 +95,7 @@ class Refusals(unittest.TestCase):
             (["parameter max_rows", "many"], {"max_rows": "many"}),
             (["parameter guidance_scale", "strong"], {"guidance_scale": "strong"}),
             (["parameter solver", "nosuch"], {"solver": "nosuch@8"}),
-            (["parameter solver", "NFE is 5"], {"solver": "ladder@5"}),
+            (["parameter solver", "NFE is 3"], {"solver": "ladder@3"}),
             (["velocity_model and velocity_library"], {"velocity_model": "a", "velocity_library": "b"}),
             (["runtime", "host"], {"velocity_model": "somebody"}),
         ]:

@@ -8,6 +8,7 @@ mod draw;
 mod knots;
 mod page;
 mod pictures;
+mod times;
 mod trace;
 
 use super::judge::{Judge, JudgeArgs};
@@ -52,13 +53,16 @@ pub fn run(args: ReportArgs) -> Result<()> {
     // Its own row is the level that no solver is asked to be below.
     task.comparison.solvers.push(("gt".into(), Ready::GroundTruth(task.comparison.tolerance)));
     let card = task.model.card();
-    let count = task.comparison.noises.count(card.elements());
+    let count = task.comparison.noises.count(card.sample_shape()?.iter().product());
     if args.sample >= count {
         return Err(Error::invalid("sample", args.sample, format!("0 to {}", count - 1)));
     }
     let (judge, note) = open_judge(&asked.judge, card, task.device)?;
     let measured = measure(&task, judge, &ranks, asked.quiet)?;
     let mut rows = data::rows(&solvers, &measured);
+    for (row, seconds) in rows.iter_mut().zip(times::of(&task)?) {
+        row.seconds = seconds.unwrap_or(row.seconds);
+    }
     let truth = rows.pop().ok_or_else(|| Error::State("the ground truth was not measured".into()))?;
     let shown = data::shown(&rows, args.nfe);
     let settings = Settings::new(&args, &task, count)?;
