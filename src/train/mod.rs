@@ -32,7 +32,7 @@ pub use entry::{Asked, conditioning, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Pool, PoolOptions};
-pub use progress::{Observer, Progress};
+pub use progress::{Observer, Progress, Watch};
 pub use run::{Outcome, train, train_job};
 pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};

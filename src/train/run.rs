@@ -69,8 +69,9 @@ pub fn train_job<F: VelocityField>(
     let mut journal = Journal::open(job, settings)?;
     let resumed = journal.resume(&legs, ranks)?;
     let on_disk = resumed.is_some();
-    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed)?;
-    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer(&run.progress()).is_break());
+    let mut watch = |share: f64| observer.ground_truth(share);
+    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed, &mut watch)?;
+    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
         run.record(&mut journal, stopped)?;
@@ -120,11 +121,12 @@ impl<'a, F: VelocityField> Run<'a, F> {
         ranks: &'a Ranks,
         legs: Vec<Leg>,
         resumed: Option<Checkpoint<State>>,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
         let Pools { validation, train: pool, evaluations, kept } =
-            Pools::prepare(field, conditioning, settings, job, draws, ranks)?;
+            Pools::prepare(field, conditioning, settings, job, draws, ranks, watch)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
             field.set(evaluations);
             return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, kept, state });
@@ -202,7 +204,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws, self.ranks)?;
+            let Run { field, conditioning, settings, ranks, .. } = *self;
+            self.pool = pools::draw(field, conditioning, settings, self.state.draws, ranks, &mut |_| ())?;
             self.state.draws += 1;
         }
         let stage = self.leg().stage;

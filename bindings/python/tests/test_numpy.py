@@ -273,4 +273,4 @@ def test_neither_torch_nor_diffusers_is_imported():
     code = "import bespoke_solver, sys; print(sorted({'torch', 'diffusers', 'jax', 'tqdm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     with pytest.raises(AttributeError):
-        bespoke.BespokeSchedule
+        _ = bespoke.BespokeSchedule

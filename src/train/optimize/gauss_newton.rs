@@ -1,4 +1,4 @@
-//! Sketched Gauss-Newton (`method.md`): a few dozen parameters deserve second-order steps.
+//! Sketched Gauss-Newton (`docs/method.md`, "What is minimised"): a few dozen parameters deserve second-order steps.
 //!
 //! With J_b the Jacobian of sample b's end state by the parameters and r_b its error, one
 //! vector-Jacobian product gives J_b^T r_b, one more with a standard normal v gives

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
 import torch
 
 from .convention import Convention, convention_of
 from .theta import VelocityScalars
+
 
 class TorchField:
     """u_t(x) of a module, in the library's time: a ``field`` for `train`, with a vector-Jacobian product by autograd.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 from . import _native
 from ._arrays import maker, view, write
@@ -113,7 +114,7 @@ def train(
         described: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         described["shape"] = [int(size) for size in described["shape"]]
         options = {"field": described, **_defaults(options, vjp or getattr(field, "vjp", None))}
-        make = maker(library or getattr(field, "library", "numpy"))
+        make = maker(library or str(getattr(field, "library", "numpy")))
         _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
     bar = _Bar() if progress is True else None
     observe = bar if bar is not None else progress
