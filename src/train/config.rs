@@ -50,8 +50,10 @@ impl Loss {
 pub enum Optimizer {
     /// Adam with cosine decay.
     Adam,
-    /// Sketched Gauss-Newton; direct losses only.
+    /// Gauss-Newton, sketched by vector-Jacobian products; direct losses only.
     GaussNewton,
+    /// Gauss-Newton on exact Jacobians by forward passes alone; direct losses only.
+    ForwardGaussNewton,
 }
 
 /// What of a theta is learned: the change of time, the scaling, or both (the paper's ablation).

@@ -4,10 +4,12 @@
 //! A document (`config`) becomes settings with every choice made, whose legs (`schedule`) `run`
 //! goes through one iteration (`step`) after another.
 
+mod accuracy;
 mod checkpoint;
 mod config;
 mod entry;
 mod exchange;
+mod forward;
 mod job;
 mod journal;
 mod log;
@@ -24,6 +26,7 @@ mod state;
 mod step;
 mod validate;
 
+pub use accuracy::{Accuracy, Differences};
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
 pub use entry::{conditioning, train_config, train_field};
 pub use job::Job;

@@ -1,7 +1,8 @@
 //! The legs of a run: which start, which loss and how long, one after another.
 
 use super::config::{Learn, Optimizer};
-use super::parameters::{Coordinates, Shape};
+use super::loss::Tangents;
+use super::parameters::{Coordinates, Parameters, Shape};
 use super::settings::{Rung, Settings, Stage};
 use super::start::Start;
 use super::step::TRIED_ON;
@@ -37,7 +38,7 @@ impl Leg {
     /// Where its optimiser moves: what is learned in part, and what the paper's optimiser learns, is knots.
     pub fn coordinates(&self, learn: Learn) -> Coordinates {
         match (self.stage.optimizer, learn) {
-            (Optimizer::GaussNewton, Learn::Both) => Coordinates::Table,
+            (Optimizer::GaussNewton | Optimizer::ForwardGaussNewton, Learn::Both) => Coordinates::Table,
             _ => Coordinates::Knots,
         }
     }
@@ -49,6 +50,11 @@ impl Leg {
             Optimizer::Adam => 4 * batch * nfe,
             // Two cotangents, and the mean loss of three thetas.
             Optimizer::GaussNewton => (6 * batch + 3 * TRIED_ON as u64) * nfe,
+            Optimizer::ForwardGaussNewton => {
+                let parameters = Parameters::identity(self.shape);
+                let tangents = Tangents::new(&parameters.tableau(), |_| true).evaluations() as u64;
+                batch * tangents + (10 * batch + 3 * TRIED_ON as u64) * nfe
+            }
         }
     }
 

@@ -132,8 +132,11 @@ impl TrainConfig {
 
     fn stages(&self) -> Result<Vec<Stage>> {
         let losses = self.loss.as_ref().map_or(&[Loss::LogMse][..], OneOrMore::values);
-        if self.optimizer == Some(Optimizer::GaussNewton) && losses.iter().all(|loss| loss.direct().is_none()) {
-            return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
+        if self.optimizer.is_some_and(|optimizer| optimizer != Optimizer::Adam)
+            && losses.iter().all(|loss| loss.direct().is_none())
+        {
+            let value = serde_json::json!(self.optimizer);
+            return Err(Error::invalid("optimizer", value, "adam for the rmse-bound loss"));
         }
         let counts = self.iterations.as_ref().map_or(&[][..], OneOrMore::values);
         if counts.len() > 1 && counts.len() != losses.len() {
@@ -143,7 +146,11 @@ impl TrainConfig {
         let stage = |(i, loss): (usize, &Loss)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
             let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
-            let (iterations, batch) = if optimizer == Optimizer::Adam { (1200, 60) } else { (30, 400) };
+            let (iterations, batch) = match optimizer {
+                Optimizer::Adam => (1200, 60),
+                Optimizer::GaussNewton => (30, 400),
+                Optimizer::ForwardGaussNewton => (50, 30),
+            };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
             let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
             check_range("iterations", stage.iterations, 1, MOST)?;
@@ -175,7 +182,7 @@ impl TrainConfig {
             ));
         }
         // The paper's training, and what is learned in part, begins at the identity.
-        let gauss_newton = first.optimizer == Optimizer::GaussNewton && learn == Learn::Both;
+        let gauss_newton = first.optimizer != Optimizer::Adam && learn == Learn::Both;
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |shape: Shape| {
             let mut starts = match inits.as_slice() {
