@@ -7,7 +7,7 @@
 
 use bespoke::capi::*;
 use bespoke::sampler::Plan;
-use bespoke::solvers::bespoke::{Knots, rk1};
+use bespoke::theta::knots::{Knots, rk1};
 use bespoke::theta::{Family, NsTable, Theta};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};

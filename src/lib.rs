@@ -13,9 +13,13 @@
 //!
 //! | place | what lives there | knows of |
 //! |---|---|---|
-//! | [`theta`] | the learned parameters, their constraints, the file | document |
-//! | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities | nothing |
-//! | [`tableau`], [`solvers`] | every solver as a table of scalars, over a generic number | theta, scheduler |
+//! | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities | number |
+//! | [`tableau`] | a solver as a table of scalars, over a generic [`number`] | number |
+//! | [`theta`] | the learned parameters, their constraints, their tables, the file | tableau, document |
+//! | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) | theta, scheduler |
+//! | [`ladder`] | thetas of several nfe in one file | theta |
+//! | [`solvers`] | the published solvers as tables | path, theta |
+//! | [`reference`] | a solver as users write it: a published one's name, or a file | solvers, ladder |
 //! | [`sampler`] | a table and a velocity to the next state: the only hot loop | tableau, tensor |
 //! | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output | tensor, velocity |
 //! | [`velocity`], [`fields`] | what a solver asks of a model; the analytic Gaussian mixture | tensor |
@@ -23,7 +27,6 @@
 //! | [`tensor`] | the few operations a solver needs, over host memory here and libtorch in `torch` | nothing |
 //! | `torch` | the only place that names tch: TorchScript, tensors, device | model, tensor |
 //! | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers | all but torch |
-//! | [`path`], [`ladder`] | any solver on another path (BES Thm 2.3); thetas of several nfe in one file | solvers, theta |
 //! | [`distance`] | Fréchet distance, precision and recall in a network's features | tensor |
 //! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
 //! | [`ranks`] | the processes that share a job over MPI; the only place that names mpi | model |
@@ -42,8 +45,10 @@ pub mod fields;
 pub mod ladder;
 pub mod model;
 pub mod noise;
+pub mod number;
 pub mod path;
 pub mod ranks;
+pub mod reference;
 pub mod sampler;
 pub mod scheduler;
 pub mod solvers;

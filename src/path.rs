@@ -16,9 +16,10 @@
 
 use crate::document::{self, Notes};
 use crate::error::{Error, Result};
-use crate::scheduler::{Number, Output, Scheduler};
-use crate::solvers::bespoke::Knots;
+use crate::number::Number;
+use crate::scheduler::{Output, Scheduler};
 use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::theta::Knots;
 use num_dual::Dual64;
 use serde_json::Value;
 use std::str::FromStr;

@@ -3,14 +3,10 @@
 //! Everything is written over a generic number, so that dual numbers give exact derivatives.
 
 use crate::error::{Error, Result};
-use num_dual::DualNum;
+use crate::number::Number;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_PI_2;
 use std::str::FromStr;
-
-/// f64, or a dual number over it.
-pub trait Number: DualNum<Primitive = f64> + Copy {}
-impl<D: DualNum<Primitive = f64> + Copy> Number for D {}
 
 /// How close to an end that is singular for a kind of output the model is evaluated.
 ///

@@ -10,7 +10,7 @@
 //! The base is the state at the start of a step (Runge-Kutta), or of the whole solve
 //! (non-stationary tables). y_0 is the base, and y_N is the result.
 
-use crate::scheduler::Number;
+use crate::number::Number;
 
 /// A linear combination of the base and of velocities.
 #[derive(Clone, Debug, PartialEq)]

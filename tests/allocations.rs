@@ -1,8 +1,7 @@
 //! Steps, queries and updates allocate nothing after the first call of a shape.
 
 use bespoke::capi::*;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};

@@ -4,10 +4,11 @@ mod common;
 
 use bespoke::dopri5::{self, Tolerance};
 use bespoke::sampler::{self, Plan};
-use bespoke::solvers::bespoke::{Knots, bound_weights, lipschitz, rk1, rk1_knots, rk2, rk2_knots};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
 use bespoke::tableau::{Base, Row, Stage, Tableau};
 use bespoke::tensor::{Element, Host};
+use bespoke::theta::bound::{bound_weights, lipschitz};
+use bespoke::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
 use bespoke::theta::{Family, NsTable, Theta};
 use bespoke::train::{Coordinates, Parameters, Shape};
 use bespoke::velocity::Condition;

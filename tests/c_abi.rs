@@ -3,8 +3,7 @@
 mod native;
 
 use bespoke::ladder::Ladder;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 use native::{Workshop, ring_card, root, succeed};
 use std::path::{Path, PathBuf};
 use std::process::Command;

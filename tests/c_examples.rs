@@ -2,8 +2,7 @@
 
 mod native;
 
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 #[cfg(feature = "torch")]
 use native::root;
 use native::{Workshop, ring_card, succeed};

@@ -2,9 +2,8 @@
 
 use bespoke::capi::*;
 use bespoke::sampler::{Plan, sample};
-use bespoke::solvers::bespoke::Knots;
 use bespoke::tensor::{Host, PerRow, Tensor};
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 use bespoke::velocity::{Condition, VelocityField};
 use half::{bf16, f16};
 use std::ffi::{CStr, CString, c_void};

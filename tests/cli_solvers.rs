@@ -2,8 +2,9 @@
 
 use assert_cmd::Command;
 use bespoke::path::GaussianPath;
+use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
-use bespoke::solvers::{Solver, SolverName};
+use bespoke::solvers::SolverName;
 use bespoke::theta::{Family, Theta};
 use bespoke::train::{Parameters, Shape, start_on_path};
 use predicates::prelude::*;

@@ -3,8 +3,7 @@
 mod native;
 
 use bespoke::ranks::Ranks;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 use bespoke::train::{Loss, OneOrMore, TrainConfig, train_config};
 use native::{Workshop, ring_card, succeed};
 use std::ops::ControlFlow;

@@ -4,7 +4,7 @@
 use bespoke::evaluate::{Noises, Ready};
 use bespoke::model::{self, Device, Dtype, Model, ModelField};
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::tensor::{PerRow, Tensor};
 use bespoke::torch::Module;
 use bespoke::train::{TrainConfig, conditioning, train_config};

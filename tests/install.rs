@@ -2,8 +2,7 @@
 
 mod native;
 
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, Theta};
+use bespoke::theta::{Family, Knots, Theta};
 use native::{Workshop, root, succeed};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,8 +3,7 @@
 use bespoke::document::Notes;
 use bespoke::error::Error;
 use bespoke::ladder::Ladder;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, Theta};
+use bespoke::theta::{Family, Knots, Theta};
 use serde_json::{Value, json};
 
 fn theta(nfe: usize, fingerprint: &str) -> Theta {

@@ -3,8 +3,7 @@
 use bespoke::capi::*;
 use bespoke::path::GaussianPath;
 use bespoke::scheduler::Output;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, Theta};
+use bespoke::theta::{Family, Knots, Theta};
 use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 

@@ -3,11 +3,10 @@
 mod ended;
 
 use bespoke::path::GaussianPath;
+use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
-use bespoke::solvers::Solver;
-use bespoke::solvers::bespoke::Knots;
 use bespoke::tableau::Tableau;
-use bespoke::theta::{Family, Theta};
+use bespoke::theta::{Family, Knots, Theta};
 use ended::{Field, rmse};
 
 fn fields() -> [Field; 4] {

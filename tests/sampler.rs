@@ -4,11 +4,11 @@ mod common;
 
 use bespoke::error::Error;
 use bespoke::sampler::{self, Plan, Sampler};
-use bespoke::solvers::bespoke::{Knots, rk2};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
 use bespoke::tableau::{Base, Row, Stage, Tableau};
 use bespoke::tensor::{Crew, Element, Host, HostView, Tensor};
 use bespoke::theta::NsTable;
+use bespoke::theta::knots::{Knots, rk2};
 use bespoke::velocity::Condition;
 use common::{Formula, assert_close, interpret, noise, proptest_config, sample, swirl};
 use half::{bf16, f16};

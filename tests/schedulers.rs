@@ -4,7 +4,8 @@ mod common;
 
 use bespoke::dopri5::{self, Dense, Tolerance};
 use bespoke::fields::MixtureField;
-use bespoke::scheduler::{KARRAS_RHO, Number, Scheduler};
+use bespoke::number::Number;
+use bespoke::scheduler::{KARRAS_RHO, Scheduler};
 use bespoke::tensor::Host;
 use bespoke::velocity::{Condition, VelocityField};
 use common::{

@@ -4,9 +4,10 @@ mod ended;
 
 use bespoke::error::Error;
 use bespoke::path::GaussianPath;
+use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::grid::Grid;
-use bespoke::solvers::{Allowed, Solver, SolverName};
+use bespoke::solvers::{Allowed, SolverName};
 use bespoke::theta::Family;
 use ended::{Field, rmse};
 

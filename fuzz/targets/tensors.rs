@@ -3,8 +3,7 @@
 #![no_main]
 
 use bespoke::capi::*;
-use bespoke::solvers::bespoke::Knots;
-use bespoke::theta::{Family, Theta};
+use bespoke::theta::{Family, Knots, Theta};
 use libfuzzer_sys::fuzz_target;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;

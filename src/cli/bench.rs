@@ -2,10 +2,10 @@
 
 use bespoke::Result;
 use bespoke::sampler::{Plan, Sampler};
-use bespoke::solvers::bespoke::{Knots, rk1, rk2};
 use bespoke::tableau::Tableau;
 use bespoke::tensor::{Crew, Element, Host, PARALLEL, Tensor};
 use bespoke::theta::NsTable;
+use bespoke::theta::knots::{Knots, rk1, rk2};
 use clap::Subcommand;
 use half::bf16;
 use std::hint::black_box;

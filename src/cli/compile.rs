@@ -3,7 +3,7 @@
 use super::PathArgs;
 use bespoke::model::Card;
 use bespoke::path::GaussianPath;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::theta::{Family, NsTable, Theta};
 use bespoke::{Error, Result};
 use serde_json::json;

@@ -21,7 +21,7 @@ mod train;
 use bespoke::model::{self, Device, Dtype, Model};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::train::Conditioning;
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};

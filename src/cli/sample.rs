@@ -2,7 +2,7 @@
 
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
 use bespoke::evaluate::{Ready, chunk};
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::VelocityField;
 use bespoke::{Error, Result, document, with_field};

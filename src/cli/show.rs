@@ -1,7 +1,7 @@
 //! `bespoke show`
 
 use bespoke::ladder::Ladder;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::theta::{Family, Theta};
 use bespoke::{Error, Result};
 use std::path::Path;

@@ -6,7 +6,7 @@ use bespoke::Result;
 use bespoke::evaluate::{Comparison, Ready};
 use bespoke::model::{Device, Model};
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::train::Conditioning;
 use clap::Args;
 

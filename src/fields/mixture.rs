@@ -14,7 +14,8 @@
 use crate::document;
 use crate::error::{Error, Result};
 use crate::model::Network;
-use crate::scheduler::{Number, Scheduler};
+use crate::number::Number;
+use crate::scheduler::Scheduler;
 use crate::tensor::{Element, Host, PerRow, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::Dual64;

@@ -2,7 +2,7 @@
 
 use super::card::{Card, Direction, Runtime};
 use crate::error::{Error, Result};
-use crate::scheduler::Number;
+use crate::number::Number;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};

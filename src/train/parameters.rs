@@ -6,9 +6,10 @@
 //! rows (a_i, b_i0 ... b_ii).
 
 use crate::error::Result;
-use crate::scheduler::Number;
-use crate::solvers::bespoke::{self, Knots};
+use crate::number::Number;
 use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::theta::bound::{bound_weights, lipschitz};
+use crate::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
 use crate::theta::{Family, NsTable, Theta};
 use crate::train::config::Learn;
 use nalgebra::DMatrix;
@@ -108,15 +109,15 @@ impl Shape {
     fn tableau<D: Number>(&self, coordinates: Coordinates, values: &[D]) -> Tableau<D> {
         match (*self, coordinates) {
             (Shape::Ns(nfe), _) => ns_tableau(nfe, values),
-            (Shape::Rk1(_), Coordinates::Knots) => bespoke::rk1(&knots(values)),
-            (Shape::Rk2(_), Coordinates::Knots) => bespoke::rk2(&knots(values)),
+            (Shape::Rk1(_), Coordinates::Knots) => rk1(&knots(values)),
+            (Shape::Rk2(_), Coordinates::Knots) => rk2(&knots(values)),
             (_, Coordinates::Table) => rk_tableau(self.nfe(), self.stages_per_step(), values),
         }
     }
 
     /// M_i of the bound loss (BES Eq. 25), from knots; one for each step.
     fn bound_weights<D: Number>(&self, values: &[D], l_tau: f64) -> Vec<D> {
-        bespoke::bound_weights(&bespoke::lipschitz(&knots(values), self.stages_per_step(), l_tau))
+        bound_weights(&lipschitz(&knots(values), self.stages_per_step(), l_tau))
     }
 }
 
@@ -286,8 +287,8 @@ impl Parameters {
             (Shape::Ns(_), _) => Family::Ns(NsTable::compile(&self.tableau())),
             (Shape::Rk1(_), Coordinates::Knots) => Family::Rk1(knots(&self.values)),
             (Shape::Rk2(_), Coordinates::Knots) => Family::Rk2(knots(&self.values)),
-            (Shape::Rk1(_), Coordinates::Table) => Family::Rk1(bespoke::rk1_knots(&self.tableau())),
-            (Shape::Rk2(_), Coordinates::Table) => Family::Rk2(bespoke::rk2_knots(&self.tableau())),
+            (Shape::Rk1(_), Coordinates::Table) => Family::Rk1(rk1_knots(&self.tableau())),
+            (Shape::Rk2(_), Coordinates::Table) => Family::Rk2(rk2_knots(&self.tableau())),
         })
     }
 

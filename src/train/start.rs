@@ -6,8 +6,9 @@ use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
 use crate::path::GaussianPath;
+use crate::reference::Solver;
 use crate::scheduler::Scheduler;
-use crate::solvers::{NamedSolver, Solver, SolverName, classical};
+use crate::solvers::{NamedSolver, SolverName, classical};
 use crate::theta::{Family, NsTable, Theta};
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
 use bespoke::model::Dtype;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use serde::Serialize;
 use std::path::Path;
 

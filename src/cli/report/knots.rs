@@ -3,8 +3,8 @@
 use super::data::Row;
 use bespoke::Result;
 use bespoke::path::GaussianPath;
+use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
-use bespoke::solvers::Solver;
 use bespoke::theta::Family;
 use num_dual::Dual64;
 use serde::Serialize;

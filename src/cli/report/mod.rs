@@ -15,7 +15,7 @@ use super::task::TaskArgs;
 use bespoke::evaluate::Ready;
 use bespoke::model::{Card, Device};
 use bespoke::ranks::Ranks;
-use bespoke::solvers::Solver;
+use bespoke::reference::Solver;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,12 @@
 //! The learned parameters, their constraints, and their file.
 
+pub mod bound;
+pub mod knots;
+
+pub use knots::Knots;
+
 use crate::document::{self, Notes};
 use crate::error::{Error, Result};
-use crate::solvers::bespoke::{self, Knots};
 use crate::tableau::{Base, Row, Stage, Tableau};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -190,8 +194,8 @@ impl Theta {
     /// The solver as a table.
     pub fn tableau(&self) -> Tableau<f64> {
         match &self.family {
-            Family::Rk1(knots) => bespoke::rk1(knots),
-            Family::Rk2(knots) => bespoke::rk2(knots),
+            Family::Rk1(of) => knots::rk1(of),
+            Family::Rk2(of) => knots::rk2(of),
             Family::Ns(table) => table.tableau(),
         }
     }
