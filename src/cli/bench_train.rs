@@ -3,7 +3,7 @@
 use super::ModelArgs;
 use bespoke::evaluate::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::train::{Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result, with_field};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ pub struct TrainArgs {
     /// rmse-bound, rmse or log-mse.
     #[arg(long, default_value = "log-mse", value_name = "LOSS", value_parser = super::train::parse::<Loss>)]
     loss: Loss,
-    /// adam or gauss-newton [default: gauss-newton; adam for rmse-bound].
+    /// adam, gauss-newton or forward-gauss-newton [default: gauss-newton; adam for rmse-bound].
     #[arg(long, value_name = "NAME", value_parser = super::train::parse::<Optimizer>)]
     optimizer: Option<Optimizer>,
     /// Samples an iteration [default: as in training].
@@ -117,6 +117,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         pool: Some(args.batch.unwrap_or(400).saturating_add(100)),
         ..TrainConfig::default()
     };
+    let config = suited_to(&config, with_field!(&model, field => field.differentiable()))?;
     let [low, high] = model.card().data_range;
     let settings = config.settings(high - low, Some(&model.card().gaussian_path()?))?;
     with_field!(&model, field => measure(field, &conditioning, &settings))

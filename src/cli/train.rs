@@ -61,7 +61,8 @@ pub struct TrainArgs {
     /// after another, as in rmse-bound,log-mse.
     #[arg(long, value_name = "LOSS", value_delimiter = ',', value_parser = parse::<Loss>)]
     loss: Vec<Loss>,
-    /// adam or gauss-newton [default: gauss-newton; rmse-bound takes adam always].
+    /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default:
+    /// gauss-newton where the model has them; rmse-bound takes adam always].
     #[arg(long, value_name = "NAME", value_parser = parse::<Optimizer>)]
     optimizer: Option<Optimizer>,
     /// Iterations, or one count for each loss [default: 1200 for adam, 30 for gauss-newton].

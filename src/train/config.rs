@@ -218,17 +218,19 @@ pub struct TrainConfig {
     /// Default `log-mse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<OneOrMore<Loss>>,
-    /// `adam` or `gauss-newton`; `rmse-bound` is minimised by adam always. Default `gauss-newton`.
+    /// `adam`, `gauss-newton` or `forward-gauss-newton`, which needs no vector-Jacobian product; `rmse-bound` is
+    /// minimised by adam always. Default `gauss-newton`, without the product `forward-gauss-newton`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Optimizer>,
-    /// Iterations, or one count for each loss. Default 1200 for adam, 60 for gauss-newton.
+    /// Iterations, or one count for each loss. Default 1200 for adam, 30 for gauss-newton, 40 for
+    /// forward-gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iterations: Option<OneOrMore<usize>>,
     /// Velocity evaluations at which the run ends: a forward pass of a sample is one, a backward
     /// pass two; ground truth and validation count. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<u64>,
-    /// Samples an iteration. Default 60 for adam, 400 for gauss-newton.
+    /// Samples an iteration. Default 60 for adam, 400 for gauss-newton, 30 for forward-gauss-newton.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
     /// Adam's first learning rate. Default 2e-2.

@@ -149,7 +149,7 @@ impl TrainConfig {
             let (iterations, batch) = match optimizer {
                 Optimizer::Adam => (1200, 60),
                 Optimizer::GaussNewton => (30, 400),
-                Optimizer::ForwardGaussNewton => (50, 30),
+                Optimizer::ForwardGaussNewton => (40, 30),
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
             let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };

@@ -90,8 +90,8 @@ def train(
             as far as they differ from the defaults, the other arguments as attributes, as `TorchField` is. None where
             ``model`` among the options names a model card.
         vjp: ``by_x, by_t = vjp(t, x, w)``, or ``vjp(t, x, classes, w)``: for the cotangent w ``[batch, *shape]``
-            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one the field is differentiated by
-            differences, and the loss is ``rmse-bound``.
+            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one training takes forward passes
+            alone (``optimizer="forward-gauss-newton"``).
         shape: Of one sample.
         classes: Number of classes; row i of a batch gets class i mod classes.
         data_range: Least and greatest value of the data, for PSNR; [-1, 1] by default.
@@ -114,7 +114,7 @@ def train(
             raise ValueError("shape is None, expected that of one sample")
         document: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         document["shape"] = [int(size) for size in document["shape"]]
-        options = {"field": document, **_defaults(options, vjp or getattr(field, "vjp", None))}
+        options = {"field": document, **options}
         make = maker(library or getattr(field, "library", "numpy"))
         _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
     bar = _Bar() if progress is True else None
@@ -131,11 +131,6 @@ def train(
     finally:
         if bar is not None:
             bar.close()
-
-
-def _defaults(options: Mapping[str, Any], vjp: Any) -> dict[str, Any]:
-    """The one loss there is without a vector-Jacobian product."""
-    return dict(options) if vjp is not None else {"loss": "rmse-bound", **options}
 
 
 def _progress(p: _native.TrainProgress) -> Progress:
