@@ -10,7 +10,7 @@ TORCH := torch==2.11.0
 LEAN := --no-deps $(TORCH) 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
 STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
-LEAN_BUILD := --release --no-default-features
+LEAN_BUILD := --release --no-default-features --features cli
 
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0

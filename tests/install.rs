@@ -1,5 +1,7 @@
 //! An installed tree serves CMake and pkg-config projects elsewhere.
 
+#![cfg(feature = "cli")]
+
 mod native;
 
 use bespoke::theta::{Family, Knots, Theta};

@@ -1,5 +1,7 @@
 //! Long training runs: killed and gone on with, logged, ended early, with their files refused by name.
 
+#![cfg(feature = "cli")]
+
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;

@@ -1,0 +1,57 @@
+//! What a crate that depends on the library builds with it: `cargo add bespoke --no-default-features`.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Crates that the library names itself.
+const DIRECT: [&str; 18] = [
+    "half",
+    "libc",
+    "nalgebra",
+    "num-dual",
+    "parking_lot",
+    "rand",
+    "rand_distr",
+    "rand_pcg",
+    "rayon",
+    "safetensors",
+    "serde",
+    "serde_json",
+    "serde_path_to_error",
+    "sha2",
+    "tempfile",
+    "thiserror",
+    "tracing",
+    "bespoke",
+];
+
+/// Names of crates that are built, of those at most `depth` edges away.
+fn built(depth: &str, features: &[&str]) -> BTreeSet<String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--locked", "--offline", "--no-default-features", "--edges", "normal,build"]);
+    command.args(["--prefix", "none", "--format", "{p}", "--depth", depth]).args(features);
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next().map(String::from)).collect()
+}
+
+#[test]
+fn the_library_alone_names_these_crates() {
+    let expected: BTreeSet<String> = DIRECT.iter().map(|name| name.to_string()).collect();
+    assert_eq!(built("1", &[]), expected);
+}
+
+/// What the program alone needs, at any depth.
+#[test]
+fn the_library_alone_builds_nothing_of_the_program() {
+    let program = built("1", &["--features", "cli"]);
+    let library = built("100", &[]);
+    let named: BTreeSet<String> = program.difference(&built("1", &[])).cloned().collect();
+    for name in ["clap", "ctrlc", "image", "indicatif", "mimalloc", "plotters"] {
+        assert!(named.contains(name), "{name} is no dependency of the program any more: mend this test");
+    }
+    let shared: Vec<&String> = named.intersection(&library).collect();
+    assert!(shared.is_empty(), "{shared:?} are built with the library alone");
+    assert!(library.len() < 90, "{} crates", library.len());
+}
