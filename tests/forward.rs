@@ -147,9 +147,8 @@ fn jacobians_of_every_family_are_those_of_solves_nearby() {
             common::sample(moved.tableau(), &field(), &x0)
         };
         let nearby = |j: usize| -> Vec<f64> {
-            let central = |h: f64| -> Vec<f64> {
-                end(j, h).iter().zip(end(j, -h)).map(|(a, b)| (a - b) / (2.0 * h)).collect()
-            };
+            let central =
+                |h: f64| -> Vec<f64> { end(j, h).iter().zip(end(j, -h)).map(|(a, b)| (a - b) / (2.0 * h)).collect() };
             central(5e-4).iter().zip(central(1e-3)).map(|(fine, coarse)| (4.0 * fine - coarse) / 3.0).collect()
         };
         let expected: Vec<Vec<f64>> = (0..parameters.values.len()).map(nearby).collect();
@@ -231,9 +230,8 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         let residual = direct_residual(&parameters, field, &pool, &rows).unwrap();
         // Along a few directions, each by one backward pass.
         let directions = 4;
-        let cotangents: Vec<Vec<f32>> = (0..directions)
-            .map(|i| noise::normal(i, Purpose::Sketch, 0..rows.len(), field.elements()))
-            .collect();
+        let cotangents: Vec<Vec<f32>> =
+            (0..directions).map(|i| noise::normal(i, Purpose::Sketch, 0..rows.len(), field.elements())).collect();
         let uploaded = cotangents.iter().map(|values| field.upload(values).unwrap()).collect();
         let by_autograd = residual.pull_back(field, uploaded).unwrap();
         let scalars = by_autograd[0].ncols();
@@ -252,8 +250,7 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         };
         let differences = Differences::new(accuracy);
         tangents.solve(field, &differences, &pool.x0, &pool.condition(&rows), &mut take).unwrap();
-        let exact: Vec<Vec<f64>> =
-            by_autograd.iter().map(|matrix| matrix.transpose().as_slice().to_vec()).collect();
+        let exact: Vec<Vec<f64>> = by_autograd.iter().map(|matrix| matrix.transpose().as_slice().to_vec()).collect();
         let error = distance(&by_differences, &exact);
         println!("{shape:?}: relative error {error:.1e}");
         assert!(error < 1e-3, "{shape:?}: {error}");
@@ -304,7 +301,10 @@ fn forward_passes_learn_as_well_as_gradients_do() {
         assert_eq!(forward.evaluations.backward, 0);
         assert!(backward.evaluations.backward > 0);
         let (found, expected) = (&forward.rungs[0], &backward.rungs[0]);
-        println!("{changes}: {:.5} from {:.5}, by gradients {:.5}", found.best.rmse, found.start.rmse, expected.best.rmse);
+        println!(
+            "{changes}: {:.5} from {:.5}, by gradients {:.5}",
+            found.best.rmse, found.start.rmse, expected.best.rmse
+        );
         assert_eq!(found.theta.training.0["optimizer"], "forward-gauss-newton");
         assert!(found.best.rmse < 0.8 * found.start.rmse, "{changes}");
         assert!(found.best.rmse < 1.15 * expected.best.rmse, "{changes}: {} {}", found.best.rmse, expected.best.rmse);
@@ -365,9 +365,13 @@ fn noise_is_measured_and_a_field_that_sees_its_batch_is_named() {
     assert!(!alone.depends_on_batch());
     let beside = measure(1e-2);
     assert!(beside.depends_on_batch(), "{beside:?}");
-    let named = train(&formula(1e-2), &UNCONDITIONAL, &settings(json!({ "iterations": 1 })), &mut |_| {
-        ControlFlow::Continue(())
-    });
+    let named =
+        train(
+            &formula(1e-2),
+            &UNCONDITIONAL,
+            &settings(json!({ "iterations": 1 })),
+            &mut |_| ControlFlow::Continue(()),
+        );
     let notes = named.unwrap().rungs.remove(0).theta.training;
     assert!(notes.0["accuracy"]["batch"].as_f64().unwrap() > 1e-4, "{:?}", notes.0["accuracy"]);
 }
@@ -390,17 +394,15 @@ fn coarse_velocities_are_measured_and_still_learned_from() {
             Ok(u)
         }
     }
-    let rounded = |steps: f32| {
-        Rounded(MixtureField::new(Mixture::new(document()).unwrap(), Scheduler::FmOt, None), steps)
-    };
+    let rounded =
+        |steps: f32| Rounded(MixtureField::new(Mixture::new(document()).unwrap(), Scheduler::FmOt, None), steps);
     for (steps, central) in [(30.0, true), (3000.0, false)] {
         let field = rounded(steps);
         let accuracy = Accuracy::measure(&field, &small_pool(&field, &UNCONDITIONAL, 8)).unwrap();
         println!("{steps}: {accuracy:?}");
         assert_eq!(Differences::new(accuracy).central, central);
         let changes = json!({ "rtol": 1e-3, "atol": 1e-3, "iterations": 16 });
-        let outcome =
-            train(&field, &UNCONDITIONAL, &settings(changes), &mut |_| ControlFlow::Continue(())).unwrap();
+        let outcome = train(&field, &UNCONDITIONAL, &settings(changes), &mut |_| ControlFlow::Continue(())).unwrap();
         let rung = &outcome.rungs[0];
         println!("{steps}: {} from {}", rung.best.rmse, rung.start.rmse);
         assert!(rung.best.rmse < 0.7 * rung.start.rmse, "{} {}", rung.best.rmse, rung.start.rmse);
@@ -417,8 +419,7 @@ fn optimizers_that_need_gradients_are_refused_by_name() {
             }
             other => panic!("{other:?}"),
         }
-        let bound: TrainConfig =
-            serde_json::from_value(json!({ "optimizer": "adam", "loss": "rmse-bound" })).unwrap();
+        let bound: TrainConfig = serde_json::from_value(json!({ "optimizer": "adam", "loss": "rmse-bound" })).unwrap();
         assert_eq!(suited_to(&bound, false).unwrap(), bound);
         assert_eq!(suited_to(&config, true).unwrap(), config);
     }

@@ -3,7 +3,9 @@
 use super::ModelArgs;
 use bespoke::evaluate::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train};
+use bespoke::train::{
+    Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train,
+};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result, with_field};
 use std::ops::ControlFlow;
