@@ -65,7 +65,7 @@ test-torch: $(STAMP)
 # Several processes over MPI, without libtorch. Needs libopenmpi-dev, openmpi-bin and libclang-dev. The program
 # that it leaves behind is that build's.
 test-mpi:
-	cargo test $(LEAN_BUILD) --features mpi --test mpi
+	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
 PYTHON_STAMP := .venv-python/torch-2.11.0
 
@@ -95,8 +95,8 @@ test-python: python
 
 # Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
 header:
-	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test header
-	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test abi_surface
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all abi_surface::
 
 # Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
 PREFIX ?= /usr/local

@@ -346,7 +346,7 @@ impl<T: Tensor> Sampler<T> {
             row = group.end;
             let cursor = &self.cursors[group.start];
             let Some(stage) = cursor.plan.stages.get(cursor.stage) else { continue };
-            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates, self.crew.as_ref())?;
+            let finite = T::advance(&mut self.buffers, velocity, group.clone(), &stage.updates, self.crew.as_mut())?;
             if !finite {
                 outcome = Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
             }

@@ -188,7 +188,7 @@ impl Triad {
                     *a = b + scale * c;
                 }
             };
-            match &self.crew {
+            match &mut self.crew {
                 None => part(0),
                 Some(crew) => crew.run(&part),
             }

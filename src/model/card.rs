@@ -7,6 +7,7 @@ use crate::scheduler::{Output, Scheduler};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 const FORMAT: &str = "bespoke-model";
 const VERSION: u64 = 1;
@@ -87,6 +88,19 @@ pub struct Card {
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
+    /// Its fingerprint, once it has been asked for.
+    #[serde(skip)]
+    fingerprint: Fingerprint,
+}
+
+/// A fingerprint and what it is of, shared by a card's clones. It is no part of what a card says.
+#[derive(Clone, Debug, Default)]
+struct Fingerprint(Arc<OnceLock<(PathBuf, Vec<u8>, String)>>);
+
+impl PartialEq for Fingerprint {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -141,8 +155,15 @@ impl Card {
         if !(0..=1 << 31).contains(&self.classes) {
             return wrong("classes", format!("is {}, expected 0 for none, or the number of classes", self.classes));
         }
-        if self.classes == 0 && self.null_class.is_some() {
-            return wrong("null_class", "is there, but classes is 0".into());
+        match self.null_class {
+            Some(_) if self.classes == 0 => return wrong("null_class", "is there, but classes is 0".into()),
+            Some(class) if class < 0 => {
+                return wrong(
+                    "null_class",
+                    format!("is {class}, expected a class, at least 0; a card without one has no such key"),
+                );
+            }
+            _ => {}
         }
         let [low, high] = self.data_range;
         if !(low < high && low.is_finite() && high.is_finite()) {
@@ -191,22 +212,32 @@ impl Card {
         self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
-    /// SHA-256 over the card's meaning and the weights: equal exactly where the velocity field is.
+    /// SHA-256 over the card's meaning and the weights: equal exactly where the velocity field is. The weights are
+    /// read once: a card and its clones remember it.
     ///
     /// # Errors
     /// [`Error::Io`] where the weights cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        let weights = if is_empty(&self.weights) {
-            Vec::new()
-        } else {
-            let path = self.weights_path();
-            std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?
-        };
-        let mut hash = Sha256::new();
         // Where the weights lie, and who judges them, is no part of what they are.
         let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
-        hash.update(serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?);
-        hash.update(&weights);
-        Ok(format!("sha256:{}", hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+        let meaning = serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?;
+        let weights = self.weights_path();
+        // The fields are public: a card that was changed since is another.
+        if let Some((place, of, known)) = self.fingerprint.0.get()
+            && (place, of) == (&weights, &meaning)
+        {
+            return Ok(known.clone());
+        }
+        let mut hash = Sha256::new_with_prefix(&meaning);
+        if !is_empty(&self.weights) {
+            std::fs::File::open(&weights)
+                .and_then(|mut file| std::io::copy(&mut file, &mut hash))
+                .map_err(|e| Error::io("read", &weights, e))?;
+        }
+        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = format!("sha256:{digits}");
+        // Where another thread was first, it found the same.
+        let _ = self.fingerprint.0.set((weights, meaning, fingerprint.clone()));
+        Ok(fingerprint)
     }
 }

@@ -63,8 +63,19 @@ impl Crew {
     }
 
     /// Runs `work(0)` here and `work(1)` to `work(size - 1)` on the others, and waits for all.
-    pub fn run(&self, work: &Work<'_>) {
-        // SAFETY: only the lifetime changes; nobody follows the pointer after this function waited for all.
+    ///
+    /// A crew has one work at a time: two threads cannot share it.
+    ///
+    /// ```compile_fail,E0499
+    /// let mut crew = bespoke::tensor::Crew::new(2).unwrap();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| crew.run(&|_| ()));
+    ///     scope.spawn(|| crew.run(&|_| ()));
+    /// });
+    /// ```
+    pub fn run(&mut self, work: &Work<'_>) {
+        // SAFETY: only the lifetime changes; nobody follows the pointer after this function waited for all, and
+        // `&mut self` keeps another call from replacing the work, or from counting its threads, meanwhile.
         let lasting = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
         {
             let mut state = self.shared.lock();
@@ -131,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_part_runs_once_a_round() {
-        let crew = Crew::new(3).unwrap();
+        let mut crew = Crew::new(3).unwrap();
         let counts = [(); 3].map(|()| AtomicUsize::new(0));
         for _ in 0..1000 {
             crew.run(&|part| {
@@ -143,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_crew_goes_on() {
-        let crew = Crew::new(2).unwrap();
+        let mut crew = Crew::new(2).unwrap();
         for part in 0..2 {
             let panicking = |own: usize| assert_ne!(own, part, "on purpose");
             assert!(catch_unwind(AssertUnwindSafe(|| crew.run(&panicking))).is_err());

@@ -358,7 +358,7 @@ impl<E: Element> Tensor for Host<E> {
         velocity: HostView<'_, E>,
         rows: Range<usize>,
         updates: &[Update],
-        crew: Option<&Crew>,
+        crew: Option<&mut Crew>,
     ) -> Result<bool> {
         let elements = velocity.elements;
         let range = rows.start * elements..rows.end * elements;

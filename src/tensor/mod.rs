@@ -138,7 +138,7 @@ pub trait Tensor: Sized + Send {
         velocity: Self::View<'_>,
         rows: Range<usize>,
         updates: &[Update],
-        crew: Option<&Crew>,
+        crew: Option<&mut Crew>,
     ) -> Result<bool>;
 
     /// Whether every number of sample `row` is finite.

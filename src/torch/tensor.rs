@@ -106,7 +106,7 @@ impl Tensor for TorchTensor {
         velocity: &Self,
         rows: Range<usize>,
         updates: &[Update],
-        _crew: Option<&Crew>,
+        _crew: Option<&mut Crew>,
     ) -> Result<bool> {
         let _guard = tch::no_grad_guard();
         let u = velocity.rows(&rows)?;

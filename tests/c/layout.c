@@ -1,4 +1,4 @@
-/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/abi_surface.rs. */
+/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/all/abi_surface.rs. */
 #include <stddef.h>
 
 #include "bespoke.h"

@@ -1,4 +1,4 @@
-"""Writes frechet.json and two small TorchScript networks: what tests/distance.rs is held against.
+"""Writes frechet.json and two small TorchScript networks: what tests/all/distance.rs is held against.
 
     python tests/golden/make_frechet.py
 

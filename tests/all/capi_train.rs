@@ -1,8 +1,7 @@
 //! Training on the host's own field, from C.
 #![allow(irrefutable_let_patterns)] // without libtorch there is one kind of model
 
-mod native;
-
+use crate::native::{Workshop, ring_card, succeed};
 use bespoke::fields::Given;
 use bespoke::model::{self, Device, Model};
 use bespoke::tensor::{Host, PerRow};
@@ -12,7 +11,6 @@ use bespoke::train::{Conditioning, Parameters, Pool, PoolOptions, Shape};
 use bespoke::velocity::Condition;
 use bespoke::velocity::VelocityField;
 use half::f16;
-use native::{Workshop, ring_card, succeed};
 use std::path::Path;
 use std::process::Command;
 
@@ -55,7 +53,7 @@ fn a_callback_that_can_only_evaluate_is_trained_as_well_as_the_card() {
 fn forward_only_training_on_the_digits_is_within_five_percent() {
     let workshop = Workshop::new();
     let program = workshop.build("tests/c/train_field.c", &[]);
-    let card = native::root().join("models/digits-fm-ot.json");
+    let card = crate::native::root().join("models/digits-fm-ot.json");
     let rest = "\"family\": \"rk2\", \"steps\": 5, \"loss\": \"rmse-bound\"";
     let out = workshop.path("theta.json");
     let by_adjoint = train(&program, card.to_str().unwrap(), rest, "card", &out);

@@ -1,7 +1,5 @@
 //! `bespoke report` and the other ways in which the program shows what it does, on the exact digits mixture.
 
-#![cfg(feature = "cli")]
-
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;

@@ -1,7 +1,6 @@
 //! The sampler: its protocol, its plans, its dtypes, and its threads.
 
-mod common;
-
+use crate::common::{Formula, assert_close, interpret, noise, proptest_config, sample, swirl};
 use bespoke::error::Error;
 use bespoke::sampler::{self, Plan, Sampler};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
@@ -10,7 +9,6 @@ use bespoke::tensor::{Crew, Element, Host, HostView, Tensor};
 use bespoke::theta::NsTable;
 use bespoke::theta::knots::{Knots, rk2};
 use bespoke::velocity::Condition;
-use common::{Formula, assert_close, interpret, noise, proptest_config, sample, swirl};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use std::sync::Arc;

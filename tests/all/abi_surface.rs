@@ -1,12 +1,10 @@
 //! What is kept stable: the exported symbols, and the layout of every struct.
 //!
-//! Both stand in committed files, mended with `BESPOKE_WRITE_HEADER=1 cargo test --release --test abi_surface`.
+//! Both stand in committed files, mended with `BESPOKE_WRITE_HEADER=1 cargo test --release --test all abi_surface`.
 //! A line that is taken away or changed, but for a struct that grew at its end, breaks the ABI.
 
-mod native;
-
+use crate::native::{Workshop, root, succeed};
 use bespoke::capi::*;
-use native::{Workshop, root, succeed};
 use std::fmt::Write;
 use std::mem::{offset_of, size_of};
 use std::process::Command;
@@ -21,7 +19,7 @@ fn compare(path: &str, found: &str) {
     assert!(
         committed == found,
         "{path} says\n{committed}\nbut the library says\n{found}\nIf the ABI may change so, mend it with\n\n    \
-         BESPOKE_WRITE_HEADER=1 cargo test --release --test abi_surface\n"
+         BESPOKE_WRITE_HEADER=1 cargo test --release --test all abi_surface\n"
     );
 }
 
@@ -66,7 +64,7 @@ macro_rules! layout {
 /// The layout as Rust has it, as assertions of a C11 program.
 fn layout() -> String {
     let mut out = String::from(
-        "/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/abi_surface.rs. */\n\
+        "/* Sizes and offsets on a 64-bit machine, as the library has them; see tests/all/abi_surface.rs. */\n\
          #include <stddef.h>\n\n#include \"bespoke.h\"\n\n\
          #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)\n\
          #define MEMBER(type, member, at) _Static_assert(offsetof(type, member) == (at), #type \".\" #member)\n\n",

@@ -1,14 +1,12 @@
 //! A network and its card as a velocity field: outputs, time, classes, guidance.
 
-mod common;
-
+use crate::common::{SCHEDULERS, assert_close, card, difference, document, mixture, noise, posterior, proptest_config};
 use bespoke::error::Result;
 use bespoke::fields::MixtureDocument;
 use bespoke::model::{Card, ModelField, Network};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
-use common::{SCHEDULERS, assert_close, card, difference, document, mixture, noise, posterior, proptest_config};
 use proptest::prelude::*;
 use serde_json::json;
 

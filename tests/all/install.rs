@@ -1,11 +1,7 @@
 //! An installed tree serves CMake and pkg-config projects elsewhere.
 
-#![cfg(feature = "cli")]
-
-mod native;
-
+use crate::native::{Workshop, root, succeed};
 use bespoke::theta::{Family, Knots, Theta};
-use native::{Workshop, root, succeed};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

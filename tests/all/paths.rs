@@ -1,13 +1,11 @@
 //! BES Theorem 2.3: a model sampled on any path.
 
-mod ended;
-
+use crate::ended::{Field, rmse};
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
 use bespoke::tableau::Tableau;
 use bespoke::theta::{Family, Knots, Theta};
-use ended::{Field, rmse};
 
 fn fields() -> [Field; 4] {
     [

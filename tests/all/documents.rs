@@ -1,13 +1,11 @@
 //! Theta files and model cards: strict reading, exact round trips, atomic writing.
 
-mod common;
-
+use crate::common::{knots, proptest_config};
 use bespoke::document::{self, Notes};
 use bespoke::error::Error;
 use bespoke::model::{Card, Direction, Runtime};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::theta::{Family, Knots, MAX_STEPS, NsTable, Theta};
-use common::{knots, proptest_config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -152,6 +150,25 @@ fn the_fingerprint_is_of_the_meaning_not_of_the_place() {
     std::fs::remove_file(b.path().join("digits.pt")).unwrap();
     let missing = Card::load(&b.path().join("card.json")).unwrap().fingerprint().unwrap_err();
     assert!(missing.to_string().contains("digits.pt"), "{missing}");
+}
+
+#[test]
+fn a_card_and_its_clones_read_the_weights_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("card.json");
+    std::fs::write(&path, card().to_string()).unwrap();
+    std::fs::write(folder.path().join("digits.pt"), b"weights").unwrap();
+    let opened = Card::load(&path).unwrap();
+    let clone = opened.clone();
+    let fingerprint = opened.fingerprint().unwrap();
+    std::fs::remove_file(folder.path().join("digits.pt")).unwrap();
+    assert_eq!(opened.fingerprint().unwrap(), fingerprint);
+    assert_eq!(clone.fingerprint().unwrap(), fingerprint);
+    assert_eq!(opened, Card::load(&path).unwrap(), "what is remembered is no part of a card");
+    // A card that is changed afterwards is another one, whose weights are not there.
+    let mut changed = opened;
+    changed.classes = 11;
+    assert!(changed.fingerprint().unwrap_err().to_string().contains("digits.pt"));
 }
 
 #[test]
@@ -415,6 +432,9 @@ fn a_card_out_of_range_is_named() {
     card_refused(with(&card(), "/classes", json!(-1)), &["classes", "-1"]);
     card_refused(with(&card(), "/classes", json!(i64::MAX)), &["classes"]);
     card_refused(without(&card(), "classes"), &["null_class", "classes is 0"]);
+    // In C, -1 says that there is none.
+    card_refused(with(&card(), "/null_class", json!(-1)), &["null_class", "-1", "at least 0"]);
+    card_refused(with(&card(), "/null_class", json!(i64::MIN)), &["null_class", "at least 0"]);
     card_refused(with(&card(), "/data_range", json!([1, -1])), &["data_range", "[1, -1]"]);
     card_refused(with(&card(), "/data_range", json!([1, 1])), &["data_range"]);
     card_refused(with(&card(), "/scheduler", json!({"name": "vp", "beta_min": 30.0})), &["scheduler", "beta_min"]);

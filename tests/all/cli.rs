@@ -1,7 +1,5 @@
 //! The command line as its users and their scripts see it, on the exact digits mixture.
 
-#![cfg(feature = "cli")]
-
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;

@@ -1,11 +1,9 @@
 //! The example programs in C, built with the system's compiler.
 
-mod native;
-
-use bespoke::theta::{Family, Knots, NsTable, Theta};
 #[cfg(feature = "torch")]
-use native::root;
-use native::{Workshop, ring_card, succeed};
+use crate::native::root;
+use crate::native::{Workshop, ring_card, succeed};
+use bespoke::theta::{Family, Knots, NsTable, Theta};
 use std::process::Command;
 
 /// (family, nfe, rmse) of a line of `sample_analytic`.

@@ -1,5 +1,4 @@
 //! What several test files need: fields with known properties, mixtures, thetas, cards.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use bespoke::error::Result;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};

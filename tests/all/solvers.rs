@@ -1,7 +1,6 @@
 //! Every named solver on an exact field: order of convergence, finite tables, names, grids.
 
-mod ended;
-
+use crate::ended::{Field, rmse};
 use bespoke::error::Error;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
@@ -9,7 +8,6 @@ use bespoke::scheduler::Scheduler;
 use bespoke::solvers::grid::Grid;
 use bespoke::solvers::{Allowed, SolverName};
 use bespoke::theta::Family;
-use ended::{Field, rmse};
 
 fn paths() -> Vec<GaussianPath> {
     let own = [

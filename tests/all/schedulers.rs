@@ -1,16 +1,14 @@
 //! Schedulers: end values, derivatives, snr and its inverse, their JSON form, and Thm 2.3.
 
-mod common;
-
+use crate::common::{
+    Formula, SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
+};
 use bespoke::dopri5::{self, Dense, Tolerance};
 use bespoke::fields::MixtureField;
 use bespoke::number::Number;
 use bespoke::scheduler::{KARRAS_RHO, Scheduler};
 use bespoke::tensor::Host;
 use bespoke::velocity::{Condition, VelocityField};
-use common::{
-    Formula, SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
-};
 use num_dual::{Dual64, DualNum, first_derivative};
 use proptest::prelude::*;
 use std::f64::consts::PI;

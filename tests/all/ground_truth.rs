@@ -1,12 +1,10 @@
 //! The adaptive ground truth against solutions that are known.
 
-mod common;
-
+use crate::common::{Formula, assert_close, noise, rms};
 use bespoke::dopri5::{self, Solution, Tolerance};
 use bespoke::error::Error;
 use bespoke::tensor::{Host, Tensor};
 use bespoke::velocity::Condition;
-use common::{Formula, assert_close, noise, rms};
 use std::sync::atomic::Ordering;
 
 /// A damped rotation: x' = A x with A = [[-0.5, 3], [-3, -0.5]].

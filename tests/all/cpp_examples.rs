@@ -1,11 +1,9 @@
 //! The example programs in C++, built with the system's compiler.
 
-mod native;
-
+use crate::native::{Workshop, ring_card, succeed};
 use bespoke::ranks::Ranks;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use bespoke::train::{Loss, OneOrMore, TrainConfig, train_config};
-use native::{Workshop, ring_card, succeed};
 use std::ops::ControlFlow;
 use std::process::Command;
 

@@ -1,5 +1,4 @@
 //! Builds C and C++ programs against the shared library under test, and runs them.
-#![allow(dead_code)] // every test uses some of it
 
 use bespoke::scheduler::Scheduler;
 use std::f64::consts::TAU;

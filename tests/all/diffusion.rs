@@ -46,7 +46,7 @@ impl Case {
 }
 
 fn golden() -> Golden {
-    serde_json::from_str(include_str!("golden/diffusion.json")).expect("the golden file")
+    serde_json::from_str(include_str!("../golden/diffusion.json")).expect("the golden file")
 }
 
 /// The velocity's conventions are the caller's as long as they agree: here alpha' = 1, sigma' = -1.
@@ -226,7 +226,7 @@ mod digits {
 
     #[test]
     fn every_state_agrees_with_independent_code_on_shipped_models() {
-        let golden: Golden = serde_json::from_str(include_str!("golden/digits.json")).expect("the golden file");
+        let golden: Golden = serde_json::from_str(include_str!("../golden/digits.json")).expect("the golden file");
         let mut failures = Vec::new();
         for case in &golden.cases {
             let name = case.model.as_deref().expect("a model");

@@ -1,7 +1,5 @@
 //! Solvers by name, compiled, joined and converted, as users of the command line see them.
 
-#![cfg(feature = "cli")]
-
 use assert_cmd::Command;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;

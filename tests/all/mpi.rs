@@ -1,5 +1,4 @@
 //! Training and evaluation by several processes: `mpirun -n N` of the program comes to what one comes to.
-#![cfg(all(feature = "cli", feature = "mpi"))]
 
 use assert_cmd::cargo::cargo_bin;
 use bespoke::train::Parameters;

@@ -1,5 +1,4 @@
 //! The shipped digits models, through libtorch.
-#![cfg(feature = "torch")]
 
 use bespoke::evaluate::{Noises, Ready};
 use bespoke::model::{self, Device, Dtype, Model, ModelField};

@@ -1,10 +1,8 @@
 //! The tests of the ABI in C and C++: plainly, under sanitizers and under valgrind.
 
-mod native;
-
+use crate::native::{Workshop, ring_card, root, succeed};
 use bespoke::ladder::Ladder;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
-use native::{Workshop, ring_card, root, succeed};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

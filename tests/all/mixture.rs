@@ -1,15 +1,13 @@
 //! The Gaussian-mixture field: exact velocity, its vector-Jacobian product, and its file.
 
-mod common;
-
+use crate::common::{
+    SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
+};
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::model::{self, Device, Model};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
-use common::{
-    SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
-};
 use proptest::prelude::*;
 
 /// u = alpha' E[x1 | x] + sigma' (x - alpha E[x1 | x]) / sigma, with the expectation taken by the trapezoid rule

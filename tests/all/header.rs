@@ -20,7 +20,7 @@ fn the_committed_header_is_the_generated_one() {
     assert!(
         committed == generated,
         "include/bespoke.h is not what src/capi says (first at line {:?}); mend it with\n\n    \
-         BESPOKE_WRITE_HEADER=1 cargo test --release --test header\n",
+         BESPOKE_WRITE_HEADER=1 cargo test --release --test all header\n",
         differs.map(|line| line + 1)
     );
 }

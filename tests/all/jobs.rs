@@ -1,7 +1,5 @@
 //! Long training runs: killed and gone on with, logged, ended early, with their files refused by name.
 
-#![cfg(feature = "cli")]
-
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;

@@ -1,7 +1,6 @@
 //! The Bespoke families against the paper: equations, identity, orders, Lipschitz constants, bound.
 
-mod common;
-
+use crate::common::{Formula, assert_close, interpret, knots, noise, proptest_config, rms, sample, swirl};
 use bespoke::dopri5::{self, Tolerance};
 use bespoke::sampler::{self, Plan};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
@@ -12,7 +11,6 @@ use bespoke::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
 use bespoke::theta::{Family, NsTable, Theta};
 use bespoke::train::{Coordinates, Parameters, Shape};
 use bespoke::velocity::Condition;
-use common::{Formula, assert_close, interpret, knots, noise, proptest_config, rms, sample, swirl};
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -1,0 +1,49 @@
+//! The integration tests: one crate, so that they are linked once. A file is a subject, and
+//! `cargo test --release --test all sampler::` runs one of them.
+//!
+//! `tests/allocations.rs` stands apart: its allocator counts for the whole process.
+
+mod abi_surface;
+mod bespoke_families;
+mod c_abi;
+mod c_examples;
+mod capi_sampler;
+mod capi_train;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod cli_solvers;
+mod common;
+mod cpp_examples;
+mod dependencies;
+mod diffusion;
+#[cfg(feature = "torch")]
+mod digits;
+mod distance;
+mod documents;
+mod ended;
+mod gpu_check;
+mod gradients;
+mod ground_truth;
+mod header;
+mod host_network;
+#[cfg(feature = "cli")]
+mod install;
+#[cfg(feature = "cli")]
+mod jobs;
+mod ladder;
+mod mixture;
+mod model_field;
+#[cfg(all(feature = "cli", feature = "mpi"))]
+mod mpi;
+mod native;
+mod noise;
+mod outputs;
+mod paths;
+#[cfg(feature = "cli")]
+mod report;
+mod sampler;
+mod schedulers;
+mod solvers;
+mod tensors;
+mod training;
