@@ -22,6 +22,7 @@ mod digits;
 mod distance;
 mod documents;
 mod ended;
+mod forward;
 mod gpu_check;
 mod gradients;
 mod ground_truth;

@@ -1,7 +1,6 @@
 //! Training by forward passes alone: exact Jacobians of a solve's end, and what is learned with them.
 
-mod common;
-
+use crate::common::{self, Formula, swirl};
 use bespoke::dopri5::Tolerance;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::{self, Purpose};
@@ -16,7 +15,7 @@ use bespoke::train::{
 };
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result};
-use common::{Formula, swirl};
+
 use num_dual::{Dual64, DualNum};
 use rand::RngExt;
 use serde_json::json;
