@@ -21,8 +21,8 @@ use std::sync::Arc;
 const NUMBERS: usize = 1024;
 /// Bytes of the Jacobians that are kept.
 const KEPT_BYTES: usize = 1 << 28;
-/// Iterations whose Jacobians are kept at most.
-const KEPT: usize = 10;
+/// Samples whose Jacobians are kept at most, beside those of the iteration.
+pub const KEPT_SAMPLES: usize = 300;
 
 /// Errors of samples, `numbers` of each, and their root mean squares.
 struct Errors {
@@ -79,9 +79,9 @@ impl<F: VelocityField> Step<'_, F> {
         let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
         state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });
         let batch = self.samples(self.key).len();
-        let bytes = batch * summary.numbers() * parameters.values.len() * size_of::<f32>();
-        let most = (KEPT_BYTES / bytes.max(1)).min(self.spared().0 / batch).min(KEPT);
-        state.keep(most.max(1));
+        let bytes = summary.numbers() * parameters.values.len() * size_of::<f32>();
+        let samples = (KEPT_BYTES / bytes.max(1)).min(self.spared().0).min(KEPT_SAMPLES);
+        state.keep((samples / batch).max(1));
 
         let mut errors = self.errors_of(parameters, &state.kept[..state.kept.len() - 1], &summary)?;
         errors.push(here);
@@ -170,18 +170,26 @@ impl<F: VelocityField> Step<'_, F> {
     fn errors_of(&self, parameters: &Parameters, kept: &[Kept], summary: &Summary) -> Result<Vec<Errors>> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
         let chunk = chunk(self.field.elements());
-        let of_iteration = |kept: &Kept| {
+        let own = |kept: &Kept| {
             let rows = self.samples(kept.key);
-            let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
-            for part in rows[self.ranks.share(rows.len())].chunks(chunk) {
-                let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part));
-                let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
-                all.numbers.extend(found.numbers);
-                all.rms.extend(found.rms);
-            }
-            Ok(all)
+            rows[self.ranks.share(rows.len())].to_vec()
         };
-        kept.iter().map(of_iteration).collect()
+        let rows: Vec<Vec<usize>> = kept.iter().map(own).collect();
+        let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
+        for part in rows.concat().chunks(chunk) {
+            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part));
+            let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
+            all.numbers.extend(found.numbers);
+            all.rms.extend(found.rms);
+        }
+        let (mut numbers, mut rms) = (all.numbers.as_slice(), all.rms.as_slice());
+        let mut of_iteration = |rows: &Vec<usize>| {
+            let (own, others) = numbers.split_at(rows.len() * summary.numbers());
+            let (own_rms, other_rms) = rms.split_at(rows.len());
+            (numbers, rms) = (others, other_rms);
+            Errors { numbers: own.to_vec(), rms: own_rms.to_vec() }
+        };
+        Ok(rows.iter().map(&mut of_iteration).collect())
     }
 
     /// The quadratic model of the loss by all samples that are kept.

@@ -62,6 +62,8 @@ pub struct Stage {
     pub iterations: usize,
     /// Samples an iteration.
     pub batch: usize,
+    /// Whether the document says so: it is not changed then.
+    pub batch_given: bool,
 }
 
 /// Iterations, batches and pools beyond this are mistakes.
@@ -152,7 +154,8 @@ impl TrainConfig {
                 Optimizer::ForwardGaussNewton => (40, 30),
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
-            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
+            let batch_given = self.batch.is_some();
+            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
             check_range("iterations", stage.iterations, 1, MOST)?;
             check_range("batch", stage.batch, 1, MOST)?;
             Ok(stage)

@@ -4,18 +4,18 @@ use crate::common::{self, Formula, swirl};
 use bespoke::dopri5::Tolerance;
 use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::{self, Purpose};
+use bespoke::ranks::Ranks;
 use bespoke::sampler::{self, Plan};
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::theta::NsTable;
 use bespoke::train::loss::Tangents;
 use bespoke::train::{
-    Accuracy, Conditioning, Coordinates, Differences, Outcome, Parameters, Pool, PoolOptions, Settings, Shape,
-    TrainConfig, suited_to, train,
+    Accuracy, Conditioning, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings,
+    Shape, TrainConfig, suited_to, train, train_job,
 };
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result};
-
 use num_dual::{Dual64, DualNum};
 use rand::RngExt;
 use serde_json::json;
@@ -167,9 +167,10 @@ fn jacobians_of_every_family_are_those_of_solves_nearby() {
 fn a_step_of_rk2_takes_fewer_evaluations_than_its_table() {
     let count = |shape: Shape| {
         let tangents = Tangents::new(&perturbed(shape).tableau(), |scalar| scalar > 0);
+        assert_eq!(tangents.evaluations() as u64, shape.jacobian_evaluations(), "{shape:?}");
         tangents.evaluations()
     };
-    assert_eq!((count(Shape::Ns(10)), count(Shape::Rk2(5))), (265, 165));
+    assert_eq!((count(Shape::Ns(10)), count(Shape::Rk2(5)), count(Shape::Rk1(10))), (265, 165, 145));
 }
 
 #[test]
@@ -315,6 +316,26 @@ fn the_same_seed_gives_the_same_numbers() {
     let of = |seed: u64| run(&settings(json!({ "seed": seed, "iterations": 4 }))).rungs.remove(0).theta;
     assert_eq!(of(4), of(4));
     assert_ne!(of(4), of(5));
+}
+
+#[test]
+fn a_run_that_goes_on_comes_to_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    // A theta of rk2 first, for half of the iterations.
+    let settings = settings(json!({ "family": "ns", "steps": 4, "validate_every": 2 }));
+    let run = |name: &str, resume: bool, stop: usize| {
+        let job = Job { checkpoint: Some(folder.path().join(name)), resume, ..Job::default() };
+        let mut observer = |progress: &Progress| match progress.iteration == stop {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        train_job(&field(), &UNCONDITIONAL, &settings, &job, &Ranks::alone(), &mut observer).unwrap()
+    };
+    let whole = run("whole", false, usize::MAX);
+    for stop in [7, 15] {
+        assert!(run("part", false, stop).stopped);
+        assert_eq!(run("part", true, usize::MAX), whole);
+    }
 }
 
 #[test]

@@ -126,11 +126,6 @@ fn a_killed_run_comes_to_the_same_theta() {
 }
 
 #[test]
-fn a_killed_run_by_forward_passes_alone_comes_to_the_same_theta() {
-    killed(3, &["--optimizer", "forward-gauss-newton"]);
-}
-
-#[test]
 fn a_killed_run_of_adam_and_several_losses_comes_to_the_same_theta() {
     let options = ["--family", "rk2", "--loss", "rmse-bound,rmse", "--optimizer", "adam", "--lr", "0.01"];
     // The last of an option given twice would be an error: this is another run altogether.
