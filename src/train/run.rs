@@ -252,7 +252,12 @@ impl<'a, F: VelocityField> Run<'a, F> {
         field.settle(ranks);
         self.state.iteration += 1;
         self.state.rung_iteration += 1;
-        self.state.iteration_cost = self.spent() - before;
+        // The next one makes this one's samples' errors anew, beside those of the samples before.
+        let growth = match stage.optimizer {
+            Optimizer::ForwardGaussNewton => (stage.batch * self.leg().shape.nfe()) as u64,
+            Optimizer::Adam | Optimizer::GaussNewton => 0,
+        };
+        self.state.iteration_cost = self.spent() - before + growth;
         let every = settings.validate_every.unwrap_or((stage.iterations / 12).max(1));
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
