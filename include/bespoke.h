@@ -21,7 +21,7 @@
 
 typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCMHost = 11 } DLDeviceType;
 
-typedef enum { kDLInt = 0U, kDLUInt = 1U, kDLFloat = 2U, kDLBfloat = 4U } DLDataTypeCode;
+typedef enum { kDLInt = 0U, kDLUInt = 1U, kDLFloat = 2U, kDLBfloat = 4U, kDLBool = 6U } DLDataTypeCode;
 
 typedef struct {
     /* A DLDeviceType, as the official header has it. */
@@ -51,19 +51,19 @@ typedef struct {
 #endif
 
 /**
- * The next base is the present one.
+ * The register of the state: x(0) at first.
  */
-#define BESPOKE_BASE_KEEP 0
+#define BESPOKE_REGISTER_STATE 0
 
 /**
- * The next base is the next point: a step ends.
+ * The register of a point amid a step, while the state waits for the step's end.
  */
-#define BESPOKE_BASE_NEXT 1
+#define BESPOKE_REGISTER_POINT 1
 
 /**
- * The next base is the combination `base`.
+ * No register: nothing is written.
  */
-#define BESPOKE_BASE_COMBINATION 2
+#define BESPOKE_REGISTER_NONE 4294967295
 
 /**
  * Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
@@ -82,7 +82,8 @@ typedef struct bespoke_model bespoke_model;
 typedef struct bespoke_sampler bespoke_sampler;
 
 /**
- * A solver. Immutable: any number of threads may use one at a time.
+ * A solver: a learned one, which has a theta document, or a published one. Immutable: any number of
+ * threads may use one at a time.
  */
 typedef struct bespoke_theta bespoke_theta;
 
@@ -115,21 +116,70 @@ typedef struct bespoke_row {
 } bespoke_row;
 
 /**
- * A network of the host: writes its output for every sample of a batch.
+ * A named tensor that a network is given besides time and state.
+ */
+typedef struct bespoke_input {
+    /**
+     * Its name, UTF-8; `class` for the classes of a card that says `classes`.
+     */
+    const char *name;
+    /**
+     * `[batch, ...]`, contiguous host memory of float64, float32, float16, bfloat16, int64, int32 or bool.
+     */
+    const DLTensor *tensor;
+} bespoke_input;
+
+/**
+ * One evaluation that the library asks of the host. All tensors are contiguous host memory of the library,
+ * valid during the call; only what is `*mut` is to be written, all of it. A newer library may have more members.
+ */
+typedef struct bespoke_call {
+    /**
+     * sizeof(bespoke_call) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * float32 `[batch]`: for a network, time as it counts it (the card's `time`); for a velocity, t in [0, 1].
+     */
+    const DLTensor *time;
+    /**
+     * float32 `[batch, ...]`, the states.
+     */
+    const DLTensor *x;
+    /**
+     * The named inputs, in the card's order; NULL where there are none.
+     */
+    const struct bespoke_input *inputs;
+    /**
+     * float32 `[batch, ...]`, to be written: the network's output, or the velocity. NULL for a vjp.
+     */
+    DLTensor *output;
+    /**
+     * float32 `[batch, ...]`, w of a vjp; else NULL.
+     */
+    const DLTensor *cotangent;
+    /**
+     * float32 `[batch, ...]`, to be written by a vjp: w^T du/dx; else NULL.
+     */
+    DLTensor *by_x;
+    /**
+     * float32 `[batch]`, to be written by a vjp: w . du/dt; else NULL.
+     */
+    DLTensor *by_t;
+} bespoke_call;
+
+/**
+ * A network of the host: writes `call->output` for every sample of a batch. `call` is valid during the call.
+ * A batch is more than that of the samples where some of them are guided: all passes are stacked.
  *
- * `time` is float32 `[batch]`, as the network counts time (the card's `time`); `x` and `output` are float32
- * `[batch, ...]` of the card's shape; `classes` is int64 `[batch]`, or NULL where the card has no classes.
- * All are contiguous host memory of the library, valid during the call; only `output` is written.
- * The batch is twice that of the samples where one of them is guided.
- *
- * Answers 0 when `output` is written. Anything else stops the call that evaluates, which then returns
+ * Answers 0 when the output is written. Anything else stops the call that evaluates, which then returns
  * `BESPOKE_ERROR_CALLBACK`.
  */
-typedef int32_t (*bespoke_network_fn)(void *user_data,
-                                      const DLTensor *time,
-                                      const DLTensor *x,
-                                      const DLTensor *classes,
-                                      DLTensor *output);
+typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
@@ -178,6 +228,20 @@ typedef struct bespoke_model_properties {
 } bespoke_model_properties;
 
 /**
+ * One scale of a card's `guidance`, of each sample.
+ */
+typedef struct bespoke_scale {
+    /**
+     * What the card calls it, UTF-8.
+     */
+    const char *name;
+    /**
+     * One number a sample, `batch` of them.
+     */
+    const double *values;
+} bespoke_scale;
+
+/**
  * What each sample of a batch is conditioned on. Zeros are no condition.
  */
 typedef struct bespoke_condition {
@@ -194,9 +258,26 @@ typedef struct bespoke_condition {
      */
     const int64_t *classes;
     /**
-     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off.
+     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
+     * `guidance_scale`.
      */
     const double *guidance_scale;
+    /**
+     * The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
+     */
+    const struct bespoke_input *inputs;
+    /**
+     * The scales of a card's chain of passes, by name, in any order; NULL where it has none.
+     */
+    const struct bespoke_scale *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
 } bespoke_condition;
 
 /**
@@ -260,37 +341,39 @@ typedef struct bespoke_sampler_options {
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
- * A linear combination: x * base + sum_j u[j] * (velocity of evaluation evaluations[j]).
+ * What a register becomes: velocity * (the velocity that was just taken) + sum_j coefficients[j] *
+ * (register registers[j]).
  */
 typedef struct bespoke_combination {
     /**
-     * Coefficient of the base.
+     * The register that is written, or BESPOKE_REGISTER_NONE.
      */
-    double x;
+    uint32_t target;
     /**
-     * Coefficients of the velocities, `count` of them; the theta's.
-     */
-    const double *u;
-    /**
-     * Their evaluations, in increasing order; the theta's.
-     */
-    const uint32_t *evaluations;
-    /**
-     * Number of velocities.
+     * Number of registers that are read.
      */
     uint32_t count;
     /**
-     * 0.
+     * Coefficient of the velocity.
      */
-    uint32_t reserved;
+    double velocity;
+    /**
+     * The registers that are read, `count` of them, each once; the theta's.
+     */
+    const uint32_t *registers;
+    /**
+     * Their coefficients; the theta's.
+     */
+    const double *coefficients;
 } bespoke_combination;
 
 /**
  * The scalars of one evaluation, for a host that applies them in a kernel of its own.
  *
- * Start with base = point = x(0). For k = 0 ... nfe - 1: evaluate u_k at time `t` and the point; the
- * next point is the combination `next` of the base and the velocities so far; then the base becomes
- * what `base_rule` says, computed from the base before. After the last, the point is x(1).
+ * There are 2 + `kept_registers` registers, each a batch: the state, which begins as x(0), the point,
+ * and what is kept. For k = 0 ... nfe - 1: evaluate the velocity at time `t` and the point, which is where
+ * the stage before wrote `next`, at first the state; then write `next` and `kept`, both computed
+ * from what the registers held before. After the last, `next.target` holds x(1).
  */
 typedef struct bespoke_stage {
     /**
@@ -298,13 +381,13 @@ typedef struct bespoke_stage {
      */
     uint32_t struct_size;
     /**
-     * BESPOKE_BASE_KEEP, BESPOKE_BASE_NEXT or BESPOKE_BASE_COMBINATION.
-     */
-    uint32_t base_rule;
-    /**
      * 1 where the next point ends a step, as `bespoke_step` counts them.
      */
     uint32_t ends_step;
+    /**
+     * 1 where this evaluation and those after it need nothing but the state: a solve may begin here.
+     */
+    uint32_t self_contained;
     /**
      * 0.
      */
@@ -314,13 +397,13 @@ typedef struct bespoke_stage {
      */
     double t;
     /**
-     * The next point.
+     * The next point, into BESPOKE_REGISTER_STATE or BESPOKE_REGISTER_POINT.
      */
     struct bespoke_combination next;
     /**
-     * The next base, where `base_rule` is BESPOKE_BASE_COMBINATION; else zeros.
+     * What is kept of this evaluation, into a register from 2 on or into none.
      */
-    struct bespoke_combination base;
+    struct bespoke_combination kept;
 } bespoke_stage;
 
 /**
@@ -340,26 +423,31 @@ typedef struct bespoke_theta_properties {
      */
     uint32_t nfe;
     /**
-     * Velocities that a sampler keeps at once, at most; with the state and the next point it
-     * holds that many batches, and two more.
+     * Registers that keep something of one evaluation for later ones. With the state and the next point
+     * a sampler holds that many batches, and two more.
      */
-    uint32_t kept_velocities;
+    uint32_t kept_registers;
     /**
-     * `rk1`, `rk2` or `ns`.
+     * `rk1`, `rk2` or `ns`; `published` for a solver of `bespoke_theta_solver`.
      */
     const char *family;
     /**
-     * What it was trained for, a JSON object.
+     * What it was trained or made for, a JSON object.
      */
     const char *model;
     /**
-     * How it was trained, a JSON object.
+     * How it was trained, a JSON object; of a published one its name, as `solver`.
      */
     const char *training;
     /**
-     * The theta file, a JSON object.
+     * The theta file, a JSON object; NULL for a published solver, which has none until
+     * `bespoke_theta_compile` makes one.
      */
     const char *document;
+    /**
+     * Memory that the theta itself takes, in bytes, nearly: for whoever keeps many.
+     */
+    uint64_t bytes;
 } bespoke_theta_properties;
 
 /**
@@ -419,27 +507,18 @@ typedef struct bespoke_train_progress {
 typedef int32_t (*bespoke_progress_fn)(void *user_data, const struct bespoke_train_progress *progress);
 
 /**
- * A velocity field of the host for training: as `bespoke_velocity_fn`, with the class of each
- * sample, int64 `[batch]`, or NULL where the config's `field` names no classes. `x` is float32 of
- * the config's shape, the batch first.
+ * A velocity field of the host for training: writes u_t(x), `call->output`, for every sample of a batch. With
+ * classes in the config's `field`, `call->inputs` holds the input `class`, int64 `[batch]`.
+ *
+ * Answers 0 when it is written. Anything else stops the training with `BESPOKE_ERROR_CALLBACK`.
  */
-typedef int32_t (*bespoke_train_velocity_fn)(void *user_data,
-                                             const DLTensor *t,
-                                             const DLTensor *x,
-                                             const DLTensor *classes,
-                                             DLTensor *u);
+typedef int32_t (*bespoke_train_velocity_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
- * The field's vector-Jacobian product: for the cotangent `w`, `[batch, ...]`, writes
- * `by_x` = w^T du/dx, `[batch, ...]`, and `by_t` = w . du/dt, `[batch]`, all float32.
+ * The field's vector-Jacobian product: for `call->cotangent` w, writes `call->by_x` = w^T du/dx and
+ * `call->by_t` = w . du/dt. Answers as `bespoke_train_velocity_fn`.
  */
-typedef int32_t (*bespoke_train_vjp_fn)(void *user_data,
-                                        const DLTensor *t,
-                                        const DLTensor *x,
-                                        const DLTensor *classes,
-                                        const DLTensor *w,
-                                        DLTensor *by_x,
-                                        DLTensor *by_t);
+typedef int32_t (*bespoke_train_vjp_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
  * What training calls back. Zeros are the defaults.
@@ -632,7 +711,7 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
 /**
- * Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
+ * Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the
  * card's time and output are then translated to a velocity as for any model. `network` may be called from
  * every thread that evaluates the model, from several at a time, until the model is freed.
  */
@@ -765,7 +844,9 @@ void bespoke_sampler_free(struct bespoke_sampler *sampler);
  * `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
  * solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
  * `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
- * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+ * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
+ * its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
+ * (`bespoke_theta_compile`).
  */
 bespoke_status bespoke_theta_solver(const char *name,
                                     uint32_t nfe,
@@ -828,9 +909,17 @@ bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
 bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
- * Writes a theta file, atomically: an earlier file stays whole until the new one is.
+ * Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
+ * written as `bespoke_theta_compile` makes it.
  */
 bespoke_status bespoke_theta_save(const struct bespoke_theta *theta, const char *path);
+
+/**
+ * Makes the theta of family `ns` that samples as `theta` does: a table of its own, with a document. Its
+ * samplers keep every velocity, where those of a published solver keep as many as its order. A learned
+ * theta comes back as it is. `BESPOKE_ERROR_INVALID` for more than 1000 evaluations.
+ */
+bespoke_status bespoke_theta_compile(const struct bespoke_theta *theta, struct bespoke_theta **out);
 
 /**
  * Says what `theta` is. `properties->struct_size` must be set.

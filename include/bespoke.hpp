@@ -12,10 +12,12 @@
 #include <exception>
 #include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -55,6 +57,18 @@ struct dtype_of<float> {
 template <>
 struct dtype_of<double> {
     static constexpr DLDataType value{kDLFloat, 64, 1};
+};
+template <>
+struct dtype_of<std::int64_t> {
+    static constexpr DLDataType value{kDLInt, 64, 1};
+};
+template <>
+struct dtype_of<std::int32_t> {
+    static constexpr DLDataType value{kDLInt, 32, 1};
+};
+template <>
+struct dtype_of<bool> {
+    static constexpr DLDataType value{kDLBool, 8, 1};
 };
 
 /// A batch of samples in host memory, borrowed: like std::span, with a shape. `T` is const for what
@@ -138,6 +152,76 @@ private:
     std::array<std::int64_t, max_rank> shape_{};
     std::array<std::int64_t, max_rank> strides_{};
     bool strided_ = false;
+};
+
+/// A tensor_view of any dtype, for a network's named inputs: what a condition holds. The numbers stay the lender's.
+class any_view {
+public:
+    template <class T>
+    any_view(tensor_view<T> view) : any_view(view.dl()) {}
+
+    explicit any_view(const DLTensor &tensor) : tensor_(tensor), shape_(tensor.shape, tensor.shape + tensor.ndim) {
+        if (tensor.strides != nullptr) strides_.assign(tensor.strides, tensor.strides + tensor.ndim);
+    }
+
+    /// As the C library takes it; valid while this view is.
+    DLTensor dl() const noexcept {
+        DLTensor tensor = tensor_;
+        tensor.shape = const_cast<std::int64_t *>(shape_.data());
+        tensor.strides = strides_.empty() ? nullptr : const_cast<std::int64_t *>(strides_.data());
+        return tensor;
+    }
+
+    std::size_t batch() const noexcept { return static_cast<std::size_t>(shape_[0]); }
+
+private:
+    DLTensor tensor_;
+    std::vector<std::int64_t> shape_, strides_;
+};
+
+/// What each sample of a batch is conditioned on; all of it may be left out.
+struct condition {
+    /// Class of each sample, for a card that says `classes`.
+    std::vector<std::int64_t> classes;
+    /// Guidance of each sample; none is 1, off.
+    std::vector<double> guidance_scale;
+    /// The network's named inputs, `[batch, ...]` each.
+    std::map<std::string, any_view> inputs;
+    /// The scales of a card's chain of passes by name, one number a sample each.
+    std::map<std::string, std::vector<double>> scales;
+};
+
+/// One evaluation that the library asks of the host: bespoke_call with views. Valid during the call.
+class call {
+public:
+    explicit call(const bespoke_call &asked) noexcept : asked_(asked) {}
+
+    tensor_view<const float> time() const { return tensor_view<const float>(*asked_.time); }
+    tensor_view<const float> x() const { return tensor_view<const float>(*asked_.x); }
+    /// To be written: the network's output, or the velocity.
+    tensor_view<float> output() const { return tensor_view<float>(*asked_.output); }
+    tensor_view<const float> cotangent() const { return tensor_view<const float>(*asked_.cotangent); }
+    /// To be written by a vjp.
+    tensor_view<float> by_x() const { return tensor_view<float>(*asked_.by_x); }
+    tensor_view<float> by_t() const { return tensor_view<float>(*asked_.by_t); }
+
+    /// The input called `name`, or nullptr.
+    const DLTensor *input(const char *name) const noexcept {
+        for (std::uint32_t i = 0; i < asked_.input_count; i++)
+            if (std::string_view(asked_.inputs[i].name) == name) return asked_.inputs[i].tensor;
+        return nullptr;
+    }
+
+    /// The classes of a card that says `classes`, one a sample, or nullptr.
+    const std::int64_t *classes() const noexcept {
+        const DLTensor *classes = input("class");
+        return classes == nullptr ? nullptr : static_cast<const std::int64_t *>(classes->data);
+    }
+
+    const bespoke_call &get() const noexcept { return asked_; }
+
+private:
+    const bespoke_call &asked_;
 };
 
 namespace detail {
@@ -228,6 +312,13 @@ public:
     theta for_output(const std::string &scheduler, const std::string &output) const {
         bespoke_theta *out = nullptr;
         check(bespoke_theta_for_output(get(), scheduler.c_str(), output.c_str(), &out));
+        return theta(out);
+    }
+
+    /// A published solver as a theta of family `ns`, with a document; a learned one as it is.
+    theta compile() const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_compile(get(), &out));
         return theta(out);
     }
 
@@ -437,20 +528,18 @@ public:
         return properties;
     }
 
-    /// u = u_t(x). `classes` and `guidance_scale` hold one number a sample, or none.
+    /// u = u_t(x) of samples on `condition`.
     template <class X, class U>
-    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
-                  const std::vector<std::int64_t> &classes = {}, const std::vector<double> &guidance_scale = {}) const {
+    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, const condition &condition = {}) const {
         static_assert(!std::is_const_v<U>, "u is written");
-        evaluate(get(), t, x.dl(), u.dl(), classes, guidance_scale);
+        evaluate(get(), t, x.dl(), u.dl(), condition);
     }
 
     /// The velocity as a callable for `sampler::step` and `sampler::sample`, of one condition. The
-    /// model must live as long as it is called.
-    auto field(std::vector<std::int64_t> classes = {}, std::vector<double> guidance_scale = {}) const {
-        return [own = get(), classes = std::move(classes), guidance_scale = std::move(guidance_scale)](
-                   tensor_view<const float> t, auto x, auto u) {
-            evaluate(own, t, x.dl(), u.dl(), classes, guidance_scale);
+    /// model, and what the condition borrows, must live as long as it is called.
+    auto field(condition condition = {}) const {
+        return [own = get(), condition = std::move(condition)](tensor_view<const float> t, auto x, auto u) {
+            evaluate(own, t, x.dl(), u.dl(), condition);
         };
     }
 
@@ -466,15 +555,31 @@ public:
 
 private:
     static void evaluate(const bespoke_model *model, tensor_view<const float> t, DLTensor x, DLTensor u,
-                         const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) {
+                         const condition &on) {
         DLTensor times = t.dl();
-        for (std::size_t length : {classes.size(), guidance_scale.size()})
-            if (length != 0 && length != t.batch()) throw std::invalid_argument("bespoke::model: one number a sample");
+        const auto numbers = [&](const auto &values) {
+            if (!values.empty() && values.size() != t.batch())
+                throw std::invalid_argument("bespoke::model: one number a sample");
+            return values.empty() ? nullptr : values.data();
+        };
+        std::vector<DLTensor> tensors;
+        std::vector<bespoke_input> inputs;
+        tensors.reserve(on.inputs.size());
+        for (const auto &[name, view] : on.inputs) {
+            tensors.push_back(view.dl());
+            inputs.push_back({name.c_str(), &tensors.back()});
+        }
+        std::vector<bespoke_scale> scales;
+        for (const auto &[name, values] : on.scales) scales.push_back({name.c_str(), numbers(values)});
         bespoke_condition condition{};
         condition.struct_size = sizeof condition;
         condition.batch = static_cast<std::uint32_t>(t.batch());
-        condition.classes = classes.empty() ? nullptr : classes.data();
-        condition.guidance_scale = guidance_scale.empty() ? nullptr : guidance_scale.data();
+        condition.classes = numbers(on.classes);
+        condition.guidance_scale = numbers(on.guidance_scale);
+        condition.inputs = inputs.data();
+        condition.input_count = static_cast<std::uint32_t>(inputs.size());
+        condition.scales = scales.data();
+        condition.scale_count = static_cast<std::uint32_t>(scales.size());
         check(bespoke_model_velocity(model, &condition, &times, &x, &u));
     }
 
@@ -485,14 +590,10 @@ private:
 struct train_callbacks {
     /// Told of every iteration; true goes on, false stops with the best theta so far.
     std::function<bool(const bespoke_train_progress &)> progress;
-    /// The host's own field, where the config has `field` in place of `model`: (t, x, classes or
-    /// nullptr, u), and writes u.
-    std::function<void(tensor_view<const float>, tensor_view<const float>, const std::int64_t *, tensor_view<float>)>
-        velocity;
-    /// Its vector-Jacobian product: (t, x, classes or nullptr, w, by_x, by_t), and writes the last two.
-    std::function<void(tensor_view<const float>, tensor_view<const float>, const std::int64_t *,
-                       tensor_view<const float>, tensor_view<float>, tensor_view<float>)>
-        vjp;
+    /// The host's own field, where the config has `field` in place of `model`: writes `output()`.
+    std::function<void(const call &)> velocity;
+    /// Its vector-Jacobian product for `cotangent()`: writes `by_x()` and `by_t()`.
+    std::function<void(const call &)> vjp;
 };
 
 namespace detail {
@@ -502,10 +603,6 @@ struct train_call {
     const train_callbacks &callbacks;
     carrier carried{};
 
-    static const std::int64_t *numbers(const DLTensor *classes) {
-        return classes == nullptr ? nullptr : static_cast<const std::int64_t *>(classes->data);
-    }
-
     static std::int32_t progress(void *self, const bespoke_train_progress *progress) {
         auto &own = *static_cast<train_call *>(self);
         bool on = false;
@@ -513,22 +610,14 @@ struct train_call {
         return failed != 0 || !on ? 1 : 0;
     }
 
-    static std::int32_t velocity(void *self, const DLTensor *t, const DLTensor *x, const DLTensor *classes,
-                                 DLTensor *u) {
+    static std::int32_t velocity(void *self, const bespoke_call *asked) {
         auto &own = *static_cast<train_call *>(self);
-        return own.carried.run([&] {
-            own.callbacks.velocity(tensor_view<const float>(*t), tensor_view<const float>(*x), numbers(classes),
-                                   tensor_view<float>(*u));
-        });
+        return own.carried.run([&] { own.callbacks.velocity(call(*asked)); });
     }
 
-    static std::int32_t vjp(void *self, const DLTensor *t, const DLTensor *x, const DLTensor *classes,
-                            const DLTensor *w, DLTensor *by_x, DLTensor *by_t) {
+    static std::int32_t vjp(void *self, const bespoke_call *asked) {
         auto &own = *static_cast<train_call *>(self);
-        return own.carried.run([&] {
-            own.callbacks.vjp(tensor_view<const float>(*t), tensor_view<const float>(*x), numbers(classes),
-                              tensor_view<const float>(*w), tensor_view<float>(*by_x), tensor_view<float>(*by_t));
-        });
+        return own.carried.run([&] { own.callbacks.vjp(call(*asked)); });
     }
 };
 

@@ -1,79 +1,17 @@
 //! Solvers side by side: their samples from the same noises against the ground truth's.
 
 use crate::dopri5::{self, Tolerance};
-use crate::error::{Error, Result};
-use crate::noise::{self, Purpose};
+use crate::error::Result;
 use crate::path::GaussianPath;
 use crate::ranks::Ranks;
 use crate::reference::Solver;
 use crate::sampler::{self, Plan};
+use crate::samples::{Conditioning, Errors, Noises, chunk};
 use crate::tensor::Tensor;
-use crate::train::{Conditioning, Errors};
 use crate::velocity::{Condition, VelocityField};
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Samples in flight at once at most.
-const CHUNK: usize = 250;
-/// Numbers in flight at once at most, but for a sample larger than that.
-const CHUNK_NUMBERS: usize = 1 << 23;
-
-/// Samples in flight at once, of `elements` numbers each: memory does not grow with the count, nor
-/// much with their size. The ground truth holds some twenty arrays of a batch.
-pub fn chunk(elements: usize) -> usize {
-    (CHUNK_NUMBERS / elements.max(1)).clamp(1, CHUNK)
-}
-
-/// Standard normal noises, by seed or given.
-#[derive(Clone, Debug)]
-pub enum Noises {
-    /// This many of a seed.
-    Seed {
-        /// The seed.
-        seed: u64,
-        /// How many.
-        count: usize,
-    },
-    /// These, `[count, elements]`.
-    Given(Vec<f32>),
-}
-
-impl Noises {
-    /// How many there are, of `elements` numbers each.
-    pub fn count(&self, elements: usize) -> usize {
-        match self {
-            Noises::Seed { count, .. } => *count,
-            Noises::Given(values) => values.len() / elements,
-        }
-    }
-
-    /// The noises `indices`.
-    pub fn read(&self, indices: Range<usize>, elements: usize) -> Vec<f32> {
-        match self {
-            Noises::Seed { seed, .. } => noise::normal(*seed, Purpose::Sample, indices, elements),
-            Noises::Given(values) => values[indices.start * elements..indices.end * elements].to_vec(),
-        }
-    }
-
-    /// # Errors
-    /// [`Error::Invalid`] where there are none, or their numbers are not finite.
-    pub fn validate(&self, elements: usize) -> Result<()> {
-        if self.count(elements) == 0 {
-            return Err(Error::invalid("count", 0, "at least 1"));
-        }
-        match self {
-            Noises::Given(values) if !values.len().is_multiple_of(elements) => {
-                Err(Error::invalid("noise", format!("{} numbers", values.len()), format!("a multiple of {elements}")))
-            }
-            Noises::Given(values) if !values.iter().all(|v| v.is_finite()) => {
-                Err(Error::invalid("noise", "a NaN or an infinity", "finite numbers"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A solver ready to run on one model.
 #[derive(Clone, Debug)]
@@ -226,7 +164,7 @@ pub fn evaluate<F: VelocityField>(
     for first in (0..count).step_by(chunk).enumerate().filter(|(batch, _)| ranks.owns(*batch)).map(|(_, first)| first) {
         let indices = first..(first + chunk).min(count);
         let size = indices.len();
-        let condition = conditioning.of(indices.clone());
+        let condition = conditioning.of(indices.clone())?;
         let x0 = field.start(&noises.read(indices, elements))?;
         let begun = Instant::now();
         let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
@@ -256,7 +194,7 @@ pub fn evaluate<F: VelocityField>(
         observe(first + size, &samples)?;
     }
     tally.sum(ranks);
-    let passes = field.passes(&conditioning.of(0..1)) as f64;
+    let passes = field.passes(&conditioning.of(0..1)?) as f64;
     let errors: Vec<Errors> = tally.errors.into_iter().map(|rms| Errors { rms }).collect();
     let row = |(i, (name, _)): (usize, &(String, Ready))| {
         let nfe = tally.solvers[i].evaluations / count as f64;

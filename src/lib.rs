@@ -11,45 +11,59 @@
 //!             ──train::loss──▶ gradient ──train::optimize──▶ Theta                  libtorch only behind the field
 //! ```
 //!
-//! | place | what lives there | knows of |
+//! The floors of the house: a module imports only from floors below its own, or one way within it
+//! (`tests/floors.rs`).
+//!
+//! | floor | place | what lives there |
 //! |---|---|---|
-//! | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities | number |
-//! | [`tableau`] | a solver as a table of scalars, over a generic [`number`] | number |
-//! | [`theta`] | the learned parameters, their constraints, their tables, the file | tableau, document |
-//! | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) | theta, scheduler |
-//! | [`ladder`] | thetas of several nfe in one file | theta |
-//! | [`solvers`] | the published solvers as tables | path, theta |
-//! | [`reference`] | a solver as users write it: a published one's name, or a file | solvers, ladder |
-//! | [`sampler`] | a table and a velocity to the next state: the only hot loop | tableau, tensor |
-//! | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output | tensor, velocity |
-//! | [`velocity`], [`fields`] | what a solver asks of a model; the analytic Gaussian mixture | tensor |
-//! | [`model`] | model cards; a network as a velocity field; guidance | velocity, scheduler |
-//! | [`tensor`] | the few operations a solver needs, over host memory here and libtorch in `torch` | nothing |
-//! | `torch` | the only place that names tch: TorchScript, tensors, device | model, tensor |
-//! | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers | all but torch |
-//! | [`distance`] | Fréchet distance, precision and recall in a network's features | tensor |
-//! | [`evaluate`] | solvers side by side on the same noises | train, sampler |
-//! | [`ranks`] | the processes that share a job over MPI; the only place that names mpi | model |
-//! | [`capi`] | the only `extern "C"`: guard, validate, call | all of it |
-//! | [`document`], [`noise`], [`error`] | files, seeded noise, the one error type | nothing |
+//! | 1 | [`error`] | the one error type |
+//! | 1 | [`document`] | files: JSON in, JSON out |
+//! | 1 | [`number`] | f64, or a dual number over it |
+//! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
+//! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
+//! | 2 | [`inputs`] | what a network is given besides time and state: named columns |
+//! | 2 | `torch` | libtorch's tensors, devices and errors |
+//! | 3 | [`tableau`] | a solver as a table of scalars |
+//! | 3 | [`velocity`] | what a solver asks of a model, and on what condition |
+//! | 3 | [`noise`] | seeded noise |
+//! | 3 | [`ranks`] | the processes that share a job over MPI; the only place that names mpi |
+//! | 3 | [`samples`] | what training and evaluation share: noises, conditions, per-sample errors |
+//! | 4 | [`theta`] | the learned parameters, their constraints, their tables, the file |
+//! | 4 | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) |
+//! | 4 | [`ladder`] | thetas of several nfe in one file |
+//! | 4 | [`solvers`] | the published solvers as tables |
+//! | 4 | [`reference`] | a solver as users write it: a published one's name, or a file |
+//! | 4 | [`sampler`] | a table and a velocity to the next state: the only hot loop of serving |
+//! | 4 | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output |
+//! | 5 | [`card`] | what a model's file says of its network |
+//! | 5 | [`networks`] | who computes: one file a runtime |
+//! | 5 | [`model`] | a network and its card as a velocity field; guidance |
+//! | 6 | [`distance`] | Fréchet distance, precision and recall in a network's features |
+//! | 6 | [`evaluate`] | solvers side by side on the same noises |
+//! | 7 | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers |
+//! | 8 | [`capi`] | the only `extern "C"`: guard, validate, call |
+//! | 8 | `cli` | the program |
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
 
 pub mod capi;
+pub mod card;
 pub mod distance;
 pub mod document;
 pub mod dopri5;
 pub mod error;
 pub mod evaluate;
-pub mod fields;
+pub mod inputs;
 pub mod ladder;
 pub mod model;
+pub mod networks;
 pub mod noise;
 pub mod number;
 pub mod path;
 pub mod ranks;
 pub mod reference;
 pub mod sampler;
+pub mod samples;
 pub mod scheduler;
 pub mod solvers;
 pub mod tableau;

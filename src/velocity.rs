@@ -1,34 +1,80 @@
 //! What a solver and its trainer ask of a model.
 
 use crate::error::{Error, Result};
+use crate::inputs::{self, Inputs};
 use crate::ranks::Ranks;
 use crate::tensor::{PerRow, Tensor};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What each sample of a batch is conditioned on.
+/// What each sample of a batch is conditioned on. The default is no condition, for any batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Condition {
-    /// Class of each sample, `[batch]`; empty for a model without classes.
-    pub class: Vec<i64>,
-    /// Guidance of each sample, `[batch]`: u = u_uncond + s (u_cond - u_uncond). Empty is 1, off.
-    pub guidance_scale: Vec<f64>,
+    /// What the network is given besides time and state.
+    pub inputs: Inputs,
+    /// How strongly the samples are guided. A scale that is not there is 1, off.
+    pub scales: Vec<Scale>,
+}
+
+/// The name of the scale of plain classifier-free guidance.
+pub const GUIDANCE_SCALE: &str = "guidance_scale";
+
+/// One scale of guidance: u = u_uncond + s (u_cond - u_uncond), or a link of the card's chain of passes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    /// What the card calls it; [`GUIDANCE_SCALE`] where the card does not say.
+    pub name: String,
+    /// One a sample, `[batch]`.
+    pub values: Vec<f64>,
 }
 
 impl Condition {
-    /// The condition of the samples `rows`, in that order.
-    pub fn select(&self, rows: &[usize]) -> Self {
-        Condition { class: pick(&self.class, rows), guidance_scale: pick(&self.guidance_scale, rows) }
+    /// The condition of samples that are given `inputs` and are not guided.
+    pub fn new(inputs: Inputs) -> Self {
+        Self { inputs, scales: Vec::new() }
     }
 
-    /// The conditions of a batch stacked `copies` times.
-    pub fn repeat(&self, copies: usize) -> Self {
-        Condition { class: self.class.repeat(copies), guidance_scale: self.guidance_scale.repeat(copies) }
+    /// The condition of samples of these classes; of none where there are none.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn of_classes(classes: &[i64]) -> Result<Self> {
+        Ok(Self::new(inputs::of_classes(classes)?))
     }
-}
 
-fn pick<V: Copy>(values: &[V], rows: &[usize]) -> Vec<V> {
-    if values.is_empty() { Vec::new() } else { rows.iter().map(|&row| values[row]).collect() }
+    /// The same, with the plain guidance scale of each sample; none is 1 for all.
+    pub fn guided(mut self, values: Vec<f64>) -> Self {
+        self.scales.retain(|scale| scale.name != GUIDANCE_SCALE);
+        if !values.is_empty() {
+            self.scales.push(Scale { name: GUIDANCE_SCALE.to_owned(), values });
+        }
+        self
+    }
+
+    /// The values of the scale called `name`, where it is there.
+    pub fn scale(&self, name: &str) -> Option<&[f64]> {
+        self.scales.iter().find(|scale| scale.name == name).map(|scale| scale.values.as_slice())
+    }
+
+    /// The condition of the samples `rows`, in that order; each must be one.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        let scale = |scale: &Scale| Scale {
+            name: scale.name.clone(),
+            values: rows.iter().map(|row| scale.values[*row]).collect(),
+        };
+        Ok(Self { inputs: self.inputs.select(rows)?, scales: self.scales.iter().map(scale).collect() })
+    }
+
+    /// The conditions of a batch of `batch` samples stacked `copies` times.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn repeat(&self, batch: usize, copies: usize) -> Result<Self> {
+        self.select(&(0..batch).collect::<Vec<_>>().repeat(copies))
+    }
 }
 
 /// A vector-Jacobian product, for each cotangent that was asked for.

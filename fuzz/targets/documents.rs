@@ -4,9 +4,9 @@
 #![no_main]
 
 use bespoke::document;
-use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::ladder::Ladder;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::sampler::Plan;
 use bespoke::solvers::{NamedSolver, SolverName};
@@ -38,7 +38,7 @@ fn theta(text: &str) -> bespoke::Result<()> {
     if theta.nfe() <= 64 {
         let plan = Plan::new(theta.tableau());
         assert_eq!(plan.nfe(), theta.nfe());
-        assert!(plan.tableau().steps() == theta.steps() && plan.self_contained(0));
+        assert!(plan.steps() == theta.steps() && plan.self_contained(0));
     }
     Ok(())
 }

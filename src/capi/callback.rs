@@ -1,7 +1,7 @@
 //! The host's velocity field.
 
+use super::call::answered;
 use super::dlpack::DLTensor;
-use super::status;
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 
@@ -42,42 +42,3 @@ impl Velocity {
         answered("velocity", || unsafe { (self.function)(self.user_data, t, x, u) })
     }
 }
-
-/// Calls a callback. Where it fails because a call of this library failed inside it, the message says so.
-pub(super) fn answered(callback: &'static str, call: impl FnOnce() -> i32) -> Result<()> {
-    let failures = status::failures();
-    match call() {
-        0 => Ok(()),
-        code => {
-            let detail = if status::failures() > failures { format!(": {}", status::last()) } else { String::new() };
-            Err(Error::Callback { callback, code, detail })
-        }
-    }
-}
-
-/// A velocity field of the host for training: as `bespoke_velocity_fn`, with the class of each
-/// sample, int64 `[batch]`, or NULL where the config's `field` names no classes. `x` is float32 of
-/// the config's shape, the batch first.
-pub type bespoke_train_velocity_fn = Option<
-    unsafe extern "C-unwind" fn(
-        user_data: *mut c_void,
-        t: *const DLTensor,
-        x: *const DLTensor,
-        classes: *const DLTensor,
-        u: *mut DLTensor,
-    ) -> i32,
->;
-
-/// The field's vector-Jacobian product: for the cotangent `w`, `[batch, ...]`, writes
-/// `by_x` = w^T du/dx, `[batch, ...]`, and `by_t` = w . du/dt, `[batch]`, all float32.
-pub type bespoke_train_vjp_fn = Option<
-    unsafe extern "C-unwind" fn(
-        user_data: *mut c_void,
-        t: *const DLTensor,
-        x: *const DLTensor,
-        classes: *const DLTensor,
-        w: *const DLTensor,
-        by_x: *mut DLTensor,
-        by_t: *mut DLTensor,
-    ) -> i32,
->;

@@ -12,6 +12,8 @@ pub(super) const DL_CUDA_HOST: i32 = 3;
 pub(super) const DL_ROCM_HOST: i32 = 11;
 /// `kDLInt`.
 pub(super) const DL_INT: u8 = 0;
+/// `kDLBool`.
+pub(super) const DL_BOOL: u8 = 6;
 /// `kDLFloat`.
 pub(super) const DL_FLOAT: u8 = 2;
 /// `kDLBfloat`.

@@ -1,33 +1,21 @@
 //! Models whose network the host runs.
 
-use super::callback::answered;
-use super::dlpack::DLTensor;
+use super::call::{Results, ask, bespoke_call};
 use super::guard::{create, path};
 use super::model::bespoke_model;
 use super::status::bespoke_status;
-use super::train::{describe_mut, inputs, pointer};
 use crate::error::Error;
-use crate::model::{Card, Forward, open_host};
+use crate::model::open_caller;
+use crate::networks::Forward;
 use std::ffi::{c_char, c_void};
 
-/// A network of the host: writes its output for every sample of a batch.
+/// A network of the host: writes `call->output` for every sample of a batch. `call` is valid during the call.
+/// A batch is more than that of the samples where some of them are guided: all passes are stacked.
 ///
-/// `time` is float32 `[batch]`, as the network counts time (the card's `time`); `x` and `output` are float32
-/// `[batch, ...]` of the card's shape; `classes` is int64 `[batch]`, or NULL where the card has no classes.
-/// All are contiguous host memory of the library, valid during the call; only `output` is written.
-/// The batch is twice that of the samples where one of them is guided.
-///
-/// Answers 0 when `output` is written. Anything else stops the call that evaluates, which then returns
+/// Answers 0 when the output is written. Anything else stops the call that evaluates, which then returns
 /// `BESPOKE_ERROR_CALLBACK`.
-pub type bespoke_network_fn = Option<
-    unsafe extern "C-unwind" fn(
-        user_data: *mut c_void,
-        time: *const DLTensor,
-        x: *const DLTensor,
-        classes: *const DLTensor,
-        output: *mut DLTensor,
-    ) -> i32,
->;
+pub type bespoke_network_fn =
+    Option<unsafe extern "C-unwind" fn(user_data: *mut c_void, call: *const bespoke_call) -> i32>;
 
 /// The host's own pointer. It says that any thread may use it.
 struct UserData(*mut c_void);
@@ -44,7 +32,7 @@ impl UserData {
     }
 }
 
-/// Opens the card at `path`, of runtime `host`, around a network that the host runs: classes, guidance, the
+/// Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the
 /// card's time and output are then translated to a velocity as for any model. `network` may be called from
 /// every thread that evaluates the model, from several at a time, until the model is freed.
 #[unsafe(no_mangle)]
@@ -58,17 +46,12 @@ pub unsafe extern "C" fn bespoke_model_host(
     unsafe {
         create(out, || {
             let network = network.ok_or_else(|| Error::invalid("network", "NULL", "a function"))?;
-            let path = self::path("path", path)?;
-            let sizes: Vec<i64> = Card::load(path)?.shape.iter().map(|n| *n as i64).collect();
             let user_data = UserData(user_data);
-            let forward: Box<Forward> = Box::new(move |times, x, classes, output| {
-                let mut shape: Vec<i64> = std::iter::once(times.len() as i64).chain(sizes.iter().copied()).collect();
-                let (time, x, classes) = inputs(times, x, classes, &mut shape);
-                let mut output = describe_mut(output, &mut shape);
+            let forward: Box<Forward> = Box::new(move |times, call, output| {
                 // SAFETY: as the header asks; the tensors describe live memory of their shape.
-                answered("network", || network(user_data.get(), &time, &x, pointer(&classes), &mut output))
+                ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call))
             });
-            bespoke_model::new(open_host(path, forward)?)
+            bespoke_model::new(open_caller(self::path("path", path)?, forward)?)
         })
     }
 }

@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types, clippy::missing_safety_doc)] // C's names; what is safe is said once, in docs/abi.md
 
 mod batch;
+mod call;
 mod callback;
 mod dlpack;
 mod engine;
@@ -21,7 +22,8 @@ mod theta;
 mod train;
 
 pub use batch::*;
-pub use callback::{bespoke_train_velocity_fn, bespoke_train_vjp_fn, bespoke_velocity_fn};
+pub use call::{bespoke_call, bespoke_input};
+pub use callback::bespoke_velocity_fn;
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
 pub use host::*;
 pub use model::*;

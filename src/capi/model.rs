@@ -1,15 +1,16 @@
 //! Models that the library runs itself, for a host without a runtime of its own.
 
+use super::call::{bespoke_input, column};
 use super::dlpack::DLTensor;
 use super::guard::{create, destroy, guard, path, required, text};
 use super::layout::{Dtype, HostTensor};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use crate::error::{Error, Result};
-use crate::model::{self, Device, Model};
-use crate::tensor::{PerRow, Tensor};
-use crate::velocity::{Condition, VelocityField};
-use crate::with_field;
+use crate::inputs::{CLASS, Column, Inputs};
+use crate::model::{self, FieldTask, Model};
+use crate::tensor::{Device, PerRow, Tensor};
+use crate::velocity::{Condition, GUIDANCE_SCALE, Scale, VelocityField};
 use std::ffi::{CString, c_char, c_void};
 
 /// A velocity model opened from a card. Immutable: any number of threads may use one at a time.
@@ -68,11 +69,30 @@ pub struct bespoke_condition {
     pub batch: u32,
     /// Class of each sample; NULL for a model without classes.
     pub classes: *const i64,
-    /// Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off.
+    /// Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
+    /// `guidance_scale`.
     pub guidance_scale: *const f64,
+    /// The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
+    pub inputs: *const bespoke_input,
+    /// The scales of a card's chain of passes, by name, in any order; NULL where it has none.
+    pub scales: *const bespoke_scale,
+    /// Length of `inputs`.
+    pub input_count: u32,
+    /// Length of `scales`.
+    pub scale_count: u32,
 }
 
-sized_struct!(bespoke_condition { batch, classes, guidance_scale });
+sized_struct!(bespoke_condition { batch, classes, guidance_scale, inputs, scales, input_count, scale_count });
+
+/// One scale of a card's `guidance`, of each sample.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_scale {
+    /// What the card calls it, UTF-8.
+    pub name: *const c_char,
+    /// One number a sample, `batch` of them.
+    pub values: *const f64,
+}
 
 /// A model and a condition: the `user_data` of `bespoke_model_field`.
 #[repr(C)]
@@ -182,13 +202,40 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
     if condition.is_null() {
         return Ok(Condition::default());
     }
-    // SAFETY: by this function's contract.
-    unsafe {
-        let condition = structs::read("condition", condition)?;
-        Ok(Condition {
-            class: array(condition.classes, condition.batch),
-            guidance_scale: array(condition.guidance_scale, condition.batch),
-        })
+    // SAFETY: by this function's contract, here and below.
+    let condition = unsafe { structs::read("condition", condition)? };
+    let (inputs, scales) = unsafe {
+        (
+            elements("condition.inputs", condition.inputs, condition.input_count)?,
+            elements("condition.scales", condition.scales, condition.scale_count)?,
+        )
+    };
+    let mut columns = inputs.iter().map(|input| unsafe { column(input) }).collect::<Result<Vec<_>>>()?;
+    let (classes, guidance) =
+        unsafe { (array(condition.classes, condition.batch), array(condition.guidance_scale, condition.batch)) };
+    if !classes.is_empty() {
+        columns.push(Column::of_integers(CLASS, &classes)?);
+    }
+    let mut read = Condition::new(Inputs::new(columns)?).guided(guidance);
+    for scale in scales {
+        let name = unsafe { text("condition.scales.name", scale.name)? };
+        if read.scale(name).is_some() {
+            return Err(Error::invalid(format!("condition.scales.{name}"), "there twice", "each scale once"));
+        }
+        let values = unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? }.to_vec();
+        read.scales.push(Scale { name: name.to_owned(), values });
+    }
+    Ok(read)
+}
+
+/// # Safety
+/// `elements` is NULL or has `count` elements that live during the call.
+unsafe fn elements<'a, T>(name: &str, elements: *const T, count: u32) -> Result<&'a [T]> {
+    match count {
+        0 => Ok(&[]),
+        _ if elements.is_null() => Err(Error::invalid(name, "NULL", format!("{count} of them"))),
+        // SAFETY: by this function's contract.
+        _ => Ok(unsafe { std::slice::from_raw_parts(elements, count as usize) }),
     }
 }
 
@@ -243,8 +290,7 @@ impl bespoke_model {
         let (times, values) = self.at(t, x)?;
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
-        let velocity =
-            with_field!(&self.model, field => field.eval(times, &field.upload(&values)?, condition)?.to_f32()?);
+        let velocity = self.model.with(Evaluating { times, values: &values, condition })?;
         u.scatter(&velocity, Dtype::F32);
         Ok(())
     }
@@ -288,5 +334,20 @@ impl bespoke_model {
         }
         x.gather(&mut values, Dtype::F32);
         Ok((times, values))
+    }
+}
+
+/// u_t(x) of states `[batch, elements]`.
+struct Evaluating<'a> {
+    times: PerRow<'a>,
+    values: &'a [f32],
+    condition: &'a Condition,
+}
+
+impl FieldTask for Evaluating<'_> {
+    type Output = Result<Vec<f32>>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Vec<f32>> {
+        field.eval(self.times, &field.upload(self.values)?, self.condition)?.to_f32()
     }
 }

@@ -1,21 +1,17 @@
 //! Training.
 
-use super::callback::{answered, bespoke_train_velocity_fn, bespoke_train_vjp_fn};
-use super::dlpack::{DL_INT, DLDataType, DLTensor};
+use super::call::{Results, ask, bespoke_call};
 use super::guard::{create, text};
-use super::layout::{Dtype, describe};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use super::theta::bespoke_theta;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::fields::{Given, PullBack};
+use crate::model::{CallerField, PullBack};
 use crate::ranks::Ranks;
-use crate::tensor::{Host, Tensor};
 use crate::train::{FieldConfig, Progress, TrainConfig, train_config, train_field};
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
-use std::ptr::null;
 
 /// How far a training run has come.
 #[repr(C)]
@@ -49,6 +45,18 @@ pub struct bespoke_train_progress {
 /// `progress` is valid during the call.
 pub type bespoke_progress_fn =
     Option<unsafe extern "C-unwind" fn(user_data: *mut c_void, progress: *const bespoke_train_progress) -> i32>;
+
+/// A velocity field of the host for training: writes u_t(x), `call->output`, for every sample of a batch. With
+/// classes in the config's `field`, `call->inputs` holds the input `class`, int64 `[batch]`.
+///
+/// Answers 0 when it is written. Anything else stops the training with `BESPOKE_ERROR_CALLBACK`.
+pub type bespoke_train_velocity_fn =
+    Option<unsafe extern "C-unwind" fn(user_data: *mut c_void, call: *const bespoke_call) -> i32>;
+
+/// The field's vector-Jacobian product: for `call->cotangent` w, writes `call->by_x` = w^T du/dx and
+/// `call->by_t` = w . du/dt. Answers as `bespoke_train_velocity_fn`.
+pub type bespoke_train_vjp_fn =
+    Option<unsafe extern "C-unwind" fn(user_data: *mut c_void, call: *const bespoke_call) -> i32>;
 
 /// What training calls back. Zeros are the defaults.
 #[repr(C)]
@@ -128,63 +136,26 @@ fn check_single(config: &TrainConfig) -> Result<()> {
 }
 
 /// The host's functions as a field. Their contract is that of [`train`].
-fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> Result<Given<'static>> {
-    let elements = description.validate()?;
+fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> Result<CallerField<'static>> {
+    description.validate()?;
     let velocity = callbacks.velocity.ok_or_else(|| Error::invalid("callbacks.velocity", "NULL", "a function"))?;
     let user_data = callbacks.user_data;
-    let shape: Vec<i64> = std::iter::once(0).chain(description.shape.iter().map(|n| *n as i64)).collect();
-    let shape_of = move |batch: usize| {
-        let mut shape = shape.clone();
-        shape[0] = batch as i64;
-        shape
-    };
-    let of_vjp = shape_of.clone();
-    Ok(Given {
-        elements,
+    Ok(CallerField {
+        shape: description.shape.clone(),
         accuracy: description.precision.accuracy(),
-        evaluate: Box::new(move |times, x, classes, u| {
-            let mut shape = shape_of(x.batch());
-            let (t, x, classes) = inputs(times, x, classes, &mut shape);
-            let mut u = describe_mut(u, &mut shape);
+        evaluate: Box::new(move |times, call, u| {
             // SAFETY: by the contract of `train`; the tensors describe live memory of their shape.
-            answered("velocity", || unsafe { velocity(user_data, &t, &x, pointer(&classes), &mut u) })
+            ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) })
         }),
         pull_back: callbacks.vjp.map(|vjp| {
-            let pull_back: Box<PullBack<'static>> = Box::new(move |times, x, classes, w, by_x, by_t| {
-                let mut shape = of_vjp(x.batch());
-                let (t, x, classes) = inputs(times, x, classes, &mut shape);
-                let w = describe(w.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
-                let mut by_x = describe_mut(by_x, &mut shape);
-                let mut by_t = describe_mut(by_t, &mut shape[..1]);
+            let pull_back: Box<PullBack<'static>> = Box::new(move |times, call, cotangent, by_x, by_t| {
+                let results = Results::Vjp { cotangent, by_x, by_t };
                 // SAFETY: as above.
-                answered("vjp", || unsafe { vjp(user_data, &t, &x, pointer(&classes), &w, &mut by_x, &mut by_t) })
+                ask("vjp", times, call, results, |call| unsafe { vjp(user_data, call) })
             });
             pull_back
         }),
     })
-}
-
-/// What every callback of a field is given; it is told not to write through it.
-pub(super) fn inputs(
-    times: &[f32],
-    x: &Host<f32>,
-    classes: &[i64],
-    shape: &mut [i64],
-) -> (DLTensor, DLTensor, Option<DLTensor>) {
-    let t = describe(times.as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), 1);
-    let x = describe(x.data().as_ptr().cast_mut(), Dtype::F32, shape.as_mut_ptr(), shape.len());
-    let int64 = DLDataType { code: DL_INT, bits: 64, lanes: 1 };
-    let classes =
-        (!classes.is_empty()).then(|| DLTensor { data: classes.as_ptr().cast_mut().cast(), dtype: int64, ..t });
-    (t, x, classes)
-}
-
-pub(super) fn describe_mut(tensor: &mut Host<f32>, shape: &mut [i64]) -> DLTensor {
-    describe(tensor.data_mut().as_mut_ptr(), Dtype::F32, shape.as_mut_ptr(), shape.len())
-}
-
-pub(super) fn pointer(tensor: &Option<DLTensor>) -> *const DLTensor {
-    tensor.as_ref().map_or(null(), |tensor| tensor)
 }
 
 fn report(progress: &Progress) -> bespoke_train_progress {

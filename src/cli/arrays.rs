@@ -1,6 +1,6 @@
 //! Arrays as .npy files.
 
-use bespoke::evaluate::Noises;
+use bespoke::samples::Noises;
 use bespoke::{Error, Result};
 use npyz::{NpyWriter, WriterBuilder};
 use std::fs::File;

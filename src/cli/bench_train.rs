@@ -1,13 +1,13 @@
 //! `bespoke bench train`
 
 use super::ModelArgs;
-use bespoke::evaluate::Noises;
+use bespoke::model::FieldTask;
+use bespoke::samples::Conditioning;
+use bespoke::samples::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{
-    Conditioning, Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train,
-};
+use bespoke::train::{Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
-use bespoke::{Error, Result, with_field};
+use bespoke::{Error, Result};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -119,10 +119,23 @@ pub fn run(args: TrainArgs) -> Result<()> {
         pool: Some(args.batch.unwrap_or(400).saturating_add(100)),
         ..TrainConfig::default()
     };
-    let config = suited_to(&config, with_field!(&model, field => field.differentiable()))?;
+    let config = suited_to(&config, model.differentiable())?;
     let [low, high] = model.card().data_range;
     let settings = config.settings(high - low, Some(&model.card().gaussian_path()?))?;
-    with_field!(&model, field => measure(field, &conditioning, &settings))
+    model.with(Measure { conditioning: &conditioning, settings: &settings })
+}
+
+struct Measure<'a> {
+    conditioning: &'a Conditioning,
+    settings: &'a Settings,
+}
+
+impl FieldTask for Measure<'_> {
+    type Output = Result<()>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<()> {
+        measure(field, self.conditioning, self.settings)
+    }
 }
 
 /// The fastest iteration and the fastest replay count: all else on the machine only slows.

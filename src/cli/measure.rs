@@ -1,57 +1,15 @@
 //! Solvers side by side, with how far their samples are from the ground truth's and from data.
 
+use super::judge::Judge;
+use super::progress;
 use super::task::Task;
-use super::{arrays, progress};
-use bespoke::distance::{Distance, Features, SampleSet};
-use bespoke::evaluate::{Evaluation, chunk, evaluate};
-use bespoke::model::{Card, Device};
+use bespoke::Result;
+use bespoke::distance::{Distance, SampleSet};
+use bespoke::evaluate::{Evaluation, evaluate};
+use bespoke::model::FieldTask;
 use bespoke::ranks::Ranks;
-use bespoke::{Result, with_field};
-use clap::Args;
+use bespoke::velocity::VelocityField;
 use serde::Serialize;
-use std::path::PathBuf;
-
-/// Whose features, and what data.
-#[derive(Args)]
-pub struct JudgeArgs {
-    /// Feature card (JSON) of the network whose features the Fréchet distance is in; the model card's
-    /// own where absent.
-    #[arg(long, value_name = "CARD")]
-    pub features: Option<PathBuf>,
-    /// Data to compare the samples with: an .npy array [count, shape...] of f32 or f64 in the model's
-    /// data_range, or of bytes, whose 0 to 255 are then that range.
-    #[arg(long, value_name = "DATA.npy")]
-    pub data: Option<PathBuf>,
-}
-
-/// Features, and what is known of the data.
-pub struct Judge {
-    features: Features,
-    data: Option<SampleSet>,
-}
-
-impl JudgeArgs {
-    /// The feature card that is asked for, if any is.
-    pub fn card(&self, card: &Card) -> Option<PathBuf> {
-        self.features.clone().or_else(|| card.features_path())
-    }
-
-    /// Opens the network and reads the data.
-    pub fn open(&self, features: &std::path::Path, card: &Card, device: Device, ranks: &Ranks) -> Result<Judge> {
-        let features = Features::open(features, device, &card.shape, card.data_range)?;
-        // The first rank alone compares.
-        let data = match self.data.as_ref().filter(|_| ranks.is_first()) {
-            None => None,
-            Some(path) => {
-                let mut set = SampleSet::default();
-                let size = chunk(card.shape.iter().product());
-                arrays::for_each(path, &card.shape, card.data_range, size, |part| set.add(&features, part))?;
-                Some(set)
-            }
-        };
-        Ok(Judge { features, data })
-    }
-}
 
 /// How far a solver's samples are.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -87,6 +45,20 @@ pub struct Measured {
     pub first: Vec<Vec<f32>>,
 }
 
+struct Evaluating<'a, O> {
+    task: &'a Task,
+    ranks: &'a Ranks,
+    observe: O,
+}
+
+impl<O: FnMut(usize, &[Vec<f32>]) -> Result<()>> FieldTask for Evaluating<'_, O> {
+    type Output = Result<Evaluation>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Evaluation> {
+        evaluate(field, &self.task.conditioning, &self.task.comparison, self.ranks, self.observe)
+    }
+}
+
 /// Runs the solvers; `judge` looks at every sample.
 pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
     let comparison = &task.comparison;
@@ -106,9 +78,7 @@ pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) ->
         bar.set_position(done as u64);
         Ok(())
     };
-    let evaluation = with_field!(&task.model, field => {
-        evaluate(field, &task.conditioning, comparison, ranks, observe)?
-    });
+    let evaluation = task.model.with(Evaluating { task, ranks, observe })?;
     bar.finish_and_clear();
     if judge.is_some() {
         sets.iter_mut().for_each(|set| set.join(ranks));

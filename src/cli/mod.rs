@@ -7,6 +7,7 @@ mod compile;
 mod convert;
 mod eval;
 mod generate;
+mod judge;
 mod ladder;
 mod measure;
 mod picture;
@@ -18,11 +19,12 @@ mod solvers;
 mod task;
 mod train;
 
-use bespoke::model::{self, Device, Dtype, Model};
+use bespoke::model::{self, Model};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::train::Conditioning;
+use bespoke::samples::Conditioning;
+use bespoke::tensor::{Compute, Device};
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -65,8 +67,8 @@ struct ModelArgs {
     #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
     device: String,
     /// What the network computes in: f32, or bf16 (matrix products and convolutions).
-    #[arg(long, default_value_t = Dtype::F32, value_name = "DTYPE")]
-    dtype: Dtype,
+    #[arg(long, default_value_t = Compute::F32, value_name = "DTYPE")]
+    dtype: Compute,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,

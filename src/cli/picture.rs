@@ -1,6 +1,6 @@
 //! Samples as pictures.
 
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::{Error, Result, document};
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;

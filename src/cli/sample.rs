@@ -1,11 +1,13 @@
 //! `bespoke sample`
 
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
-use bespoke::evaluate::{Ready, chunk};
+use bespoke::evaluate::Ready;
+use bespoke::model::FieldTask;
 use bespoke::reference::Solver;
+use bespoke::samples::chunk;
 use bespoke::tensor::Tensor;
-use bespoke::velocity::VelocityField;
-use bespoke::{Error, Result, document, with_field};
+use bespoke::velocity::{Condition, VelocityField};
+use bespoke::{Error, Result, document};
 use std::path::PathBuf;
 
 /// Draw samples with any solver.
@@ -37,6 +39,21 @@ const PICTURED: usize = 100;
 /// Samples drawn where no count is given.
 const DEFAULT_COUNT: usize = 16;
 
+/// x(1) of a batch of noises.
+struct Solve<'a> {
+    ready: &'a Ready,
+    noise: &'a [f32],
+    condition: &'a Condition,
+}
+
+impl FieldTask for Solve<'_> {
+    type Output = Result<Vec<f32>>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Vec<f32>> {
+        self.ready.solve(field, &field.start(self.noise)?, self.condition)?.0.to_f32()
+    }
+}
+
 pub fn run(args: SampleArgs) -> Result<()> {
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
@@ -55,11 +72,8 @@ pub fn run(args: SampleArgs) -> Result<()> {
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
             let noise = noises.read(indices.clone(), elements);
-            let condition = conditioning.of(indices.clone());
-            let samples = with_field!(&model, field => {
-                let x0 = field.start(&noise)?;
-                ready.solve(field, &x0, &condition)?.0.to_f32()?
-            });
+            let condition = conditioning.of(indices.clone())?;
+            let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
             pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
             array.extend(samples).map_err(failed)?;
             bar.inc(indices.len() as u64);

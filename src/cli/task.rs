@@ -1,13 +1,14 @@
 //! What `eval` and `report` are asked: a model, some solvers, the noises.
 
-use super::measure::JudgeArgs;
+use super::judge::JudgeArgs;
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, warn_foreign};
 use bespoke::Result;
 use bespoke::evaluate::{Comparison, Ready};
-use bespoke::model::{Device, Model};
+use bespoke::model::Model;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::train::Conditioning;
+use bespoke::samples::Conditioning;
+use bespoke::tensor::Device;
 use clap::Args;
 
 /// What is compared, and how.

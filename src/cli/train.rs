@@ -1,8 +1,8 @@
 //! `bespoke train`
 
 use super::progress;
-use bespoke::model::Dtype;
 use bespoke::ranks::Ranks;
+use bespoke::tensor::Compute;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
 };
@@ -95,7 +95,7 @@ pub struct TrainArgs {
     /// What the network computes in: f32, or bf16 (matrix products and convolutions); the solver is f32
     /// always [default: f32].
     #[arg(long, value_name = "DTYPE")]
-    dtype: Option<Dtype>,
+    dtype: Option<Compute>,
     /// Noises whose ground truth is solved for training [default: 1500].
     #[arg(long, value_name = "P")]
     pool: Option<usize>,

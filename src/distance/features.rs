@@ -1,16 +1,10 @@
 //! Samples to features.
 
-use super::card::{FeatureCard, FeatureRuntime};
+use crate::card::FeatureCard;
 use crate::error::{Error, Result};
-use crate::model::Device;
+use crate::networks::{FeatureNetwork, open_features};
+use crate::tensor::Device;
 use std::path::Path;
-
-/// A network that turns images into features.
-pub trait FeatureNetwork: Send + Sync {
-    /// Features `[count, features]` of `images`, `[count, shape...]` in the card's range, and how many
-    /// each image has.
-    fn features(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)>;
-}
 
 /// An opened feature card, for the samples of one model. Any thread.
 pub struct Features {
@@ -27,10 +21,7 @@ impl Features {
     /// The card's own; [`Error::Unsupported`] where this build or machine cannot run it.
     pub fn open(path: &Path, device: Device, shape: &[usize], data_range: [f64; 2]) -> Result<Self> {
         let card = FeatureCard::load(path)?;
-        let network = match card.runtime {
-            FeatureRuntime::Pixels => None,
-            FeatureRuntime::Torchscript => Some(open_network(&card, device)?),
-        };
+        let network = open_features(&card, device)?;
         Ok(Self { card, shape: shape.to_vec(), data_range, network })
     }
 
@@ -64,18 +55,4 @@ impl Features {
         }
         Ok((features, width))
     }
-}
-
-#[cfg(feature = "torch")]
-fn open_network(card: &FeatureCard, device: Device) -> Result<Box<dyn FeatureNetwork>> {
-    Ok(Box::new(crate::torch::FeatureModule::load(card, device)?))
-}
-
-#[cfg(not(feature = "torch"))]
-fn open_network(card: &FeatureCard, _device: Device) -> Result<Box<dyn FeatureNetwork>> {
-    Err(Error::Unsupported(format!(
-        "{} is a TorchScript network, and this build is without libtorch (feature `torch`); \
-         a card of runtime \"pixels\" needs none",
-        card.path().display()
-    )))
 }

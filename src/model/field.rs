@@ -1,42 +1,20 @@
 //! A network and its card as a velocity field: time, output and guidance are translated here.
 
-use super::card::{Card, Direction, Runtime};
+use super::guidance::{Chain, Stack};
+use crate::card::{Card, Direction, Runtime};
 use crate::error::{Error, Result};
+use crate::inputs::{CLASS, Column, Inputs};
+use crate::networks::{Call, Network};
 use crate::number::Number;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};
 
-/// A network as it was trained: its own time, its own output.
-pub trait Network: Send + Sync {
-    /// Where its samples live.
-    type Tensor: Tensor;
-
-    /// Brings `[batch, elements]` values to where the network computes.
-    fn upload(&self, values: &[f32]) -> Result<Self::Tensor>;
-
-    /// The output for `x`, `[batch, elements]`; `class` is empty for a model without classes.
-    fn forward(&self, time: PerRow<'_>, x: &Self::Tensor, class: &[i64]) -> Result<Self::Tensor>;
-
-    /// Whether it has a `vjp`.
-    fn differentiable(&self) -> bool {
-        true
-    }
-
-    /// The output, and for each cotangent w of it w^T d output / dx and w . d output / d time.
-    fn vjp(
-        &self,
-        time: PerRow<'_>,
-        x: &Self::Tensor,
-        class: &[i64],
-        cotangents: &[Self::Tensor],
-    ) -> Result<(Self::Tensor, Vjp<Self::Tensor>)>;
-}
-
 /// The velocity field of a model in solver time: u_tau(x) = end u_{end tau}(x), tau in [0, 1].
-pub struct ModelField<N> {
+pub struct ModelField<T> {
     card: Card,
-    network: N,
+    chain: Chain,
+    network: Box<dyn Network<Tensor = T>>,
 }
 
 /// Per-row scalars of one evaluation, with their derivatives by solver time.
@@ -52,10 +30,11 @@ struct Coefficients {
     q_dot: PerRowBuf,
 }
 
-impl<N: Network> ModelField<N> {
+impl<T: Tensor> ModelField<T> {
     /// Joins a network with what its card says of it.
-    pub fn new(card: Card, network: N) -> Self {
-        Self { card, network }
+    pub fn new(card: Card, network: Box<dyn Network<Tensor = T>>) -> Self {
+        let chain = card.null_class.map_or_else(Chain::default, |_| super::guidance::plain(vec![CLASS.to_owned()]));
+        Self { card, chain, network }
     }
 
     /// The model's card.
@@ -86,141 +65,126 @@ impl<N: Network> ModelField<N> {
         Coefficients { time, time_dot, p, q, p_dot, q_dot }
     }
 
-    /// Whether some sample is guided.
-    fn guided(&self, condition: &Condition) -> bool {
-        condition.guidance_scale.iter().any(|s| *s != 1.0)
-    }
-
     fn check(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<()> {
         tau.check("t", batch)?;
-        let Condition { class, guidance_scale } = condition;
-        if self.card.classes > 0 {
-            if class.len() != batch {
-                return Err(Error::invalid(
-                    "class",
-                    format!("{} classes", class.len()),
-                    format!("{batch}, one a sample"),
-                ));
-            }
-            let known = |c: i64| (0..self.card.classes).contains(&c) || Some(c) == self.card.null_class;
-            if let Some(c) = class.iter().find(|c| !known(**c)) {
-                return Err(Error::invalid("class", c, format!("0 to {}", self.card.classes - 1)));
-            }
-        } else if !class.is_empty() {
-            return Err(Error::invalid("class", class[0], "none: the model has no classes"));
-        }
-        if !guidance_scale.is_empty() && guidance_scale.len() != batch {
-            let value = format!("{} numbers", guidance_scale.len());
-            return Err(Error::invalid("guidance_scale", value, format!("{batch}, one a sample")));
-        }
-        if let Some(s) = guidance_scale.iter().find(|s| !s.is_finite()) {
-            return Err(Error::invalid("guidance_scale", s, "a finite number"));
-        }
-        if let Some(s) = guidance_scale.iter().find(|s| **s != 1.0)
-            && self.card.null_class.is_none()
-        {
-            return Err(Error::invalid("guidance_scale", s, "1: the model has no null_class to guide from"));
-        }
-        Ok(())
+        self.check_inputs(batch, &condition.inputs)?;
+        self.chain.check(batch, condition)
     }
 
-    /// Classes of the stacked batch: the asked-for ones, then the null class.
-    fn stacked_classes(&self, condition: &Condition) -> Vec<i64> {
-        let null = self.card.null_class.unwrap_or_default();
-        condition.class.iter().copied().chain(condition.class.iter().map(|_| null)).collect()
+    fn check_inputs(&self, batch: usize, inputs: &Inputs) -> Result<()> {
+        if let Some(column) = inputs.columns().iter().find(|column| column.name() != CLASS) {
+            return Err(Error::invalid(column.name(), "there", "absent: the model has no such input"));
+        }
+        if self.card.classes == 0
+            && let Some(class) = inputs.get(CLASS).and_then(Column::integers).and_then(<[i64]>::first)
+        {
+            return Err(Error::invalid(CLASS, class, "none: the model has no classes"));
+        }
+        if self.card.classes == 0 {
+            return Ok(());
+        }
+        let class = inputs.get(CLASS).and_then(Column::integers).unwrap_or_default();
+        if class.len() != batch {
+            let expected = format!("{batch}, one a sample");
+            return Err(Error::invalid(CLASS, format!("{} classes", class.len()), expected));
+        }
+        let known = |c: i64| (0..self.card.classes).contains(&c) || Some(c) == self.card.null_class;
+        match class.iter().find(|c| !known(**c)) {
+            Some(c) => Err(Error::invalid(CLASS, c, format!("0 to {}", self.card.classes - 1))),
+            None => Ok(()),
+        }
+    }
+
+    /// The inputs of the stacked batch, where a pass goes without some the null in their place.
+    fn stacked_inputs(&self, stack: &Stack, inputs: &Inputs) -> Result<Inputs> {
+        let null = self.card.null_class.unwrap_or_default().to_ne_bytes();
+        let column = |column: &Column| {
+            let mut rows: Vec<&[u8]> = Vec::new();
+            for (pass, own) in stack.passes() {
+                let without = self.chain.passes()[pass].without.iter().any(|name| name == column.name());
+                rows.extend(own.into_iter().map(|row| if without { &null[..] } else { column.row(row) }));
+            }
+            column.of_rows(&rows)
+        };
+        Inputs::new(inputs.columns().iter().map(column).collect::<Result<_>>()?)
+    }
+
+    /// The network's output of a stack of passes over `x`.
+    fn stacked_call<R>(
+        &self,
+        stack: &Stack,
+        time: &PerRowBuf,
+        x: &T,
+        inputs: &Inputs,
+        run: impl FnOnce(&Call<'_, T>) -> Result<R>,
+    ) -> Result<R> {
+        let (time, x) = (stack.numbers(time), stack.stacked(x)?);
+        run(&Call { time: time.get(), x: &x, shape: &self.card.shape, inputs: &self.stacked_inputs(stack, inputs)? })
     }
 }
 
-impl<N: Network> VelocityField for ModelField<N> {
-    type Tensor = N::Tensor;
+impl<T: Tensor> VelocityField for ModelField<T> {
+    type Tensor = T;
 
     fn elements(&self) -> usize {
         self.card.elements()
     }
 
-    fn upload(&self, values: &[f32]) -> Result<N::Tensor> {
-        self.network.upload(values)
+    fn upload(&self, values: &[f32]) -> Result<T> {
+        self.network.upload(values, self.elements())
     }
 
-    fn start(&self, noise: &[f32]) -> Result<N::Tensor> {
-        let x0 = self.network.upload(noise)?;
+    fn start(&self, noise: &[f32]) -> Result<T> {
+        let x0 = self.upload(noise)?;
         match self.card.scheduler.initial_scale() {
             1.0 => Ok(x0),
-            scale => N::Tensor::linear_combination(&[(PerRow::All(scale), &x0)]),
+            scale => T::linear_combination(&[(PerRow::All(scale), &x0)]),
         }
     }
 
-    fn eval(&self, tau: PerRow<'_>, x: &N::Tensor, condition: &Condition) -> Result<N::Tensor> {
+    fn eval(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<T> {
         let batch = x.batch();
         self.check(tau, batch, condition)?;
         let Coefficients { time, p, q, .. } = self.coefficients(tau);
-        if !self.guided(condition) {
-            let output = self.network.forward(time.get(), x, &condition.class)?;
-            return N::Tensor::linear_combination(&[(p.get(), x), (q.get(), &output)]);
+        let stack = self.chain.stack(tau, batch, condition);
+        if stack.is_plain() {
+            let call = Call { time: time.get(), x, shape: &self.card.shape, inputs: &condition.inputs };
+            let output = self.network.forward(&call)?;
+            return T::linear_combination(&[(p.get(), x), (q.get(), &output)]);
         }
-        // One pass over 2B samples: conditional, then unconditional.
-        let stacked = N::Tensor::concatenate(&[x, x])?;
-        let output = self.network.forward(time.doubled().get(), &stacked, &self.stacked_classes(condition))?;
-        let guidance = PerRow::Each(&condition.guidance_scale);
-        let on = product(&q, guidance, |s| s);
-        let off = product(&q, guidance, |s| 1.0 - s);
-        let (with, without) = (output.narrow(0..batch)?, output.narrow(batch..2 * batch)?);
-        N::Tensor::linear_combination(&[(p.get(), x), (on.get(), &with), (off.get(), &without)])
+        let output = self.stacked_call(&stack, &time, x, &condition.inputs, |call| self.network.forward(call))?;
+        stack.combined(Some((&p, x)), &q, &output)
     }
 
     fn differentiable(&self) -> bool {
         self.network.differentiable()
     }
 
-    fn vjp(
-        &self,
-        tau: PerRow<'_>,
-        x: &N::Tensor,
-        condition: &Condition,
-        cotangents: &[N::Tensor],
-    ) -> Result<Vjp<N::Tensor>> {
+    fn vjp(&self, tau: PerRow<'_>, x: &T, condition: &Condition, cotangents: &[T]) -> Result<Vjp<T>> {
         let batch = x.batch();
         self.check(tau, batch, condition)?;
         let c = self.coefficients(tau);
-        let scaled = |w: &N::Tensor, by: &PerRowBuf| N::Tensor::linear_combination(&[(by.get(), w)]);
-        if !self.guided(condition) {
-            let seeds = cotangents.iter().map(|w| scaled(w, &c.q)).collect::<Result<Vec<_>>>()?;
-            let (output, through) = self.network.vjp(c.time.get(), x, &condition.class, &seeds)?;
+        let stack = self.chain.stack(tau, batch, condition);
+        if stack.is_plain() {
+            let scaled = |w: &T| T::linear_combination(&[(c.q.get(), w)]);
+            let seeds = cotangents.iter().map(scaled).collect::<Result<Vec<_>>>()?;
+            let call = Call { time: c.time.get(), x, shape: &self.card.shape, inputs: &condition.inputs };
+            let (output, through) = self.network.vjp(&call, &seeds)?;
             return assemble(&c, x, &output, cotangents, through);
         }
-        let guidance = PerRow::Each(&condition.guidance_scale);
-        let (on, off) = (product(&c.q, guidance, |s| s), product(&c.q, guidance, |s| 1.0 - s));
-        let stacked = N::Tensor::concatenate(&[x, x])?;
-        let seeds = cotangents
-            .iter()
-            .map(|w| N::Tensor::concatenate(&[&scaled(w, &on)?, &scaled(w, &off)?]))
-            .collect::<Result<Vec<_>>>()?;
-        let classes = self.stacked_classes(condition);
-        let (output, through) = self.network.vjp(c.time.doubled().get(), &stacked, &classes, &seeds)?;
-        let (with, without) = (output.narrow(0..batch)?, output.narrow(batch..2 * batch)?);
-        let (s, rest) = (guidance.map(|s| s), guidance.map(|s| 1.0 - s));
-        let guided = N::Tensor::linear_combination(&[(s.get(), &with), (rest.get(), &without)])?;
-        let fold = |stacked: &N::Tensor| {
-            let (a, b) = (stacked.narrow(0..batch)?, stacked.narrow(batch..2 * batch)?);
-            N::Tensor::linear_combination(&[(PerRow::All(1.0), &a), (PerRow::All(1.0), &b)])
-        };
+        let seeds = cotangents.iter().map(|w| stack.seeds(&c.q, w)).collect::<Result<Vec<_>>>()?;
+        let (output, through) =
+            self.stacked_call(&stack, &c.time, x, &condition.inputs, |call| self.network.vjp(call, &seeds))?;
+        let guided = stack.combined(None, &PerRowBuf::All(1.0), &output)?;
         let folded = Vjp {
-            x: through.x.iter().map(fold).collect::<Result<Vec<_>>>()?,
-            t: through.t.iter().map(fold).collect::<Result<Vec<_>>>()?,
+            x: through.x.iter().map(|part| stack.folded(part)).collect::<Result<Vec<_>>>()?,
+            t: through.t.iter().map(|part| stack.folded(part)).collect::<Result<Vec<_>>>()?,
         };
         assemble(&c, x, &guided, cotangents, folded)
     }
 
     fn passes(&self, condition: &Condition) -> usize {
-        if self.guided(condition) { 2 } else { 1 }
-    }
-}
-
-/// Row by row, `a` times `f(b)`.
-fn product(a: &PerRowBuf, b: PerRow<'_>, f: impl Fn(f64) -> f64) -> PerRowBuf {
-    match (a, b) {
-        (PerRowBuf::All(a), b) => b.map(|b| a * f(b)),
-        (PerRowBuf::Each(a), b) => PerRowBuf::Each(a.iter().enumerate().map(|(i, a)| a * f(b.at(i))).collect()),
+        self.chain.count(condition)
     }
 }
 

@@ -1,11 +1,11 @@
-//! Models: the card that describes one, and the velocity field made from it.
+//! Models: a network and its card as a velocity field, and the fields that callers give.
 
-mod card;
+mod caller;
 mod field;
-mod host;
+mod guidance;
 mod open;
 
-pub use card::{Card, Direction, Runtime, Time};
-pub use field::{ModelField, Network};
-pub use host::{Forward, HostNetwork};
-pub use open::{Device, Dtype, Model, open, open_host, open_in};
+pub use caller::{CallerField, Evaluate, PullBack};
+pub use field::ModelField;
+pub use guidance::{Chain, Pass};
+pub use open::{FieldTask, Model, open, open_caller, open_in};

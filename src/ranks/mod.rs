@@ -12,7 +12,7 @@ mod world;
 mod world;
 
 use crate::error::{Error, Result};
-use crate::model::Device;
+use crate::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;

@@ -5,11 +5,15 @@
 //! f64 for f64).
 
 mod crew;
+mod device;
+mod dtype;
 mod element;
 mod host;
 mod numbers;
 
 pub use crew::Crew;
+pub use device::{Compute, Device};
+pub use dtype::Dtype;
 pub use element::Element;
 pub(crate) use host::check_length;
 pub use host::{Host, HostView, PARALLEL};
@@ -72,14 +76,6 @@ impl PerRowBuf {
         match self {
             PerRowBuf::All(value) => PerRow::All(*value),
             PerRowBuf::Each(values) => PerRow::Each(values),
-        }
-    }
-
-    /// The same numbers twice over: for a batch stacked on itself.
-    pub fn doubled(&self) -> PerRowBuf {
-        match self {
-            PerRowBuf::All(value) => PerRowBuf::All(*value),
-            PerRowBuf::Each(values) => PerRowBuf::Each([values.as_slice(), values].concat()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The device a module runs on, and CUDA opened at run time.
 
 use crate::error::{Error, Result};
-use crate::model::Device;
+use crate::tensor::Device;
 use std::sync::OnceLock;
 
 /// libtorch's device, made ready.

@@ -1,14 +1,13 @@
-//! libtorch: the only place that names tch.
+//! libtorch: its tensors, devices and errors. Only this and the runtimes in `networks` name tch.
 
 mod autocast;
 mod device;
-mod features;
-mod module;
 mod tensor;
 
-pub use features::FeatureModule;
-pub use module::Module;
+pub(crate) use autocast::Autocast;
+pub(crate) use device::prepare;
 pub use tensor::TorchTensor;
+pub(crate) use tensor::column;
 
 impl From<tch::TchError> for crate::error::Error {
     fn from(error: tch::TchError) -> Self {

@@ -1,8 +1,8 @@
 //! Samples in a libtorch tensor, on any device.
 
 use crate::error::{Error, Result};
-use crate::model::Device;
-use crate::tensor::{Crew, Operand, PerRow, Tensor, Update, check_length};
+use crate::inputs::Column;
+use crate::tensor::{Crew, Device, Dtype, Operand, PerRow, Tensor, Update, check_length};
 use std::ops::Range;
 use tch::Kind;
 
@@ -17,7 +17,7 @@ fn size(n: usize) -> i64 {
 
 impl TorchTensor {
     /// Wraps a float tensor of any shape with the batch first, as `[batch, elements]`.
-    pub(super) fn new(tensor: tch::Tensor) -> Result<Self> {
+    pub(crate) fn new(tensor: tch::Tensor) -> Result<Self> {
         let batch = *tensor.size().first().ok_or_else(|| Error::Torch("a tensor without a batch dimension".into()))?;
         let elements = if batch == 0 { -1 } else { tensor.numel() as i64 / batch };
         Ok(Self(tensor.f_reshape([batch, elements])?))
@@ -32,13 +32,13 @@ impl TorchTensor {
         Self::upload(values, elements, super::device::prepare(device)?)
     }
 
-    pub(super) fn upload(values: &[f32], elements: usize, device: tch::Device) -> Result<Self> {
+    pub(crate) fn upload(values: &[f32], elements: usize, device: tch::Device) -> Result<Self> {
         check_length(values.len(), elements)?;
         let shape = [size(values.len() / elements), size(elements)];
         Ok(Self(tch::Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(device)?))
     }
 
-    pub(super) fn inner(&self) -> &tch::Tensor {
+    pub(crate) fn inner(&self) -> &tch::Tensor {
         &self.0
     }
 
@@ -51,8 +51,23 @@ impl TorchTensor {
     }
 }
 
+/// An input as a tensor `[batch, shape...]` of its own dtype.
+pub(crate) fn column(input: &Column, device: tch::Device) -> Result<tch::Tensor> {
+    let kind = match input.dtype() {
+        Dtype::Float64 => Kind::Double,
+        Dtype::Float32 => Kind::Float,
+        Dtype::Float16 => Kind::Half,
+        Dtype::Bfloat16 => Kind::BFloat16,
+        Dtype::Int64 => Kind::Int64,
+        Dtype::Int32 => Kind::Int,
+        Dtype::Bool => Kind::Bool,
+    };
+    let sizes: Vec<i64> = [input.batch()].iter().chain(input.shape()).map(|n| size(*n)).collect();
+    Ok(tch::Tensor::f_from_data_size(input.bytes(), &sizes, kind)?.f_to_device(device)?)
+}
+
 /// A coefficient as something a tensor can be multiplied by.
-fn column(values: &[f64], like: &tch::Tensor) -> Result<tch::Tensor> {
+fn coefficients(values: &[f64], like: &tch::Tensor) -> Result<tch::Tensor> {
     let narrow: Vec<f32> = values.iter().map(|v| *v as f32).collect();
     Ok(tch::Tensor::f_from_slice(&narrow)?.f_to_device(like.device())?.f_reshape([-1, 1])?)
 }
@@ -61,7 +76,7 @@ fn scaled(coefficient: PerRow<'_>, tensor: &tch::Tensor) -> Result<tch::Tensor> 
     Ok(match coefficient {
         PerRow::All(1.0) => tensor.shallow_clone(),
         PerRow::All(value) => tensor.f_mul_scalar(value)?,
-        PerRow::Each(values) => tensor.f_mul(&column(values, tensor)?)?,
+        PerRow::Each(values) => tensor.f_mul(&coefficients(values, tensor)?)?,
     })
 }
 

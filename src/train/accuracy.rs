@@ -85,7 +85,7 @@ impl Accuracy {
     /// The field's own; [`Error::Numeric`] where the velocities vanish.
     pub fn measure<F: VelocityField>(field: &F, pool: &Pool<F::Tensor>) -> Result<Self> {
         let rows: Vec<usize> = (0..pool.size().min(SAMPLES)).collect();
-        let condition = pool.condition(&rows);
+        let condition = pool.condition(&rows)?;
         let (x0, x1) = (pool.x0.narrow(0..rows.len())?, pool.x1.narrow(0..rows.len())?);
         let x = F::Tensor::linear_combination(&[(PerRow::All(1.0 - TIME), &x0), (PerRow::All(TIME), &x1)])?;
         let direction = field.upload(&noise::normal(0, Purpose::Sketch, 0..rows.len(), field.elements()))?;
@@ -106,7 +106,7 @@ impl Accuracy {
             times.extend(vec![TIME + place(i) * SPACING; rows.len()]);
         }
         let states = F::Tensor::concatenate(&states.iter().collect::<Vec<_>>())?;
-        let found = field.eval(PerRow::Each(&times), &states, &condition.repeat(2 * points))?;
+        let found = field.eval(PerRow::Each(&times), &states, &condition.repeat(rows.len(), 2 * points)?)?;
         let block = |i: usize| found.narrow(i * rows.len()..(i + 1) * rows.len());
         let middle = block(REACH)?;
         let size = mean_square(&middle)?;
@@ -120,7 +120,7 @@ impl Accuracy {
         let (state, time) = (line(0)?, line(points)?);
         let mut batch: f64 = 0.0;
         for row in 0..rows.len() {
-            let alone = field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&[row]))?;
+            let alone = field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&[row])?)?;
             let beside = middle.narrow(row..row + 1)?;
             let difference =
                 F::Tensor::linear_combination(&[(PerRow::All(1.0), &alone), (PerRow::All(-1.0), &beside)])?;

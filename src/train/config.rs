@@ -2,7 +2,7 @@
 //! `bespoke_train`.
 
 use crate::error::{Error, Result};
-use crate::model::Dtype;
+use crate::tensor::Compute;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -253,7 +253,7 @@ pub struct TrainConfig {
     pub device: Option<String>,
     /// What the network computes in. Default `f32`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<Dtype>,
+    pub dtype: Option<Compute>,
     /// Noises whose ground truth is solved for training. Default 1500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,

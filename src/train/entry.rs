@@ -1,16 +1,17 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
 use super::config::{Loss, OneOrMore, Optimizer, TrainConfig};
-use super::paths::Conditioning;
+use super::job::Job;
 use super::run::{Observer, Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
-use crate::model::{self, Dtype, Model};
+use crate::model::{self, FieldTask, Model};
 use crate::ranks::Ranks;
+use crate::samples::Conditioning;
+use crate::tensor::Compute;
 use crate::velocity::VelocityField;
-use crate::with_field;
 use serde_json::json;
 
 /// Trains as `config` says, on the model that it names, by all `ranks`, of which the first sees to the files.
@@ -35,7 +36,7 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
-    let config = &suited_to(config, with_field!(&model, field => field.differentiable()))?;
+    let config = &suited_to(config, model.differentiable())?;
     let settings = config.settings(high - low, Some(&path))?;
     let job = config.job(Some(model.card().fingerprint()?))?;
     let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
@@ -43,10 +44,27 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
-    let mut outcome = with_field!(&model, field => train_job(field, &conditioning, &settings, &job, ranks, observer))?;
+    let run = Training { conditioning: &conditioning, settings: &settings, job: &job, ranks, observer };
+    let mut outcome = model.with(run)?;
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
     save(config, &outcome)?;
     Ok(outcome)
+}
+
+struct Training<'a, 'o> {
+    conditioning: &'a Conditioning,
+    settings: &'a Settings,
+    job: &'a Job,
+    ranks: &'a Ranks,
+    observer: &'a mut Observer<'o>,
+}
+
+impl FieldTask for Training<'_, '_> {
+    type Output = Result<Outcome>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Outcome> {
+        train_job(field, self.conditioning, self.settings, self.job, self.ranks, self.observer)
+    }
 }
 
 /// Trains as `config` says, on a `field` of the caller that `config.field` describes.
@@ -155,7 +173,7 @@ pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f6
     Ok(Conditioning { classes: card.classes, class, guidance_scale })
 }
 
-fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Dtype>) -> Result<Notes> {
+fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Compute>) -> Result<Notes> {
     let card = model.card();
     let mut notes = serde_json::Map::new();
     notes.insert("name".into(), json!(card.name()));

@@ -5,9 +5,9 @@ use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations, gauss_n
 use super::parameters::Parameters;
 use super::step::Step;
 use crate::error::{Error, Result};
-use crate::evaluate::chunk;
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
+use crate::samples::chunk;
 use crate::tensor::{PerRow, Tensor};
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
@@ -146,7 +146,7 @@ impl<F: VelocityField> Step<'_, F> {
                 by_values.view_mut((first, scalar), (values.len(), 1)).copy_from_slice(&values);
                 Ok(())
             };
-            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part));
+            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
             let end = tangents.solve(self.field, &differences, &x0, &condition, &mut take)?;
             let found = self.compared(&end, part, summary)?;
             errors.extend(found.numbers);
@@ -177,7 +177,7 @@ impl<F: VelocityField> Step<'_, F> {
         let rows: Vec<Vec<usize>> = kept.iter().map(own).collect();
         let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
         for part in rows.concat().chunks(chunk) {
-            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part));
+            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
             let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
             all.numbers.extend(found.numbers);
             all.rms.extend(found.rms);

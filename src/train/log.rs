@@ -1,8 +1,8 @@
 //! What a run says as it goes: a JSON object a line.
 
 use super::run::Progress;
-use super::validate::Quality;
 use crate::error::{Error, Result};
+use crate::samples::Quality;
 use crate::velocity::Evaluations;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};

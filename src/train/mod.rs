@@ -31,9 +31,9 @@ pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, Trai
 pub use entry::{conditioning, suited_to, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
-pub use paths::{Conditioning, Pool, PoolOptions};
+pub use paths::{Pool, PoolOptions};
 pub use run::{Observer, Outcome, Progress, train, train_job};
 pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};
 pub use state::Trained;
-pub use validate::{Errors, Quality, errors};
+pub use validate::errors;

@@ -5,32 +5,10 @@ use crate::dopri5::{self, Dense, Tolerance};
 use crate::error::Result;
 use crate::noise::{self, Purpose};
 use crate::ranks::Ranks;
+use crate::samples::Conditioning;
 use crate::tensor::Tensor;
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
-
-/// How noises become samples: which class and guidance each index gets.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Conditioning {
-    /// Number of classes; 0 for none.
-    pub classes: i64,
-    /// One class for all; `None`: sample i gets class i mod classes.
-    pub class: Option<i64>,
-    /// Guidance of all samples; 1 is off.
-    pub guidance_scale: f64,
-}
-
-impl Conditioning {
-    /// The condition of the samples `indices`.
-    pub fn of(&self, indices: Range<usize>) -> Condition {
-        let count = indices.len();
-        let class = |i: usize| self.class.unwrap_or(i as i64 % self.classes);
-        Condition {
-            class: if self.classes > 0 { indices.map(class).collect() } else { Vec::new() },
-            guidance_scale: if self.guidance_scale == 1.0 { Vec::new() } else { vec![self.guidance_scale; count] },
-        }
-    }
-}
 
 /// What a pool is made of.
 #[derive(Clone, Debug)]
@@ -99,7 +77,7 @@ impl<T: Tensor> Pool<T> {
         let starts = starts(field, options)?;
         let mut solved = Vec::new();
         for (i, (x0, batch)) in starts.iter().zip(options.batches()).enumerate().filter(|(i, _)| ranks.owns(*i)) {
-            let found = dopri5::solve(field, x0, &conditioning.of(batch), options.tolerance, options.dense)?;
+            let found = dopri5::solve(field, x0, &conditioning.of(batch)?, options.tolerance, options.dense)?;
             solved.push((i, Solved { x1: found.x1, path: found.dense }));
         }
         let solved = exchange(field, options, solved, |i| ranks.owner(i), ranks)?;
@@ -117,7 +95,7 @@ impl<T: Tensor> Pool<T> {
         Ok(Self {
             x0: T::concatenate(&starts.iter().collect::<Vec<_>>())?,
             x1: T::concatenate(&ends)?,
-            condition: conditioning.of(options.indices.clone()),
+            condition: conditioning.of(options.indices.clone())?,
             chunk: options.chunk,
             paths: solved.into_iter().filter_map(|solved| solved.path).collect(),
         })
@@ -129,7 +107,10 @@ impl<T: Tensor> Pool<T> {
     }
 
     /// What the samples `rows` are conditioned on.
-    pub fn condition(&self, rows: &[usize]) -> Condition {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn condition(&self, rows: &[usize]) -> Result<Condition> {
         self.condition.select(rows)
     }
 

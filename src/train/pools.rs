@@ -2,14 +2,14 @@
 
 use super::exchange::exchange;
 use super::job::{Job, check_all_same, check_same};
-use super::paths::{Conditioning, Pool, PoolOptions, Solved, starts};
+use super::paths::{Pool, PoolOptions, Solved, starts};
 use super::settings::Settings;
 use crate::document;
 use crate::dopri5::Dense;
 use crate::error::{Error, Result};
-use crate::evaluate::chunk;
 use crate::noise::Purpose;
 use crate::ranks::Ranks;
+use crate::samples::{Conditioning, chunk};
 use crate::tensor::Tensor;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use safetensors::SafeTensors;

@@ -4,8 +4,8 @@
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
 use super::schedule::Leg;
-use super::validate::Quality;
 use crate::document;
+use crate::samples::Quality;
 use crate::theta::Theta;
 use crate::velocity::Evaluations;
 use serde::{Deserialize, Serialize};

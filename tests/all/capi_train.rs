@@ -2,12 +2,13 @@
 #![allow(irrefutable_let_patterns)] // without libtorch there is one kind of model
 
 use crate::native::{Workshop, ring_card, succeed};
-use bespoke::fields::Given;
-use bespoke::model::{self, Device, Model};
-use bespoke::tensor::{Host, PerRow};
+use bespoke::model::{self, CallerField, Model};
+use bespoke::networks::Call;
+use bespoke::samples::Conditioning;
+use bespoke::tensor::{Device, Host, PerRow};
 use bespoke::theta::Theta;
 use bespoke::train::loss::bound_loss;
-use bespoke::train::{Conditioning, Parameters, Pool, PoolOptions, Shape};
+use bespoke::train::{Parameters, Pool, PoolOptions, Shape};
 use bespoke::velocity::Condition;
 use bespoke::velocity::VelocityField;
 use half::f16;
@@ -63,15 +64,15 @@ fn forward_only_training_on_the_digits_is_within_five_percent() {
 }
 
 /// The ring's field without its vector-Jacobian product, rounded where `round` says.
-fn forward_only<'a>(model: &'a Model, accuracy: f64, round: impl Fn(f32) -> f32 + 'a) -> Given<'a> {
-    let Model::Host(field) = model else { panic!("a mixture is computed in host memory") };
-    Given {
-        elements: 2,
+fn forward_only<'a>(model: &'a Model, accuracy: f64, round: impl Fn(f32) -> f32 + 'a) -> CallerField<'a> {
+    let field = model.host_field().expect("a mixture is computed in host memory");
+    CallerField {
+        shape: vec![2],
         accuracy,
-        evaluate: Box::new(move |times, x, classes, u: &mut Host<f32>| {
+        evaluate: Box::new(move |times, call: &Call<'_, Host<f32>>, u: &mut Host<f32>| {
             let times: Vec<f64> = times.iter().map(|t| f64::from(*t)).collect();
-            let condition = Condition { class: classes.to_vec(), ..Condition::default() };
-            let exact = field.eval(PerRow::Each(&times), x, &condition)?;
+            let condition = Condition::new(call.inputs.clone());
+            let exact = field.eval(PerRow::Each(&times), call.x, &condition)?;
             u.data_mut().iter_mut().zip(exact.data()).for_each(|(u, exact)| *u = round(*exact));
             Ok(())
         }),
@@ -96,7 +97,7 @@ fn pool<F: VelocityField<Tensor = Host<f32>>>(field: &F) -> Pool<Host<f32>> {
 fn differences_give_the_adjoints_gradient() {
     let folder = tempfile::tempdir().unwrap();
     let model = model::open(Path::new(&ring_card(folder.path())), Device::Cpu).unwrap();
-    let Model::Host(field) = &model else { panic!("a mixture is computed in host memory") };
+    let field = model.host_field().expect("a mixture is computed in host memory");
     let pool = pool(field);
     let rows: Vec<usize> = (0..pool.size()).collect();
     for shape in [Shape::Rk1(5), Shape::Rk2(4)] {

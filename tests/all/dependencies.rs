@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Crates that the library names itself.
-const DIRECT: [&str; 18] = [
+const DIRECT: &[&str] = &[
     "half",
     "libc",
     "nalgebra",
@@ -23,6 +23,7 @@ const DIRECT: [&str; 18] = [
     "thiserror",
     "tracing",
     "bespoke",
+    "bytemuck",
 ];
 
 /// Names of crates that are built, of those at most `depth` edges away.

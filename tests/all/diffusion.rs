@@ -1,7 +1,7 @@
 //! The diffusion solvers against independent code: every state of `golden/diffusion.json`.
 
 use bespoke::error::Result;
-use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::path::Level;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::scheduler::Scheduler;
@@ -177,13 +177,13 @@ fn every_state_agrees_with_independent_code() {
 #[cfg(feature = "torch")]
 mod digits {
     use super::{Case, deviation, tableau};
-    use bespoke::model::{self, Device, Model};
+    use bespoke::model::{self, Model};
     use bespoke::path::Level;
     use bespoke::sampler::{Plan, Sampler};
     use bespoke::solvers::diffusion::{Knot, Schedule};
+    use bespoke::tensor::Device;
     use bespoke::tensor::{PerRow, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
-    use bespoke::with_field;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -207,10 +207,9 @@ mod digits {
 
     fn run<F: VelocityField>(field: &F, plan: &Arc<Plan>, case: &Case) -> Vec<Vec<f64>> {
         let start: Vec<f32> = case.start.concat().iter().map(|v| *v as f32).collect();
-        let condition = Condition {
-            class: case.class.clone().expect("classes"),
-            guidance_scale: vec![case.guidance_scale.expect("guidance_scale"); case.start.len()],
-        };
+        let scales = vec![case.guidance_scale.expect("guidance_scale"); case.start.len()];
+        let condition =
+            Condition::of_classes(case.class.as_deref().expect("classes")).expect("a condition").guided(scales);
         let x0 = field.upload(&start).expect("x0");
         let mut sampler = Sampler::new(&x0).expect("a sampler");
         sampler.start(plan, &x0).expect("a start");
@@ -235,7 +234,7 @@ mod digits {
             let schedule = schedule(&model, &case.levels());
             let table = tableau(case, &schedule).expect(&case.name);
             let plan = Arc::new(Plan::new(table));
-            let states = with_field!(&model, field => run(field, &plan, case));
+            let states = run(model.torch_field().expect("a TorchScript model"), &plan, case);
             let difference = deviation(&states, &case.states);
             let label = format!("{} on {name}, guidance_scale {:?}", case.name, case.guidance_scale);
             println!("{label}: {difference:.1e}");

@@ -1,13 +1,14 @@
 //! The shipped digits models, through libtorch.
 
-use bespoke::evaluate::{Noises, Ready};
-use bespoke::model::{self, Device, Dtype, Model, ModelField};
+use bespoke::evaluate::Ready;
+use bespoke::model::{self, Model, ModelField};
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::tensor::{PerRow, Tensor};
-use bespoke::torch::Module;
+use bespoke::samples::Noises;
+use bespoke::tensor::{Compute, Device, PerRow, Tensor};
+use bespoke::torch::TorchTensor;
 use bespoke::train::{TrainConfig, conditioning, train_config};
-use bespoke::velocity::{Condition, VelocityField};
+use bespoke::velocity::VelocityField;
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,8 @@ fn path(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file)
 }
 
-fn field(name: &str) -> ModelField<Module> {
-    field_in(name, Dtype::F32)
-}
-
-fn field_in(name: &str, dtype: Dtype) -> ModelField<Module> {
-    match model::open_in(&path(&format!("{name}.json")), Device::Cpu, dtype).unwrap() {
-        Model::Torch(field) => field,
-        _ => panic!("{name} is a TorchScript model"),
-    }
+fn opened(name: &str, compute: Compute) -> Model {
+    model::open_in(&path(&format!("{name}.json")), Device::Cpu, compute).unwrap()
 }
 
 /// Share of 1,000 guided ground-truth samples in which the shipped classifier sees the class that
@@ -38,13 +32,17 @@ fn samples_are_the_digits_that_were_asked_for() {
         let model = model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap();
         let tolerance = Tolerance { rtol: 1e-3, atol: 1e-3 };
         let truth = Ready::new(&Solver::GroundTruth, &model.card().gaussian_path().unwrap(), tolerance).unwrap();
-        let condition = conditioning(&model, None, Some(2.0)).unwrap().of(0..1000);
-        let Model::Torch(field) = &model else { panic!("{name} is a TorchScript model") };
+        let condition = conditioning(&model, None, Some(2.0)).unwrap().of(0..1000).unwrap();
+        let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64);
         let samples = truth.solve(field, &field.start(&noise).unwrap(), &condition).unwrap().0.to_f32().unwrap();
         let images = tch::Tensor::from_slice(&samples).reshape([-1, 1, 8, 8]);
         let seen = Vec::<i64>::try_from(classifier.forward_ts(&[images]).unwrap().argmax(1, false)).unwrap();
-        let right = seen.iter().zip(&condition.class).filter(|(seen, asked)| seen == asked).count();
+        let right = seen
+            .iter()
+            .zip(condition.inputs.get("class").unwrap().integers().unwrap())
+            .filter(|(seen, asked)| seen == asked)
+            .count();
         println!("{name}: {right} of 1000 are the digit asked for");
         assert!(right >= 950, "{name}: {right} of 1000");
     }
@@ -54,10 +52,11 @@ fn samples_are_the_digits_that_were_asked_for() {
 #[test]
 fn gradients_flow_through_the_whole_model() {
     for name in MODELS {
-        let field = field(name);
+        let model = opened(name, Compute::F32);
+        let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 1, count: 12 }.read(0..12, 64);
         let (x, w) = (field.upload(&noise[..6 * 64]).unwrap(), field.upload(&noise[6 * 64..]).unwrap());
-        let condition = Condition { class: (0..6).collect(), guidance_scale: vec![1.0, 2.5, 1.0, 0.5, 2.0, 1.0] };
+        let condition = crate::common::condition(&(0..6).collect::<Vec<_>>(), &[1.0, 2.5, 1.0, 0.5, 2.0, 1.0]);
         let t = 0.6;
         let vjp = field.vjp(PerRow::All(t), &x, &condition, std::slice::from_ref(&w)).unwrap();
         let project = |t: f64, x: &bespoke::torch::TorchTensor| {
@@ -91,12 +90,13 @@ fn gradients_flow_through_the_whole_model() {
 #[test]
 fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
     for name in MODELS {
-        let (exact, rounded) = (field(name), field_in(name, Dtype::Bf16));
+        let models = (opened(name, Compute::F32), opened(name, Compute::Bf16));
+        let (exact, rounded) = (models.0.torch_field().unwrap(), models.1.torch_field().unwrap());
         let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64);
-        let condition = Condition { class: (0..20).map(|i| i % 10).collect(), guidance_scale: vec![2.0; 20] };
+        let condition = crate::common::condition(&(0..20).map(|i| i % 10).collect::<Vec<_>>(), &[2.0; 20]);
         let (x, w) = (exact.upload(&noise[..20 * 64]).unwrap(), exact.upload(&noise[20 * 64..]).unwrap());
-        let eval = |field: &ModelField<Module>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();
-        let vjp = |field: &ModelField<Module>| {
+        let eval = |field: &ModelField<TorchTensor>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();
+        let vjp = |field: &ModelField<TorchTensor>| {
             field.vjp(PerRow::All(0.6), &x, &condition, std::slice::from_ref(&w)).unwrap().x.remove(0)
         };
         let near = |found: Vec<f32>, expected: &[f32], what: &str| {
@@ -104,11 +104,11 @@ fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
             let error = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied());
             assert!(error > 1e-5 && error < 3e-2, "{name}: {what} is {error} away");
         };
-        let u = eval(&exact).to_f32().unwrap();
-        let by_x = vjp(&exact).to_f32().unwrap();
-        near(eval(&rounded).to_f32().unwrap(), &u, "the velocity");
-        near(vjp(&rounded).to_f32().unwrap(), &by_x, "its gradient");
-        assert_eq!(eval(&exact).to_f32().unwrap(), u, "{name}");
+        let u = eval(exact).to_f32().unwrap();
+        let by_x = vjp(exact).to_f32().unwrap();
+        near(eval(rounded).to_f32().unwrap(), &u, "the velocity");
+        near(vjp(rounded).to_f32().unwrap(), &by_x, "its gradient");
+        assert_eq!(eval(exact).to_f32().unwrap(), u, "{name}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Fréchet distance, precision and recall against scipy and code of others (tests/golden/make_frechet.py).
 
-use bespoke::distance::{FeatureCard, Features, Moments, NEIGHBOURS, SampleSet, frechet, precision_recall};
-use bespoke::model::Device;
+use bespoke::card::FeatureCard;
+use bespoke::distance::{Features, Moments, NEIGHBOURS, SampleSet, frechet, precision_recall};
+use bespoke::tensor::Device;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

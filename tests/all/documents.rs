@@ -1,9 +1,9 @@
 //! Theta files and model cards: strict reading, exact round trips, atomic writing.
 
 use crate::common::{knots, proptest_config};
+use bespoke::card::{Card, Direction, Runtime};
 use bespoke::document::{self, Notes};
 use bespoke::error::Error;
-use bespoke::model::{Card, Direction, Runtime};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::theta::{Family, Knots, MAX_STEPS, NsTable, Theta};
 use proptest::prelude::*;

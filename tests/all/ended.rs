@@ -2,7 +2,7 @@
 
 use bespoke::dopri5::{self, Tolerance};
 use bespoke::error::Result;
-use bespoke::fields::{Mixture, MixtureDocument};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::noise::{self, Purpose};
 use bespoke::path::GaussianPath;
 use bespoke::sampler::{Plan, sample};

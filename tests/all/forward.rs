@@ -2,17 +2,17 @@
 
 use crate::common::{self, Formula, swirl};
 use bespoke::dopri5::Tolerance;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::{self, Purpose};
 use bespoke::ranks::Ranks;
 use bespoke::sampler::{self, Plan};
+use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};
-use bespoke::theta::NsTable;
 use bespoke::train::loss::Tangents;
 use bespoke::train::{
-    Accuracy, Conditioning, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings,
-    Shape, TrainConfig, suited_to, train, train_job,
+    Accuracy, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings, Shape,
+    TrainConfig, suited_to, train, train_job,
 };
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result};
@@ -212,13 +212,13 @@ fn large_samples_are_taken_in_groups_and_come_to_the_same() {
 #[cfg(feature = "torch")]
 #[test]
 fn jacobians_on_a_network_are_those_of_autograd() {
-    use bespoke::model::{self, Device, Model};
+    use bespoke::model::{self, Device};
     use bespoke::train::{conditioning, loss::direct_residual};
     use std::path::Path;
     let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-fm-ot.json");
     let model = model::open(&card, Device::Cpu).unwrap();
     let conditioning = conditioning(&model, None, None).unwrap();
-    let Model::Torch(field) = &model else { panic!("the digits are a TorchScript model") };
+    let field = model.torch_field().unwrap();
     let pool = small_pool(field, &conditioning, 6);
     let accuracy = Accuracy::measure(field, &pool).unwrap();
     println!("{accuracy:?}");
@@ -237,8 +237,7 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         let scalars = by_autograd[0].ncols();
         let mut by_differences = vec![vec![0.0; rows.len() * scalars]; cotangents.len()];
         let tangents = Tangents::new(&parameters.tableau(), |scalar| scalar > 0);
-        let mut take = |scalar: usize, derivative: <bespoke::torch::Module as model::Network>::Tensor| {
-            let derivative = derivative.to_f32()?;
+        for (scalar, derivative) in derivatives(&tangents, field, &Differences::new(accuracy), &pool, &rows) {
             for (found, cotangent) in by_differences.iter_mut().zip(&cotangents) {
                 for row in 0..rows.len() {
                     let part = row * field.elements()..(row + 1) * field.elements();
@@ -246,15 +245,30 @@ fn jacobians_on_a_network_are_those_of_autograd() {
                     found[row * scalars + scalar] = dot.sum();
                 }
             }
-            Ok(())
-        };
-        let differences = Differences::new(accuracy);
-        tangents.solve(field, &differences, &pool.x0, &pool.condition(&rows), &mut take).unwrap();
+        }
         let exact: Vec<Vec<f64>> = by_autograd.iter().map(|matrix| matrix.transpose().as_slice().to_vec()).collect();
         let error = distance(&by_differences, &exact);
         println!("{shape:?}: relative error {error:.1e}");
         assert!(error < 1e-3, "{shape:?}: {error}");
     }
+}
+
+/// The derivatives of the ends of the samples `rows` by each scalar.
+#[cfg(feature = "torch")]
+fn derivatives<F: VelocityField>(
+    tangents: &Tangents,
+    field: &F,
+    differences: &Differences,
+    pool: &Pool<F::Tensor>,
+    rows: &[usize],
+) -> Vec<(usize, Vec<f32>)> {
+    let mut found = Vec::new();
+    let mut take = |scalar: usize, derivative: F::Tensor| {
+        found.push((scalar, derivative.to_f32()?));
+        Ok(())
+    };
+    tangents.solve(field, differences, &pool.x0, &pool.condition(rows).unwrap(), &mut take).unwrap();
+    found
 }
 
 fn small_pool<F: VelocityField>(field: &F, conditioning: &Conditioning, size: usize) -> Pool<F::Tensor> {
@@ -445,5 +459,4 @@ fn optimizers_that_need_gradients_are_refused_by_name() {
     }
     let none = suited_to(&TrainConfig::default(), false).unwrap();
     assert_eq!(json!(none.optimizer), "forward-gauss-newton");
-    assert_eq!(NsTable::compile(&perturbed(Shape::Ns(3)).tableau()).t.len(), 3);
 }

@@ -1,11 +1,12 @@
 //! Gradients of every loss against finite differences, with the ground truth solved anew.
 
 use bespoke::dopri5::Tolerance;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::noise::Purpose;
+use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
 use bespoke::train::loss::{Direct, LossGradient, bound_loss, direct_loss};
-use bespoke::train::{Conditioning, Coordinates, Parameters, Pool, PoolOptions, Shape};
+use bespoke::train::{Coordinates, Parameters, Pool, PoolOptions, Shape};
 use bespoke::velocity::VelocityField;
 use rand::RngExt;
 

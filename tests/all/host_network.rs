@@ -23,13 +23,9 @@ fn tensor<T>(data: &mut [T], shape: &mut [i64], code: u8, bits: u8) -> DLTensor 
 }
 
 /// output = time + class + x; class 7 is refused. `user_data` counts the samples.
-unsafe extern "C-unwind" fn network(
-    user_data: *mut c_void,
-    time: *const DLTensor,
-    x: *const DLTensor,
-    classes: *const DLTensor,
-    output: *mut DLTensor,
-) -> i32 {
+unsafe extern "C-unwind" fn network(user_data: *mut c_void, call: *const bespoke_call) -> i32 {
+    let bespoke_call { time, x, inputs, output, input_count: 1, .. } = (unsafe { *call }) else { return 9 };
+    let classes = unsafe { (*inputs).tensor };
     unsafe {
         let batch = *(*x).shape as usize;
         *user_data.cast::<usize>() += batch;
@@ -76,13 +72,17 @@ fn a_network_of_the_host_is_translated_as_its_card_says() {
                 batch: 2,
                 classes: classes.as_ptr(),
                 guidance_scale: scales.as_ptr(),
+                inputs: null(),
+                scales: null(),
+                input_count: 0,
+                scale_count: 0,
             };
             let (mut rows, mut shape, mut same) = ([2i64], [2i64, 3], [2i64, 3]);
             let (t, x) = (tensor(t, &mut rows, 2, 32), tensor(x, &mut shape, 2, 32));
             bespoke_model_velocity(model, &condition, &t, &x, &mut tensor(u, &mut same, 2, 32))
         };
         assert_eq!(evaluate([2, 5], [1.0, 3.0], &mut u, &mut x, &mut t), BESPOKE_OK, "{}", message());
-        assert_eq!(samples, 4, "a guided batch is evaluated twice over");
+        assert_eq!(samples, 3, "a guided sample is evaluated twice");
         for i in 0..6 {
             // epsilon = time + class + x, the time 1000 (1 - t), guided between class and null class.
             let (tau, state) = (f64::from(t[i / 3]), f64::from(x[i]));

@@ -22,6 +22,7 @@ mod digits;
 mod distance;
 mod documents;
 mod ended;
+mod floors;
 mod forward;
 mod gpu_check;
 mod gradients;
@@ -41,6 +42,7 @@ mod native;
 mod noise;
 mod outputs;
 mod paths;
+mod registers;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;

@@ -3,9 +3,10 @@
 use crate::common::{
     SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
 };
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
-use bespoke::model::{self, Device, Model};
+use bespoke::model;
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::scheduler::Scheduler;
+use bespoke::tensor::Device;
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
 use proptest::prelude::*;
@@ -140,7 +141,7 @@ fn the_velocity_is_finite_at_both_ends_and_far_away() {
 fn the_field_is_the_mixture_row_by_row() {
     let field: MixtureField<f64> = MixtureField::new(mixture(), Scheduler::Cosine, Some(9));
     let (x, times) = (noise(4, 3), [0.1, 0.4, 0.4, 0.9]);
-    let condition = Condition { class: vec![0, 9, 2, 1], guidance_scale: vec![] };
+    let condition = crate::common::condition(&[0, 9, 2, 1], &[]);
     let u = field.eval(PerRow::Each(&times), &x, &condition).unwrap();
     let w = noise(4, 3).select(&[2, 0, 1, 3]).unwrap();
     let vjp = field.vjp(PerRow::Each(&times), &x, &condition, std::slice::from_ref(&w)).unwrap();
@@ -169,7 +170,7 @@ fn what_does_not_fit_the_mixture_is_refused() {
     };
     refused(field.eval(PerRow::All(0.5), &noise(2, 4), &none), "elements");
     refused(field.eval(PerRow::Each(&[0.5]), &x, &none), "t is 1 numbers");
-    let class = |class: &[i64]| Condition { class: class.to_vec(), guidance_scale: vec![] };
+    let class = |class: &[i64]| crate::common::condition(class, &[]);
     refused(field.eval(PerRow::All(0.5), &x, &class(&[0])), "class");
     refused(field.eval(PerRow::All(0.5), &x, &class(&[0, 3])), "class is 3");
     let wrong = [noise(2, 4)];
@@ -220,11 +221,10 @@ fn folder(classes: i64, mixture: &MixtureDocument) -> tempfile::TempDir {
 fn a_mixture_is_opened_by_its_card() {
     let folder = folder(3, &document());
     #[allow(irrefutable_let_patterns, reason = "without libtorch there is no other kind")]
-    let Model::Host(field) = model::open(&folder.path().join("card.json"), Device::Cpu).unwrap() else {
-        panic!("a mixture is in host memory")
-    };
+    let model = model::open(&folder.path().join("card.json"), Device::Cpu).unwrap();
+    let field = model.host_field().unwrap();
     let x = field.start(&[0.1, -0.2, 0.3]).unwrap();
-    let u = field.eval(PerRow::All(0.4), &x, &Condition { class: vec![1], guidance_scale: vec![] }).unwrap();
+    let u = field.eval(PerRow::All(0.4), &x, &crate::common::condition(&[1], &[])).unwrap();
     let wide: Vec<f64> = x.data().iter().map(|v| f64::from(*v)).collect();
     let expected = mixture().velocity(&Scheduler::FmOt, 0.4, &wide, Some(1));
     assert_close(&u.data().iter().map(|v| f64::from(*v)).collect::<Vec<_>>(), &expected, 1e-6, "u");

@@ -1,9 +1,12 @@
 //! A network and its card as a velocity field: outputs, time, classes, guidance.
 
 use crate::common::{SCHEDULERS, assert_close, card, difference, document, mixture, noise, posterior, proptest_config};
+use bespoke::card::{Card, Direction};
 use bespoke::error::Result;
-use bespoke::fields::MixtureDocument;
-use bespoke::model::{Card, ModelField, Network};
+use bespoke::inputs::{CLASS, Column, Inputs};
+use bespoke::model::ModelField;
+use bespoke::networks::MixtureDocument;
+use bespoke::networks::{Call, Network};
 use bespoke::scheduler::{Output, Scheduler};
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
@@ -20,13 +23,12 @@ struct Perfect {
 }
 
 impl Perfect {
-    fn field(card: &Card) -> ModelField<Perfect> {
-        ModelField::new(card.clone(), Perfect { card: card.clone(), document: document() })
+    fn field(card: &Card) -> ModelField<Host<f64>> {
+        ModelField::new(card.clone(), Box::new(Perfect { card: card.clone(), document: document() }))
     }
 
     /// The scheduler's time that the network's time stands for.
     fn scheduler_time(&self, time: f64) -> f64 {
-        use bespoke::model::Direction;
         let directed = time / self.card.time.scale;
         let t = if self.card.time.direction == Direction::DataToNoise { 1.0 - directed } else { directed };
         if matches!(self.card.scheduler, Scheduler::Edm { .. }) { self.card.scheduler.snr_inverse(1.0 / t) } else { t }
@@ -56,25 +58,31 @@ impl Perfect {
     }
 }
 
+fn class_of(inputs: &Inputs) -> &[i64] {
+    inputs.get(CLASS).and_then(Column::integers).unwrap_or_default()
+}
+
 impl Network for Perfect {
     type Tensor = Host<f64>;
 
-    fn upload(&self, values: &[f32]) -> Result<Host<f64>> {
-        Host::from_f32(values, 3)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f64>> {
+        Host::from_f32(values, elements)
     }
 
-    fn forward(&self, time: PerRow<'_>, x: &Host<f64>, class: &[i64]) -> Result<Host<f64>> {
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    fn forward(&self, call: &Call<'_, Host<f64>>) -> Result<Host<f64>> {
+        let Call { time, x, .. } = call;
+        let class = class_of(call.inputs);
         let rows = (0..x.batch()).flat_map(|row| self.output(time.at(row), x.row(row), class.get(row).copied()));
         Host::new(rows.collect(), 3)
     }
 
-    fn vjp(
-        &self,
-        time: PerRow<'_>,
-        x: &Host<f64>,
-        class: &[i64],
-        w: &[Host<f64>],
-    ) -> Result<(Host<f64>, Vjp<Host<f64>>)> {
+    fn vjp(&self, call: &Call<'_, Host<f64>>, w: &[Host<f64>]) -> Result<(Host<f64>, Vjp<Host<f64>>)> {
+        let Call { time, x, .. } = call;
+        let class = class_of(call.inputs);
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
         for w in w {
             let along = |row: usize, time: f64, x: &[f64]| -> f64 {
@@ -95,7 +103,7 @@ impl Network for Perfect {
             vjp.x.push(Host::new(by_x, 3)?);
             vjp.t.push(Host::new(by_t, 1)?);
         }
-        Ok((self.forward(time, x, class)?, vjp))
+        Ok((self.forward(call)?, vjp))
     }
 }
 
@@ -213,7 +221,7 @@ fn check_products(field: &impl VelocityField<Tensor = Host<f64>>, condition: &Co
     let vjp = field.vjp(PerRow::Each(times), &x, condition, &w).unwrap();
     for (k, w) in w.iter().enumerate() {
         for (row, time) in times.iter().enumerate() {
-            let one = condition.select(&[row]);
+            let one = condition.select(&[row]).unwrap();
             let along = |t: f64, x: &[f64]| -> f64 {
                 let u = field.eval(PerRow::All(t), &Host::new(x.to_vec(), 3).unwrap(), &one).unwrap();
                 u.data().iter().zip(w.row(row)).map(|(u, w)| u * w).sum()
@@ -256,7 +264,7 @@ fn products_follow_output_direction_scale_and_end() {
 }
 
 fn guided(class: &[i64], guidance_scale: &[f64]) -> Condition {
-    Condition { class: class.to_vec(), guidance_scale: guidance_scale.to_vec() }
+    crate::common::condition(class, guidance_scale)
 }
 
 #[test]

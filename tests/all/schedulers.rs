@@ -4,7 +4,7 @@ use crate::common::{
     Formula, SCHEDULERS, assert_close, difference, document, mixture, mixture_field, noise, posterior, proptest_config,
 };
 use bespoke::dopri5::{self, Dense, Tolerance};
-use bespoke::fields::MixtureField;
+use bespoke::networks::MixtureField;
 use bespoke::number::Number;
 use bespoke::scheduler::{KARRAS_RHO, Scheduler};
 use bespoke::tensor::Host;

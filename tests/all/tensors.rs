@@ -151,7 +151,7 @@ fn host_memory_of_more_than_one_thread() {
 #[cfg(feature = "torch")]
 #[test]
 fn libtorch() {
-    use bespoke::model::Device;
+    use bespoke::tensor::Device;
     use bespoke::torch::TorchTensor;
     for (batch, elements) in [(2, 1), (3, 5), (7, 600), (2, 1024)] {
         check::<TorchTensor>(&|v, elements| TorchTensor::from_f32(v, elements, Device::Cpu), batch, elements);

@@ -1,12 +1,13 @@
 //! The training loop: what it promises whatever the model.
 
 use bespoke::Error;
-use bespoke::fields::{Mixture, MixtureDocument, MixtureField};
+use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
+use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Conditioning, Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
+use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;

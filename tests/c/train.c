@@ -33,9 +33,13 @@ static void call_back(void) {
 }
 
 /* u_t(x) = cos(3 t) - x */
-static int32_t velocity(void *user_data, const DLTensor *t, const DLTensor *x, const DLTensor *classes, DLTensor *u) {
+static int32_t velocity(void *user_data, const bespoke_call *call) {
     struct behaviour *own = user_data;
-    CHECK(classes == NULL && t->ndim == 1 && x->ndim == 2 && x->shape[1] == 2 && u->shape[0] == t->shape[0]);
+    const DLTensor *t = call->time, *x = call->x;
+    DLTensor *u = call->output;
+    CHECK(call->struct_size == sizeof *call && call->input_count == 0 && call->inputs == NULL);
+    CHECK(call->cotangent == NULL && call->by_x == NULL && call->by_t == NULL);
+    CHECK(t->ndim == 1 && x->ndim == 2 && x->shape[1] == 2 && u->shape[0] == t->shape[0]);
     own->velocities++;
     if (own->call_back) call_back();
     for (int64_t i = 0; i < 2 * x->shape[0]; i++)
@@ -44,10 +48,11 @@ static int32_t velocity(void *user_data, const DLTensor *t, const DLTensor *x, c
     return own->velocity_answer;
 }
 
-static int32_t vjp(void *user_data, const DLTensor *t, const DLTensor *x, const DLTensor *classes, const DLTensor *w,
-                   DLTensor *by_x, DLTensor *by_t) {
+static int32_t vjp(void *user_data, const bespoke_call *call) {
     struct behaviour *own = user_data;
-    CHECK(classes == NULL && by_t->ndim == 1 && by_x->ndim == 2 && x->shape[0] == w->shape[0]);
+    const DLTensor *t = call->time, *x = call->x, *w = call->cotangent;
+    DLTensor *by_x = call->by_x, *by_t = call->by_t;
+    CHECK(call->input_count == 0 && call->output == NULL && by_t->ndim == 1 && by_x->ndim == 2 && x->shape[0] == w->shape[0]);
     own->vjps++;
     if (own->call_back) call_back();
     for (int64_t row = 0; row < x->shape[0]; row++) {

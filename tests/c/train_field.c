@@ -13,14 +13,18 @@ struct state {
     bespoke_train_progress last;
 };
 
-static int32_t velocity(void *user_data, const DLTensor *t, const DLTensor *x, const DLTensor *classes, DLTensor *u) {
+static int32_t velocity(void *user_data, const bespoke_call *call) {
     struct state *state = user_data;
-    bespoke_condition condition = {.struct_size = sizeof condition, .batch = (uint32_t)x->shape[0]};
-    if (classes != NULL) {
-        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != x->shape[0]) return 77;
-        condition.classes = classes->data;
+    bespoke_condition condition = {.struct_size = sizeof condition,
+                                   .batch = (uint32_t)call->x->shape[0],
+                                   .inputs = call->inputs,
+                                   .input_count = call->input_count};
+    if (call->input_count == 1) {
+        const DLTensor *classes = call->inputs->tensor;
+        if (strcmp(call->inputs->name, "class") != 0) return 76;
+        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != call->x->shape[0]) return 77;
     }
-    return bespoke_model_velocity(state->model, &condition, t, x, u);
+    return bespoke_model_velocity(state->model, &condition, call->time, call->x, call->output);
 }
 
 static int32_t progress(void *user_data, const bespoke_train_progress *p) {

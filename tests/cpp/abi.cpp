@@ -124,28 +124,28 @@ static void training(const std::string &card) {
     bespoke::train_callbacks callbacks;
     unsigned told = 0;
     callbacks.progress = [&](const bespoke_train_progress &progress) { return ++told, progress.iteration < 2; };
-    callbacks.velocity = [&](auto t, auto x, const std::int64_t *classes, auto u) {
-        CHECK(classes == nullptr);
-        model.velocity(t, x, u);
+    callbacks.velocity = [&](const bespoke::call &call) {
+        CHECK(call.classes() == nullptr && call.input("text") == nullptr);
+        model.velocity(call.time(), call.x(), call.output());
     };
     const std::string config = "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"batch\": 10, \"validation\": 20}";
     const auto theta = bespoke::train(config, callbacks);
     CHECK(told == 3 && theta.nfe() == 4);
 
-    callbacks.velocity = [](auto, auto, const std::int64_t *, auto) { throw out_of_luck{7}; };
+    callbacks.velocity = [](const bespoke::call &) { throw out_of_luck{7}; };
     CHECK(throws(7, [&] { bespoke::train(config, callbacks); }));
     // u_t(x) = -x
-    callbacks.velocity = [](auto t, auto x, const std::int64_t *, auto u) { decay(t, x, u); };
+    callbacks.velocity = [](const bespoke::call &call) { decay(call.time(), call.x(), call.output()); };
     callbacks.progress = [](const bespoke_train_progress &) -> bool { throw out_of_luck{8}; };
     CHECK(throws(8, [&] { bespoke::train(config, callbacks); }));
     std::uint64_t backward = 0;
     callbacks.progress = [&](const bespoke_train_progress &progress) { return backward = progress.backward, backward == 0; };
-    callbacks.vjp = [](auto t, auto, const std::int64_t *, auto w, auto by_x, auto by_t) {
-        decay(t, w, by_x);
-        for (float &number : by_t) number = 0.0f;
+    callbacks.vjp = [](const bespoke::call &call) {
+        decay(call.time(), call.cotangent(), call.by_x());
+        for (float &number : call.by_t()) number = 0.0f;
     };
     CHECK(bespoke::train(config, callbacks).nfe() == 4 && backward > 0);
-    callbacks.vjp = [](auto, auto, const std::int64_t *, auto, auto, auto) { throw out_of_luck{9}; };
+    callbacks.vjp = [](const bespoke::call &) { throw out_of_luck{9}; };
     CHECK(throws(9, [&] { bespoke::train(config, callbacks); }));
 }
 
@@ -186,11 +186,17 @@ static void fields(const bespoke::theta &theta, const std::string &card) {
     CHECK(std::memcmp(one, other, sizeof one) == 0 && one[0] != 0.5f);
     // A ring without classes has none to give, and without a null class no guidance.
     auto sample = [&](auto field) { sampler.sample(theta, tensor_view<float>(one, {1, 2}), field); };
-    CHECK(status_of([&] { sample(model.field({3})); }) == BESPOKE_ERROR_INVALID);
-    CHECK(status_of([&] { sample(model.field({}, {2.0})); }) == BESPOKE_ERROR_INVALID);
+    const auto on = [](std::vector<std::int64_t> classes, std::vector<double> guidance_scale) {
+        bespoke::condition condition;
+        condition.classes = std::move(classes);
+        condition.guidance_scale = std::move(guidance_scale);
+        return condition;
+    };
+    CHECK(status_of([&] { sample(model.field(on({3}, {}))); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([&] { sample(model.field(on({}, {2.0}))); }) == BESPOKE_ERROR_INVALID);
     bool refused = false;
     try {
-        sample(model.field({1, 2}));
+        sample(model.field(on({1, 2}, {})));
     } catch (const std::invalid_argument &) {
         refused = true;
     }

@@ -14,17 +14,13 @@ public:
     explicit loaded_network(const settings &settings) : path_(settings.velocity_library) {
         library_.reset(dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL));
         if (!library_) throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
-        function_ = reinterpret_cast<bespoke_velocity_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
+        function_ = reinterpret_cast<bespoke_network_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
         if (function_ == nullptr)
             throw invalid("parameter velocity_symbol", '"' + settings.velocity_symbol + '"', "a function of " + path_);
     }
 
-    void forward(const DLTensor &time, const DLTensor &x, const DLTensor *classes, DLTensor &output) override {
-        bespoke_condition condition{};
-        condition.struct_size = sizeof condition;
-        condition.batch = static_cast<std::uint32_t>(x.shape[0]);
-        if (classes != nullptr) condition.classes = static_cast<const std::int64_t *>(classes->data);
-        const std::int32_t answer = function_(&condition, &time, &x, &output);
+    void forward(const bespoke::call &call) override {
+        const std::int32_t answer = function_(nullptr, &call.get());
         if (answer != 0)
             throw failure(TRITONSERVER_ERROR_INTERNAL, "the velocity of " + path_ + " answered " + std::to_string(answer));
     }
@@ -36,15 +32,15 @@ private:
 
     std::string path_;
     std::unique_ptr<void, closer> library_;
-    bespoke_velocity_fn function_ = nullptr;
+    bespoke_network_fn function_ = nullptr;
 };
 
 /// What a network threw on this thread, on its way through the C library.
 thread_local std::exception_ptr thrown;
 
-std::int32_t call_network(void *self, const DLTensor *time, const DLTensor *x, const DLTensor *classes, DLTensor *output) {
+std::int32_t call_network(void *self, const bespoke_call *call) {
     try {
-        static_cast<network *>(self)->forward(*time, *x, classes, *output);
+        static_cast<network *>(self)->forward(bespoke::call(*call));
         return 0;
     } catch (...) {
         thrown = std::current_exception();
@@ -65,7 +61,7 @@ void velocity::evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_vi
                         const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) const {
     thrown = nullptr;
     try {
-        model_->velocity(at.t, at.x, u, classes, guidance_scale);
+        model_->velocity(at.t, at.x, u, {classes, guidance_scale, {}, {}});
     } catch (const bespoke::error &) {
         if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
         throw;

@@ -18,7 +18,7 @@ public:
     virtual ~network() = default;
 
     /// One pass, as bespoke_network_fn says. What it throws comes out of velocity::evaluate.
-    virtual void forward(const DLTensor &time, const DLTensor &x, const DLTensor *classes, DLTensor &output) = 0;
+    virtual void forward(const bespoke::call &call) = 0;
 };
 
 /// The velocity of a model. Any thread.

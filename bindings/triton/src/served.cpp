@@ -210,7 +210,9 @@ void served_network::send(call &call, const resolved &other) {
     throw failure(TRITONSERVER_ERROR_INTERNAL, where + "the response has no output " + output_);
 }
 
-void served_network::forward(const DLTensor &time, const DLTensor &x, const DLTensor *classes, DLTensor &output) {
+void served_network::forward(const bespoke::call &asked) {
+    const DLTensor &time = *asked.get().time, &x = *asked.get().x, &output = *asked.get().output;
+    const std::int64_t *classes = asked.classes();
     const std::int64_t batch = x.shape[0];
     const std::int64_t elements =
         std::accumulate(x.shape + 1, x.shape + x.ndim, std::int64_t{1}, [](auto a, auto b) { return a * b; });
@@ -228,7 +230,7 @@ void served_network::forward(const DLTensor &time, const DLTensor &x, const DLTe
             part.output = static_cast<float *>(output.data) + first * elements;
             part.output_name = &output_;
             if (classes != nullptr) {
-                const auto *numbers = static_cast<const std::int64_t *>(classes->data) + first;
+                const auto *numbers = classes + first;
                 part.classes = numbers;
                 if (other.class_type == TRITONSERVER_TYPE_INT32) part.narrow_classes.assign(numbers, numbers + part.rows);
             }

@@ -17,7 +17,7 @@ public:
     served_network(TRITONSERVER_Server *server, const settings &settings);
     ~served_network() override;
 
-    void forward(const DLTensor &time, const DLTensor &x, const DLTensor *classes, DLTensor &output) override;
+    void forward(const bespoke::call &asked) override;
 
 private:
     /// What the other model's configuration says.

@@ -4,16 +4,17 @@
 #include <cmath>
 #include <thread>
 
-#include "bespoke.h"
+#include "bespoke.hpp"
 
-extern "C" std::int32_t bespoke_velocity(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u) {
-    const auto *condition = static_cast<const bespoke_condition *>(user_data);
-    const auto *times = static_cast<const float *>(t->data), *states = static_cast<const float *>(x->data);
-    auto *velocities = static_cast<float *>(u->data);
+extern "C" std::int32_t bespoke_velocity(void *, const bespoke_call *call) {
+    const DLTensor *x = call->x;
+    const auto *times = static_cast<const float *>(call->time->data), *states = static_cast<const float *>(x->data);
+    auto *velocities = static_cast<float *>(call->output->data);
+    const std::int64_t *classes = bespoke::call(*call).classes();
     const std::int64_t elements = x->shape[1];
     bool slow = false;
     for (std::int64_t row = 0; row < x->shape[0]; row++) {
-        const std::int64_t of_class = condition->classes[row];
+        const std::int64_t of_class = classes[row];
         if (of_class == 7) return 42;
         slow = slow || of_class == 8 || of_class == 9;
         for (std::int64_t i = row * elements; i < (row + 1) * elements; i++)

@@ -8,8 +8,8 @@ use super::{ReportArgs, csv};
 use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
-use bespoke::model::Dtype;
 use bespoke::reference::Solver;
+use bespoke::tensor::Compute;
 use serde::Serialize;
 use std::path::Path;
 
@@ -45,7 +45,7 @@ pub struct Settings {
     pub seed: Option<u64>,
     pub class: Option<i64>,
     pub guidance_scale: Option<f64>,
-    pub dtype: Dtype,
+    pub dtype: Compute,
     pub path: Option<String>,
     pub sigma0: Option<f64>,
     pub tolerance: Tolerance,

@@ -1,6 +1,5 @@
 //! The scale-time transformations that solvers amount to, on the model's own path (BES Eq. 16).
 
-use super::data::Row;
 use bespoke::Result;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
@@ -27,10 +26,10 @@ const FINE: usize = 200;
 /// Where DDIM begins on a path that has no data at t = 0.
 const START: f64 = 1e-3;
 
-/// Of the thetas, then of the base solver, DDIM and EDM.
-pub fn of(solvers: &[Solver], rows: &[Row], own: &GaussianPath) -> Result<Vec<KnotCurve>> {
-    let learned = solvers.iter().zip(rows).filter_map(|(solver, row)| match solver {
-        Solver::Theta(_, theta) => Some(of_theta(super::label(row), &theta.family)),
+/// Of the thetas, called as `labels` has it, then of the base solver, DDIM and EDM.
+pub fn of(solvers: &[Solver], labels: &[String], own: &GaussianPath) -> Result<Vec<KnotCurve>> {
+    let learned = solvers.iter().zip(labels).filter_map(|(solver, label)| match solver {
+        Solver::Theta(_, theta) => Some(of_theta(label.clone(), &theta.family)),
         _ => None,
     });
     let mut curves: Vec<KnotCurve> = learned.collect();

@@ -10,12 +10,14 @@ mod page;
 mod pictures;
 mod trace;
 
-use super::measure::{Judge, JudgeArgs, measure};
+use super::judge::{Judge, JudgeArgs};
+use super::measure::measure;
 use super::task::TaskArgs;
+use bespoke::card::Card;
 use bespoke::evaluate::Ready;
-use bespoke::model::{Card, Device};
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
+use bespoke::tensor::Device;
 use bespoke::{Error, Result, document};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};
@@ -66,7 +68,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
         note,
         distances: measured.distances.clone(),
         ground_truth: truth,
-        knots: knots::of(&solvers, &rows, &card.gaussian_path()?)?,
+        knots: knots::of(&solvers, &rows.iter().map(label).collect::<Vec<_>>(), &card.gaussian_path()?)?,
         paths: trace.paths,
         training: data::training(&solvers, &rows),
         shown: shown.clone(),

@@ -2,7 +2,7 @@
 
 use super::super::picture;
 use super::data::Report;
-use bespoke::model::Card;
+use bespoke::card::Card;
 use bespoke::{Error, Result};
 
 /// What a picture shows.

@@ -1,12 +1,13 @@
 //! One sample's path through time under each solver, beside the ground truth's.
 
 use super::super::task::Task;
+use bespoke::Result;
 use bespoke::dopri5;
 use bespoke::evaluate::Ready;
+use bespoke::model::FieldTask;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::tensor::{PerRow, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
-use bespoke::{Result, with_field};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -30,11 +31,25 @@ const PICTURED: usize = 11;
 
 /// The paths of `sample` under the solvers `shown`.
 pub fn of(task: &Task, shown: &[usize], sample: usize) -> Result<Trace> {
-    with_field!(&task.model, field => trace(field, task, shown, sample))
+    task.model.with(Tracing { task, shown, sample })
+}
+
+struct Tracing<'a> {
+    task: &'a Task,
+    shown: &'a [usize],
+    sample: usize,
+}
+
+impl FieldTask for Tracing<'_> {
+    type Output = Result<Trace>;
+
+    fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Trace> {
+        trace(field, self.task, self.shown, self.sample)
+    }
 }
 
 fn trace<F: VelocityField>(field: &F, task: &Task, shown: &[usize], sample: usize) -> Result<Trace> {
-    let condition = task.conditioning.of(sample..sample + 1);
+    let condition = task.conditioning.of(sample..sample + 1)?;
     let x0 = field.start(&task.comparison.noises.read(sample..sample + 1, field.elements()))?;
     let dense = dopri5::solve(field, &x0, &condition, task.comparison.tolerance, true)?.dense;
     let truth = |t: f64| -> Result<Vec<f32>> {
@@ -63,7 +78,7 @@ fn steps<F: VelocityField>(
     x0: &F::Tensor,
     condition: &Condition,
 ) -> Result<Vec<(f64, Vec<f32>)>> {
-    let ends: Vec<bool> = plan.tableau().stages.iter().map(|stage| stage.ends_step).collect();
+    let ends: Vec<bool> = (0..plan.nfe()).map_while(|k| plan.evaluation(k)).map(|(_, ends_step)| ends_step).collect();
     let mut sampler = Sampler::new(x0)?;
     sampler.start(plan, x0)?;
     let (mut found, mut stage) = (Vec::new(), 0);

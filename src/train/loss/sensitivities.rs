@@ -1,7 +1,7 @@
 //! How the end of a solve moves with each of the table's scalars, by evaluations alone.
 //!
 //! Every table is y_k = a_k x_0 + sum_{j<k} b_kj u_j with u_k = u(t_k, y_k) and the end y_N
-//! ([`Tableau::propagate`]). Along one of its scalars, whose own derivative is a dot,
+//! ([`Contents`]). Along one of its scalars, whose own derivative is a dot,
 //!
 //! ```text
 //! ydot_k = adot_k x_0 + sum_j (bdot_kj u_j + b_kj udot_j)
@@ -13,18 +13,26 @@
 //! are scalars would take N^3 / 2. Tangents that begin at the same stage are evaluated as one batch.
 
 use crate::error::Result;
-use crate::tableau::{Row, Tableau};
+use crate::number::Number;
+use crate::tableau::{Contents, Tableau};
 use crate::tensor::{PerRow, Tensor};
 use crate::train::accuracy::Differences;
 use crate::velocity::{Condition, VelocityField};
 use num_dual::Dual64;
 use std::ops::Range;
 
+/// A sum over x_0 and velocities.
+struct Sum {
+    x: f64,
+    /// (evaluation, coefficient).
+    u: Vec<(usize, f64)>,
+}
+
 /// A table over its start and its velocities, and which of its scalars move it how.
 pub struct Tangents {
     times: Vec<f64>,
     /// y_k over x_0 and the velocities, y_N included.
-    points: Vec<Row<f64>>,
+    points: Vec<Sum>,
     /// In the order in which they begin.
     tangents: Vec<Tangent>,
 }
@@ -38,7 +46,7 @@ struct Tangent {
     /// The evaluation whose time the scalar is.
     time: Option<usize>,
     /// y_k over x_0 and the velocities, of which it keeps what is not zero.
-    points: Vec<Row<f64>>,
+    points: Vec<Sum>,
 }
 
 /// Numbers that tangents on their way may hold, beside one tangent of one sample.
@@ -51,7 +59,11 @@ impl Tangents {
         let mut tangents: Vec<_> =
             (0..scalars).filter(|scalar| wanted(*scalar)).map(|scalar| Tangent::new(table, scalar)).collect();
         tangents.sort_by_key(|tangent| tangent.begin);
-        Self { times: table.stages.iter().map(|stage| stage.t).collect(), points: table.propagate().0, tangents }
+        Self {
+            times: table.stages.iter().map(|stage| stage.t).collect(),
+            points: points(table, |value| value),
+            tangents,
+        }
     }
 
     fn nfe(&self) -> usize {
@@ -127,23 +139,34 @@ impl Tangent {
             index += 1;
             Dual64::new(*value, if index == scalar + 1 { 1.0 } else { 0.0 })
         });
-        let derivative = |row: Row<Dual64>| Row {
-            x: row.x.eps,
-            u: row.u.into_iter().map(|(j, c)| (j, c.eps)).filter(|(_, c)| *c != 0.0).collect(),
-        };
-        let points: Vec<Row<f64>> = seeded.propagate().0.into_iter().map(derivative).collect();
+        let points = points(&seeded, |value| value.eps);
         let time = seeded.stages.iter().position(|stage| stage.t.eps != 0.0);
         let moved = points.iter().position(|row| !is_zero(row)).unwrap_or(table.nfe());
         Self { scalar, begin: time.unwrap_or(moved), time, points }
     }
 }
 
-fn is_zero(row: &Row<f64>) -> bool {
+/// y_0 ... y_N of a table, each number as `part` has it, without zeros.
+fn points<D: Number>(table: &Tableau<D>, part: impl Fn(D) -> f64) -> Vec<Sum> {
+    let sum = |point: &[D]| {
+        let u = point[1..].iter().map(|c| part(*c)).enumerate().filter(|(_, c)| *c != 0.0);
+        Sum { x: part(point[0]), u: u.collect() }
+    };
+    let mut contents = Contents::start();
+    let mut points = vec![sum(contents.point())];
+    for stage in &table.stages {
+        contents.advance(stage);
+        points.push(sum(contents.point()));
+    }
+    points
+}
+
+fn is_zero(row: &Sum) -> bool {
     row.x == 0.0 && row.u.is_empty()
 }
 
 /// `row` over a start and velocities.
-fn over<T: Tensor>(row: &Row<f64>, start: &T, velocities: &[T]) -> Result<T> {
+fn over<T: Tensor>(row: &Sum, start: &T, velocities: &[T]) -> Result<T> {
     let mut terms = vec![(PerRow::All(row.x), start)];
     terms.extend(row.u.iter().map(|(j, c)| (PerRow::All(*c), &velocities[*j])));
     T::linear_combination(&terms)
@@ -169,7 +192,7 @@ impl<F: VelocityField> Solve<'_, F> {
     /// Takes tangents that begin together to the end.
     fn run(&self, tangents: &[Tangent], take: &mut dyn FnMut(usize, F::Tensor) -> Result<()>) -> Result<()> {
         let begin = tangents.first().map_or(0, |tangent| tangent.begin);
-        let condition = self.condition.repeat(tangents.len());
+        let condition = self.condition.repeat(self.x0.batch(), tangents.len())?;
         let mut velocities: Vec<F::Tensor> = Vec::new();
         for k in begin..self.table.nfe() {
             let along = self.along(tangents, k, begin, &velocities)?;
@@ -265,7 +288,7 @@ impl<F: VelocityField> Solve<'_, F> {
         let of_part = |first: usize| {
             let part = first..(first + most).min(batch);
             let rows: Vec<usize> = part.clone().collect();
-            self.field.eval(PerRow::Each(&times[part.clone()]), &states.narrow(part)?, &condition.select(&rows))
+            self.field.eval(PerRow::Each(&times[part.clone()]), &states.narrow(part)?, &condition.select(&rows)?)
         };
         let parts = (0..batch).step_by(most).map(of_part).collect::<Result<Vec<_>>>()?;
         F::Tensor::concatenate(&parts.iter().collect::<Vec<_>>())

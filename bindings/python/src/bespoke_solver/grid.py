@@ -10,7 +10,7 @@ import torch
 from . import _native
 from ._native import BFLOAT, FLOAT, DLTensor, lib
 from .convention import Convention
-from .theta import Combination, Theta
+from .theta import STATE, Combination, Theta
 
 #: Under this name a sample carries its `Solve` to the next step.
 HISTORY = "_bespoke_solve"
@@ -34,7 +34,7 @@ class Grid:
         self.timesteps = torch.tensor(values, dtype=torch.float32, device=device)
         self.sigmas = torch.tensor([scalars.sigma for scalars in self.scalars] + [0.0], device=device)
         #: Whether an evaluation needs nothing but its sample.
-        self.self_contained = _self_contained(self.stages)
+        self.self_contained = [stage.self_contained for stage in self.stages]
         self._first, self._bytes = self.timesteps.data_ptr(), 4 * self.nfe
         self._on_cpu = self.timesteps.is_cpu
         self._by_value: dict[float, list[int]] = {}
@@ -55,16 +55,6 @@ class Grid:
         return solve.next if solve is not None and solve.next in found else found[0]
 
 
-def _self_contained(stages: list[Any]) -> list[bool]:
-    """Evaluations at which a solve may begin: the base is the sample, and no earlier velocity is read any more."""
-    last = list(range(len(stages)))
-    for k, stage in enumerate(stages):
-        for j in stage.next.evaluations + stage.base.evaluations:
-            last[j] = k
-    fresh = [k == 0 or stages[k - 1].base_rule == _native.BASE_NEXT for k in range(len(stages))]
-    return [fresh[k] and all(used < k for used in last[:k]) for k in range(len(stages))]
-
-
 class Solve:
     """One batch on its way: what earlier evaluations leave for later ones."""
 
@@ -74,8 +64,8 @@ class Solve:
         self.next = 0
         self._layout: Any = None
         self._handle: int | None = None
-        self._base: torch.Tensor | None = None
-        self._velocities: dict[int, torch.Tensor] = {}
+        #: What `_in_torch` keeps; the library keeps its own.
+        self._registers: dict[int, torch.Tensor] = {}
 
     def advance(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """Evaluation ``k``: the next sample."""
@@ -130,27 +120,23 @@ class Solve:
         wide = torch.promote_types(sample.dtype, torch.float32)
         state = sample.to(wide)
         if grid.self_contained[k]:
-            self._base, self._velocities = state, {}
-        elif self._base is None or self.next != k:
+            self._registers = {STATE: state}
+        elif not self._registers or self.next != k:
             raise _native.BespokeError(f"evaluation {k} builds on the ones before it", "BESPOKE_ERROR_STATE")
         velocity = output.to(wide) * scalars.output
         if scalars.x:
             velocity = velocity.add(state, alpha=scalars.x)
-        self._velocities[k] = velocity
-        point = self._combine(stage.next)
-        if stage.base_rule == _native.BASE_NEXT:
-            self._base = point
-        elif stage.base_rule == _native.BASE_COMBINATION:
-            self._base = self._combine(stage.base)
-        later = {j for s in grid.stages[k + 1 :] for j in s.next.evaluations + s.base.evaluations}
-        self._velocities = {j: u for j, u in self._velocities.items() if j in later}
+        point = self._combine(stage.next, velocity)
+        kept = stage.kept and self._combine(stage.kept, velocity)
+        self._registers[stage.next.target] = point
+        if stage.kept is not None:
+            self._registers[stage.kept.target] = kept
         return point.to(sample.dtype)
 
-    def _combine(self, row: Combination) -> torch.Tensor:
-        assert self._base is not None
-        total = self._base * row.x
-        for j, c in zip(row.evaluations, row.u):
-            total = total.add(self._velocities[j], alpha=c)
+    def _combine(self, sum: Combination, velocity: torch.Tensor) -> torch.Tensor:
+        total = velocity * sum.velocity
+        for register, c in zip(sum.registers, sum.coefficients):
+            total = total.add(self._registers[register], alpha=c)
         return total
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -139,17 +139,20 @@ def _progress(p: _native.TrainProgress) -> Progress:
 
 
 def _set_field(callbacks: Any, raised: Raised, field: Any, vjp: Any, make: Any) -> None:
-    def arrays(*tensors: Any) -> list[Any]:
-        return [make(*view(tensor.contents)) for tensor in tensors if tensor]
+    def arrays(call: Any) -> list[Any]:
+        inputs = [call.inputs[i].tensor for i in range(call.input_count)]
+        return [make(*view(tensor.contents)) for tensor in (call.time, call.x, *inputs)]
 
-    def evaluate(_: Any, t: Any, x: Any, classes: Any, u: Any) -> None:
-        write("the velocity", u.contents, field(*arrays(t, x, classes)))
+    def evaluate(_: Any, asked: Any) -> None:
+        call = asked.contents
+        write("the velocity", call.output.contents, field(*arrays(call)))
 
-    def pull_back(_: Any, t: Any, x: Any, classes: Any, w: Any, by_x: Any, by_t: Any) -> None:
-        of_x, of_t = vjp(*arrays(t, x, classes, w))
-        write("vjp's first answer", by_x.contents, of_x)
-        write("vjp's second answer", by_t.contents, of_t)
+    def pull_back(_: Any, asked: Any) -> None:
+        call = asked.contents
+        of_x, of_t = vjp(*arrays(call), make(*view(call.cotangent.contents)))
+        write("vjp's first answer", call.by_x.contents, of_x)
+        write("vjp's second answer", call.by_t.contents, of_t)
 
-    callbacks.velocity = _native.TRAIN_VELOCITY(raised.guard(evaluate))
+    callbacks.velocity = _native.CALL(raised.guard(evaluate))
     if vjp is not None:
-        callbacks.vjp = _native.TRAIN_VJP(raised.guard(pull_back))
+        callbacks.vjp = _native.CALL(raised.guard(pull_back))

@@ -1,37 +1,34 @@
 //! A TorchScript module as a network.
 
-use super::autocast::Autocast;
-use super::device;
-use super::tensor::TorchTensor;
+use super::network::{Call, Network, Opened};
+use crate::card::Card;
 use crate::error::{Error, Result};
-use crate::model::{Card, Device, Dtype, Network};
-use crate::tensor::{PerRow, Tensor};
+use crate::inputs::Inputs;
+use crate::tensor::{Compute, Device, PerRow, Tensor};
+use crate::torch::{Autocast, TorchTensor, column, prepare};
 use crate::velocity::Vjp;
 use tch::{CModule, Kind};
 
 /// A TorchScript module on its device. Any thread: libtorch's forward pass of a frozen module
 /// is safe to run concurrently, and nothing here changes the module after loading.
-pub struct Module {
+pub struct TorchScript {
     module: CModule,
     device: tch::Device,
-    dtype: Dtype,
-    /// Shape of a batch, with -1 for the batch.
-    shape: Vec<i64>,
-    classes: bool,
+    compute: Compute,
 }
 
 // SAFETY: `CModule` is a pointer to a `torch::jit::Module`, whose `forward` may run concurrently;
 // this type offers no other use of it after `load`.
-unsafe impl Sync for Module {}
+unsafe impl Sync for TorchScript {}
 
-impl Module {
-    /// Loads the weights of `card` onto `device`, to be run in `dtype`.
+impl TorchScript {
+    /// Loads the weights of `card` onto `device`, to be computed as `compute` says.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Torch`] where they cannot be read; [`Error::Unsupported`] where
     /// the device cannot be had.
-    pub fn load(card: &Card, device: Device, dtype: Dtype) -> Result<Self> {
-        let device = device::prepare(device)?;
+    pub fn load(card: &Card, device: Device, compute: Compute) -> Result<Self> {
+        let device = prepare(device)?;
         let path = card.weights_path();
         // libtorch's own message for a missing file does not say so.
         std::fs::File::open(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -42,8 +39,7 @@ impl Module {
         for (_, parameter) in module.named_parameters()? {
             let _ = parameter.f_set_requires_grad(false)?;
         }
-        let shape = std::iter::once(-1).chain(card.shape.iter().map(|n| *n as i64)).collect();
-        Ok(Self { module, device, dtype, shape, classes: card.classes > 0 })
+        Ok(Self { module, device, compute })
     }
 
     /// One number per sample, `[batch]`.
@@ -57,15 +53,12 @@ impl Module {
         })
     }
 
-    fn run(&self, time: &tch::Tensor, x: &tch::Tensor, class: &[i64]) -> Result<tch::Tensor> {
-        let x = x.f_reshape(&self.shape)?;
-        let _autocast = (self.dtype == Dtype::Bf16).then(|| Autocast::bf16(self.device));
-        let output = if self.classes {
-            let class = tch::Tensor::f_from_slice(class)?.f_to_device(self.device)?;
-            self.module.forward_ts(&[&x, time, &class])?
-        } else {
-            self.module.forward_ts(&[&x, time])?
-        };
+    /// The module's output for states `x`, `[batch, shape...]`.
+    fn run(&self, time: &tch::Tensor, x: &tch::Tensor, inputs: &Inputs) -> Result<tch::Tensor> {
+        let _autocast = (self.compute == Compute::Bf16).then(|| Autocast::bf16(self.device));
+        let columns = inputs.columns().iter().map(|input| column(input, self.device)).collect::<Result<Vec<_>>>()?;
+        let arguments: Vec<&tch::Tensor> = [x, time].into_iter().chain(&columns).collect();
+        let output = self.module.forward_ts(&arguments)?;
         if output.size() != x.size() {
             return Err(Error::invalid(
                 "the model's output shape",
@@ -77,29 +70,33 @@ impl Module {
     }
 }
 
-impl Network for Module {
+/// The states of a call in their own shape.
+fn shaped(x: &tch::Tensor, shape: &[usize]) -> Result<tch::Tensor> {
+    let sizes: Vec<i64> = std::iter::once(-1).chain(shape.iter().map(|n| *n as i64)).collect();
+    Ok(x.f_reshape(&sizes)?)
+}
+
+impl Network for TorchScript {
     type Tensor = TorchTensor;
 
-    fn upload(&self, values: &[f32]) -> Result<TorchTensor> {
-        let elements: i64 = self.shape[1..].iter().product();
-        TorchTensor::upload(values, elements as usize, self.device)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<TorchTensor> {
+        TorchTensor::upload(values, elements, self.device)
     }
 
-    fn forward(&self, time: PerRow<'_>, x: &TorchTensor, class: &[i64]) -> Result<TorchTensor> {
+    fn forward(&self, call: &Call<'_, TorchTensor>) -> Result<TorchTensor> {
         let _guard = tch::no_grad_guard();
-        TorchTensor::new(self.run(&self.times(time, x.batch())?, x.inner(), class)?)
+        let x = shaped(call.x.inner(), call.shape)?;
+        TorchTensor::new(self.run(&self.times(call.time, call.x.batch())?, &x, call.inputs)?)
     }
 
-    fn vjp(
-        &self,
-        time: PerRow<'_>,
-        x: &TorchTensor,
-        class: &[i64],
-        cotangents: &[TorchTensor],
-    ) -> Result<(TorchTensor, Vjp<TorchTensor>)> {
-        let time = self.times(time, x.batch())?.f_set_requires_grad(true)?;
-        let x = x.inner().f_detach()?.f_set_requires_grad(true)?;
-        let output = TorchTensor::new(self.run(&time, &x, class)?)?;
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    fn vjp(&self, call: &Call<'_, TorchTensor>, cotangents: &[TorchTensor]) -> Result<(TorchTensor, Vjp<TorchTensor>)> {
+        let time = self.times(call.time, call.x.batch())?.f_set_requires_grad(true)?;
+        let x = call.x.inner().f_detach()?.f_set_requires_grad(true)?;
+        let output = TorchTensor::new(self.run(&time, &shaped(&x, call.shape)?, call.inputs)?)?;
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
         for (i, cotangent) in cotangents.iter().enumerate() {
             // libtorch's seed is all ones, so the cotangent enters as a product.
@@ -118,4 +115,12 @@ impl Network for Module {
 /// A gradient, or zeros where the output does not depend on the input.
 fn defined(gradient: tch::Tensor, input: &tch::Tensor) -> Result<tch::Tensor> {
     if gradient.defined() { Ok(gradient) } else { Ok(input.f_zeros_like()?) }
+}
+
+/// Opens the module that `card` names.
+///
+/// # Errors
+/// As [`TorchScript::load`].
+pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
+    Ok(Opened::Torch(Box::new(TorchScript::load(card, device, compute)?)))
 }

@@ -1,14 +1,15 @@
 //! A TorchScript network that gives features.
 
-use super::device;
-use crate::distance::{FeatureCard, FeatureNetwork, Filter, Resize};
+use super::network::FeatureNetwork;
+use crate::card::{FeatureCard, Filter, Resize};
 use crate::error::{Error, Result};
-use crate::model::Device;
+use crate::tensor::Device;
+use crate::torch::prepare;
 use serde_json::Value;
 use tch::{CModule, IValue, Kind, Tensor};
 
-/// A feature network on its device. Any thread, for the reasons of [`super::Module`].
-pub struct FeatureModule {
+/// A feature network on its device. Any thread, for the reasons of [`super::TorchScript`].
+struct FeatureModule {
     module: CModule,
     device: tch::Device,
     card: FeatureCard,
@@ -23,8 +24,8 @@ impl FeatureModule {
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`] where they cannot be read; [`Error::Unsupported`] where the
     /// device cannot be had.
-    pub fn load(card: &FeatureCard, device: Device) -> Result<Self> {
-        let device = device::prepare(device)?;
+    fn load(card: &FeatureCard, device: Device) -> Result<Self> {
+        let device = prepare(device)?;
         let path = card.weights_path().unwrap_or_default();
         std::fs::File::open(&path).map_err(|e| Error::io("read", &path, e))?;
         let mut module = CModule::load_on_device(&path, device).map_err(|e| {
@@ -39,7 +40,7 @@ impl FeatureModule {
     }
 
     /// `images` as the network takes them: channels, size, then mean and deviation.
-    fn prepare(&self, images: &[f32], shape: &[usize]) -> Result<Tensor> {
+    fn made_ready(&self, images: &[f32], shape: &[usize]) -> Result<Tensor> {
         let sizes: Vec<i64> = std::iter::once(-1).chain(shape.iter().map(|n| *n as i64)).collect();
         let mut x = Tensor::f_from_slice(images)?.f_reshape(sizes)?.f_to_device(self.device)?;
         if let Some(channels) = self.card.channels {
@@ -130,7 +131,7 @@ fn argument(value: &Value) -> IValue {
 impl FeatureNetwork for FeatureModule {
     fn features(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)> {
         let _guard = tch::no_grad_guard();
-        let x = self.prepare(images, shape)?;
+        let x = self.made_ready(images, shape)?;
         let count = x.size()[0];
         let inputs: Vec<IValue> =
             std::iter::once(IValue::Tensor(x)).chain(self.card.arguments.iter().map(argument)).collect();
@@ -146,4 +147,12 @@ impl FeatureNetwork for FeatureModule {
         let width = flat.size()[0] / count.max(1);
         Ok((Vec::<f32>::try_from(flat)?, width as usize))
     }
+}
+
+/// Opens the network of `card`.
+///
+/// # Errors
+/// As [`FeatureModule::load`].
+pub(super) fn open(card: &FeatureCard, device: Device) -> Result<Box<dyn FeatureNetwork>> {
+    Ok(Box::new(FeatureModule::load(card, device)?))
 }

@@ -11,12 +11,14 @@
 //!
 //! which stays finite wherever tau > 0, at both ends of every scheduler.
 
+use super::network::{Call, Network, Opened};
+use crate::card::{Card, Direction};
 use crate::document;
 use crate::error::{Error, Result};
-use crate::model::Network;
+use crate::inputs::{CLASS, Column};
 use crate::number::Number;
-use crate::scheduler::Scheduler;
-use crate::tensor::{Element, Host, PerRow, Tensor};
+use crate::scheduler::{Output, Scheduler};
+use crate::tensor::{Compute, Device, Element, Host, PerRow, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::Dual64;
 use rayon::prelude::*;
@@ -213,21 +215,21 @@ impl<E: Element> MixtureField<E> {
         Self { mixture, scheduler, null_class, element: PhantomData }
     }
 
-    fn check(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<()> {
+    /// The class of every sample, where the mixture is asked for classes.
+    fn classes<'a>(&self, call: &Call<'a, Host<E>>) -> Result<&'a [i64]> {
+        let Call { time, x, inputs, .. } = call;
         if x.elements() != self.mixture.elements {
             return Err(Error::invalid("elements of a sample", x.elements(), self.mixture.elements.to_string()));
         }
         time.check("t", x.batch())?;
+        let class = inputs.get(CLASS).and_then(Column::integers).unwrap_or_default();
         if !class.is_empty() && class.len() != x.batch() {
-            return Err(Error::invalid(
-                "class",
-                format!("{} classes", class.len()),
-                format!("{}, one a sample", x.batch()),
-            ));
+            let expected = format!("{}, one a sample", x.batch());
+            return Err(Error::invalid(CLASS, format!("{} classes", class.len()), expected));
         }
         match class.iter().find(|c| Some(**c) != self.null_class && !self.mixture.has_class(**c)) {
-            Some(c) => Err(Error::invalid("class", c, "the class of a mode")),
-            None => Ok(()),
+            Some(c) => Err(Error::invalid(CLASS, c, "the class of a mode")),
+            None => Ok(class),
         }
     }
 
@@ -248,26 +250,25 @@ fn gather<E: Element>(rows: impl IntoIterator<Item = Vec<f64>>, elements: usize)
 impl<E: Element> Network for MixtureField<E> {
     type Tensor = Host<E>;
 
-    fn upload(&self, values: &[f32]) -> Result<Host<E>> {
-        Host::from_f32(values, self.mixture.elements)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<E>> {
+        Host::from_f32(values, elements)
     }
 
-    fn forward(&self, time: PerRow<'_>, x: &Host<E>, class: &[i64]) -> Result<Host<E>> {
-        self.check(time, x, class)?;
+    fn forward(&self, call: &Call<'_, Host<E>>) -> Result<Host<E>> {
+        let class = self.classes(call)?;
         let velocity = |row: usize| {
-            self.mixture.velocity(&self.scheduler, time.at(row), &wide(x.row(row)), self.class(class, row))
+            let x = wide(call.x.row(row));
+            self.mixture.velocity(&self.scheduler, call.time.at(row), &x, self.class(class, row))
         };
-        gather((0..x.batch()).into_par_iter().map(velocity).collect::<Vec<_>>(), x.elements())
+        gather((0..call.x.batch()).into_par_iter().map(velocity).collect::<Vec<_>>(), call.x.elements())
     }
 
-    fn vjp(
-        &self,
-        time: PerRow<'_>,
-        x: &Host<E>,
-        class: &[i64],
-        cotangents: &[Host<E>],
-    ) -> Result<(Host<E>, Vjp<Host<E>>)> {
-        let output = self.forward(time, x, class)?;
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    fn vjp(&self, call: &Call<'_, Host<E>>, cotangents: &[Host<E>]) -> Result<(Host<E>, Vjp<Host<E>>)> {
+        let (output, class, x) = (self.forward(call)?, self.classes(call)?, call.x);
         if let Some(w) = cotangents.iter().find(|w| w.batch() != x.batch() || w.elements() != x.elements()) {
             let shape = |x: &Host<E>| format!("[{}, {}]", x.batch(), x.elements());
             return Err(Error::invalid("a cotangent's shape", shape(w), shape(x)));
@@ -275,7 +276,8 @@ impl<E: Element> Network for MixtureField<E> {
         let row_vjp = |row: usize| {
             let w: Vec<Vec<f64>> = cotangents.iter().map(|w| wide(w.row(row))).collect();
             let w: Vec<&[f64]> = w.iter().map(Vec::as_slice).collect();
-            self.mixture.vjp(&self.scheduler, time.at(row), &wide(x.row(row)), self.class(class, row), &w)
+            let class = self.class(class, row);
+            self.mixture.vjp(&self.scheduler, call.time.at(row), &wide(x.row(row)), class, &w)
         };
         let rows: Vec<_> = (0..x.batch()).into_par_iter().map(row_vjp).collect();
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
@@ -287,6 +289,7 @@ impl<E: Element> Network for MixtureField<E> {
     }
 }
 
+/// A mixture as a field of its own, without a card: solver time is the scheduler's.
 impl<E: Element> VelocityField for MixtureField<E> {
     type Tensor = Host<E>;
 
@@ -295,23 +298,56 @@ impl<E: Element> VelocityField for MixtureField<E> {
     }
 
     fn upload(&self, values: &[f32]) -> Result<Host<E>> {
-        Network::upload(self, values)
+        Network::upload(self, values, self.mixture.elements)
     }
 
     fn start(&self, noise: &[f32]) -> Result<Host<E>> {
-        let x0 = Network::upload(self, noise)?;
+        let x0 = VelocityField::upload(self, noise)?;
         Host::linear_combination(&[(PerRow::All(self.scheduler.initial_scale()), &x0)])
     }
 
-    fn eval(&self, t: PerRow<'_>, x: &Host<E>, condition: &Condition) -> Result<Host<E>> {
-        self.forward(t, x, &condition.class)
+    fn eval(&self, time: PerRow<'_>, x: &Host<E>, condition: &Condition) -> Result<Host<E>> {
+        self.forward(&Call { time, x, shape: &[x.elements()], inputs: &condition.inputs })
     }
 
     fn differentiable(&self) -> bool {
         true
     }
 
-    fn vjp(&self, t: PerRow<'_>, x: &Host<E>, condition: &Condition, cotangents: &[Host<E>]) -> Result<Vjp<Host<E>>> {
-        Ok(Network::vjp(self, t, x, &condition.class, cotangents)?.1)
+    fn vjp(
+        &self,
+        time: PerRow<'_>,
+        x: &Host<E>,
+        condition: &Condition,
+        cotangents: &[Host<E>],
+    ) -> Result<Vjp<Host<E>>> {
+        let call = Call { time, x, shape: &[x.elements()], inputs: &condition.inputs };
+        Ok(Network::vjp(self, &call, cotangents)?.1)
     }
+}
+
+/// Opens the mixture that `card` names.
+///
+/// # Errors
+/// [`Error::Format`] naming the key of the card that a mixture does not go with; the weights' own.
+pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
+    let wrong = |field: &str, problem: String| Err(Error::format(card.path().display().to_string(), field, problem));
+    if compute != Compute::F32 {
+        return Err(Error::invalid("dtype", compute, "f32: a mixture is computed in it"));
+    }
+    if device != Device::Cpu {
+        return Err(Error::invalid("device", device, "cpu: a mixture is computed in host memory"));
+    }
+    if card.output != Output::Velocity || card.time.scale != 1.0 || card.time.direction != Direction::NoiseToData {
+        return wrong("output, time", "a mixture gives the velocity at t, noise to data, scale 1".into());
+    }
+    let mixture = Mixture::load(&card.weights_path())?;
+    if mixture.elements() != card.elements() {
+        let problem = format!("is {:?}, but the mixture's samples have {} numbers", card.shape, mixture.elements());
+        return wrong("shape", problem);
+    }
+    if let Some(class) = (0..card.classes).find(|class| Some(*class) != card.null_class && !mixture.has_class(*class)) {
+        return wrong("classes", format!("is {}, but no mode of the mixture is of class {class}", card.classes));
+    }
+    Ok(Opened::Host(Box::new(MixtureField::<f32>::new(mixture, card.scheduler, card.null_class))))
 }

@@ -1,4 +1,8 @@
-//! The model card: a JSON file beside the weights that says how to read them.
+//! Cards: JSON files beside weights that say how to read them.
+
+mod features;
+
+pub use features::{FeatureCard, FeatureRuntime, Filter, Resize};
 
 use crate::document;
 use crate::error::{Error, Result};
@@ -18,10 +22,11 @@ const VERSION: u64 = 1;
 pub enum Runtime {
     /// A TorchScript module, through libtorch.
     Torchscript,
-    /// An analytic Gaussian mixture, see [`crate::fields::Mixture`]; no libtorch.
+    /// An analytic Gaussian mixture, see [`crate::networks::Mixture`]; no libtorch.
     Mixture,
-    /// The program that uses this library, see [`crate::model::open_host`].
-    Host,
+    /// The program that uses this library, see [`crate::model::open_caller`].
+    #[serde(rename = "host")]
+    Caller,
 }
 
 /// Which way the model counts time.
@@ -139,7 +144,7 @@ impl Card {
         let document = self.path.display().to_string();
         document::check_format(&document, (&self.format, self.version), (FORMAT, VERSION))?;
         let wrong = |field: &str, problem: String| Err(Error::format(&document, field, problem));
-        if is_empty(&self.weights) && self.runtime != Runtime::Host {
+        if is_empty(&self.weights) && self.runtime != Runtime::Caller {
             return wrong("weights", "is missing: only a card of runtime \"host\" goes without".into());
         }
         let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));

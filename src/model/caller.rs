@@ -1,32 +1,29 @@
-//! A velocity field given as functions: the host's own engine.
+//! A velocity field given as functions of the program that uses this library.
 
 use crate::error::{Error, Result};
+use crate::networks::{Call, times};
 use crate::tensor::{Host, PerRow, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 
-/// Evaluates a batch: times `[batch]`, states `[batch, elements]` and classes, `[batch]` or empty, to
-/// velocities, `[batch, elements]`, which are to be written.
-pub type Evaluate<'a> = dyn Fn(&[f32], &Host<f32>, &[i64], &mut Host<f32>) -> Result<()> + 'a;
+/// Evaluates a batch: reads times `[batch]` and the call's states and inputs, and writes velocities,
+/// `[batch, elements]`.
+pub type Evaluate<'a> = dyn Fn(&[f32], &Call<'_, Host<f32>>, &mut Host<f32>) -> Result<()> + 'a;
 
 /// Pulls back the cotangents `w`, `[batch, elements]`: writes w^T du/dx, `[batch, elements]`, and
 /// w . du/dt, `[batch, 1]`.
 pub type PullBack<'a> =
-    dyn Fn(&[f32], &Host<f32>, &[i64], &Host<f32>, &mut Host<f32>, &mut Host<f32>) -> Result<()> + 'a;
+    dyn Fn(&[f32], &Call<'_, Host<f32>>, &Host<f32>, &mut Host<f32>, &mut Host<f32>) -> Result<()> + 'a;
 
 /// A velocity field made of functions.
-pub struct Given<'a> {
-    /// Numbers per sample.
-    pub elements: usize,
+pub struct CallerField<'a> {
+    /// Shape of one sample.
+    pub shape: Vec<usize>,
     /// Relative accuracy of a velocity, such as `f32::EPSILON`.
     pub accuracy: f64,
     /// u_t(x).
     pub evaluate: Box<Evaluate<'a>>,
     /// The vector-Jacobian product, where there is one.
     pub pull_back: Option<Box<PullBack<'a>>>,
-}
-
-fn times(t: PerRow<'_>, batch: usize) -> Vec<f32> {
-    (0..batch).map(|row| t.at(row) as f32).collect()
 }
 
 fn check_finite(u: &Host<f32>, t: PerRow<'_>) -> Result<()> {
@@ -41,25 +38,26 @@ fn check_finite(u: &Host<f32>, t: PerRow<'_>) -> Result<()> {
     Err(Error::Numeric(problem))
 }
 
-impl VelocityField for Given<'_> {
+impl VelocityField for CallerField<'_> {
     type Tensor = Host<f32>;
 
     fn elements(&self) -> usize {
-        self.elements
+        self.shape.iter().product()
     }
 
     fn upload(&self, values: &[f32]) -> Result<Host<f32>> {
-        Host::new(values.to_vec(), self.elements)
+        Host::new(values.to_vec(), self.elements())
     }
 
     fn start(&self, noise: &[f32]) -> Result<Host<f32>> {
         self.upload(noise)
     }
 
-    fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
+    fn eval(&self, time: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
         let mut u = x.zeros_like(x.batch())?;
-        (self.evaluate)(&times(t, x.batch()), x, &condition.class, &mut u)?;
-        check_finite(&u, t)?;
+        let call = Call { time, x, shape: &self.shape, inputs: &condition.inputs };
+        (self.evaluate)(&times(time, x.batch()), &call, &mut u)?;
+        check_finite(&u, time)?;
         Ok(u)
     }
 
@@ -73,7 +71,7 @@ impl VelocityField for Given<'_> {
 
     fn vjp(
         &self,
-        t: PerRow<'_>,
+        time: PerRow<'_>,
         x: &Host<f32>,
         condition: &Condition,
         cotangents: &[Host<f32>],
@@ -82,11 +80,12 @@ impl VelocityField for Given<'_> {
             return Err(Error::Unsupported("this velocity field has no vector-Jacobian product".into()));
         };
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
-        let times = times(t, x.batch());
+        let times = times(time, x.batch());
+        let call = Call { time, x, shape: &self.shape, inputs: &condition.inputs };
         for cotangent in cotangents {
             let (mut by_x, mut by_t) = (x.zeros_like(x.batch())?, Host::zeros(x.batch(), 1)?);
-            pull_back(&times, x, &condition.class, cotangent, &mut by_x, &mut by_t)?;
-            check_finite(&by_x, t)?;
+            pull_back(&times, &call, cotangent, &mut by_x, &mut by_t)?;
+            check_finite(&by_x, time)?;
             vjp.x.push(by_x);
             vjp.t.push(by_t);
         }

@@ -1,0 +1,18 @@
+//! Networks: who computes what a model predicts. One file a runtime, opened by the registry.
+
+mod caller;
+mod mixture;
+mod network;
+mod registry;
+#[cfg(feature = "torch")]
+mod torchscript;
+#[cfg(feature = "torch")]
+mod torchscript_features;
+
+pub(crate) use caller::times;
+pub use caller::{CallerNetwork, Forward};
+pub use mixture::{Mixture, MixtureDocument, MixtureField};
+pub use network::{Call, FeatureNetwork, Network, Opened};
+pub use registry::{open, open_features};
+#[cfg(feature = "torch")]
+pub use torchscript::TorchScript;

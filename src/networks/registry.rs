@@ -1,0 +1,51 @@
+//! From a card's `runtime` to the network: one line for each runtime.
+
+use super::mixture;
+use super::network::{FeatureNetwork, Opened};
+#[cfg(feature = "torch")]
+use super::{torchscript, torchscript_features};
+use crate::card::{Card, FeatureCard, FeatureRuntime, Runtime};
+use crate::error::{Error, Result};
+use crate::tensor::{Compute, Device};
+
+/// Opens the network of `card` on `device`, to be computed as `compute` says.
+///
+/// # Errors
+/// The weights' own; [`Error::Unsupported`] where this build or machine cannot run them.
+pub fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
+    match card.runtime {
+        Runtime::Mixture => mixture::open(card, device, compute),
+        Runtime::Caller => Err(Error::Unsupported(format!(
+            "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
+            card.path().display()
+        ))),
+        #[cfg(feature = "torch")]
+        Runtime::Torchscript => torchscript::open(card, device, compute),
+        #[cfg(not(feature = "torch"))]
+        Runtime::Torchscript => Err(Error::Unsupported(format!(
+            "{} is a TorchScript model, and this build is without libtorch (feature `torch`)",
+            card.path().display()
+        ))),
+    }
+}
+
+/// Opens the network of a feature card; `None` where the features are the sample's own numbers.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_features(card: &FeatureCard, device: Device) -> Result<Option<Box<dyn FeatureNetwork>>> {
+    match card.runtime {
+        FeatureRuntime::Pixels => Ok(None),
+        #[cfg(feature = "torch")]
+        FeatureRuntime::Torchscript => torchscript_features::open(card, device).map(Some),
+        #[cfg(not(feature = "torch"))]
+        FeatureRuntime::Torchscript => {
+            let _ = device;
+            Err(Error::Unsupported(format!(
+                "{} is a TorchScript network, and this build is without libtorch (feature `torch`); \
+                 a card of runtime \"pixels\" needs none",
+                card.path().display()
+            )))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Where a network runs, and in what precision.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// Where a model's network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// Host memory.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this index.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let index = match text.split_once(':') {
+            None if text == "cpu" => return Ok(Device::Cpu),
+            None if text == "cuda" => Some(0),
+            Some(("cuda", index)) => index.parse().ok().filter(|index| *index < 1024),
+            _ => None,
+        };
+        index.map(Device::Cuda).ok_or_else(|| Error::invalid("device", format!("{text:?}"), "cpu, cuda or cuda:INDEX"))
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// What a network computes in. States, times and velocities are f32 in any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// Single precision.
+    #[default]
+    F32,
+    /// libtorch's automatic mixed precision: matrix products and convolutions in bf16.
+    Bf16,
+}
+
+impl FromStr for Compute {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Compute::F32),
+            "bf16" => Ok(Compute::Bf16),
+            _ => Err(Error::invalid("dtype", format!("{text:?}"), "f32 or bf16")),
+        }
+    }
+}
+
+impl std::fmt::Display for Compute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Compute::F32 => "f32",
+            Compute::Bf16 => "bf16",
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! What the numbers of a tensor are.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The type of a tensor's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 64 bits, IEEE.
+    Float64,
+    /// 32 bits, IEEE.
+    Float32,
+    /// 16 bits, IEEE.
+    Float16,
+    /// The upper 16 bits of a [`Dtype::Float32`].
+    Bfloat16,
+    /// 64 bits, signed.
+    Int64,
+    /// 32 bits, signed.
+    Int32,
+    /// A byte, 0 or 1.
+    Bool,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::Float64 | Dtype::Int64 => 8,
+            Dtype::Float32 | Dtype::Int32 => 4,
+            Dtype::Float16 | Dtype::Bfloat16 => 2,
+            Dtype::Bool => 1,
+        }
+    }
+
+    /// As cards write it: `float32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::Float64 => "float64",
+            Dtype::Float32 => "float32",
+            Dtype::Float16 => "float16",
+            Dtype::Bfloat16 => "bfloat16",
+            Dtype::Int64 => "int64",
+            Dtype::Int32 => "int32",
+            Dtype::Bool => "bool",
+        }
+    }
+
+    /// The bytes of one number of this type.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where this type does not hold `value` exactly, or, for a float, not to its precision.
+    pub fn encode(self, value: f64) -> Result<Vec<u8>> {
+        let whole = |low: f64, high: f64| value.fract() == 0.0 && value >= low && value <= high;
+        Ok(match self {
+            Dtype::Float64 => value.to_le_bytes().to_vec(),
+            Dtype::Float32 => (value as f32).to_le_bytes().to_vec(),
+            Dtype::Float16 => half::f16::from_f64(value).to_le_bytes().to_vec(),
+            Dtype::Bfloat16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
+            Dtype::Int64 if whole(-9_007_199_254_740_992.0, 9_007_199_254_740_992.0) => {
+                (value as i64).to_le_bytes().to_vec()
+            }
+            Dtype::Int32 if whole(f64::from(i32::MIN), f64::from(i32::MAX)) => (value as i32).to_le_bytes().to_vec(),
+            Dtype::Bool if value == 0.0 || value == 1.0 => vec![value as u8],
+            _ => return Err(Error::invalid("a number", value, format!("one that {} holds", self.name()))),
+        })
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
