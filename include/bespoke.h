@@ -182,6 +182,32 @@ typedef struct bespoke_call {
 typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
+ * One input of a model's network. What it points to is the model's.
+ */
+typedef struct bespoke_input_properties {
+    /**
+     * Its name, UTF-8.
+     */
+    const char *name;
+    /**
+     * The type of its numbers.
+     */
+    DLDataType dtype;
+    /**
+     * Length of `shape`; 0 for one number a sample.
+     */
+    uint32_t ndim;
+    /**
+     * Shape of one row; -1 for a size that has a name.
+     */
+    const int64_t *shape;
+    /**
+     * Names of the sizes of `shape`; NULL for a number.
+     */
+    const char *const *shape_names;
+} bespoke_input_properties;
+
+/**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
  */
 typedef struct bespoke_model_properties {
@@ -194,7 +220,7 @@ typedef struct bespoke_model_properties {
      */
     uint32_t ndim;
     /**
-     * Shape of one sample.
+     * Shape of one sample; -1 for a size that has a name, which may differ between samples.
      */
     const int64_t *shape;
     /**
@@ -225,6 +251,26 @@ typedef struct bespoke_model_properties {
      * The card, a JSON object.
      */
     const char *card;
+    /**
+     * Names of the sizes of `shape`, `ndim` of them; NULL for a number.
+     */
+    const char *const *shape_names;
+    /**
+     * What the network takes besides time and state, in its order; `class` first where there are classes.
+     */
+    const struct bespoke_input_properties *inputs;
+    /**
+     * Names of the scales of guidance, in the order of the passes.
+     */
+    const char *const *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
 } bespoke_model_properties;
 
 /**

@@ -28,7 +28,7 @@ mod validate;
 
 pub use accuracy::{Accuracy, Differences};
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
-pub use entry::{conditioning, suited_to, train_config, train_field};
+pub use entry::{Asked, conditioning, suited_to, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Pool, PoolOptions};

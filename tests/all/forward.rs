@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const UNCONDITIONAL: Conditioning = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
+const UNCONDITIONAL: Conditioning = Conditioning::NONE;
 /// Of a computation in f64.
 const EXACT: f64 = f64::EPSILON;
 
@@ -213,11 +213,11 @@ fn large_samples_are_taken_in_groups_and_come_to_the_same() {
 #[test]
 fn jacobians_on_a_network_are_those_of_autograd() {
     use bespoke::model::{self, Device};
-    use bespoke::train::{conditioning, loss::direct_residual};
+    use bespoke::train::loss::direct_residual;
     use std::path::Path;
     let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-fm-ot.json");
     let model = model::open(&card, Device::Cpu).unwrap();
-    let conditioning = conditioning(&model, None, None).unwrap();
+    let conditioning = Conditioning { classes: model.card().classes, ..Conditioning::default() };
     let field = model.torch_field().unwrap();
     let pool = small_pool(field, &conditioning, 6);
     let accuracy = Accuracy::measure(field, &pool).unwrap();

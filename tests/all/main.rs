@@ -14,6 +14,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
+#[cfg(feature = "torch")]
+mod conditioned;
 mod cpp_examples;
 mod dependencies;
 mod diffusion;
@@ -47,6 +49,7 @@ mod registers;
 mod report;
 mod sampler;
 mod schedulers;
+mod signature;
 mod solvers;
 mod tensors;
 mod training;
