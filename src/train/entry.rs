@@ -1,8 +1,9 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
-use super::config::{Loss, OneOrMore, Optimizer, TrainConfig};
+use super::config::{Loss, Optimizer, TrainConfig};
 use super::job::Job;
-use super::run::{Observer, Outcome, train_job};
+use super::progress::Observer;
+use super::run::{Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -40,13 +41,13 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let config = &suited_to(config, model.differentiable())?;
     let settings = config.settings(high - low, Some(&path))?;
-    let job = config.job(Some(model.card().fingerprint()?))?;
-    let asked = Asked {
-        class: config.class,
-        guidance_scale: config.guidance_scale.clone(),
-        conditions: config.conditions.as_deref().unwrap_or_default(),
-    };
+    let mut job = config.job(Some(model.card().fingerprint()?))?;
+    let asked =
+        Asked { class: config.class, guidance_scale: config.guidance_scale.clone(), conditions: &config.conditions };
     let conditioning = conditioning(&mut model, asked)?;
+    if let Some(conditions) = &conditioning.conditions {
+        job.config.insert("conditions".into(), json!(conditions.digest()));
+    }
     let notes = model_notes(&model, &conditioning, config.dtype)?;
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
@@ -88,7 +89,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         ("device", config.device.is_some()),
         ("dtype", config.dtype.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
-        ("conditions", config.conditions.is_some()),
+        ("conditions", !config.conditions.is_empty()),
         ("path", config.path.is_some()),
         ("sigma0", config.sigma0.is_some()),
     ] {
@@ -123,7 +124,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
 pub fn suited_to(config: &TrainConfig, differentiable: bool) -> Result<TrainConfig> {
     let mut config = config.clone();
     let direct = |loss: &Loss| loss.direct().is_some();
-    if differentiable || config.loss.as_ref().is_some_and(|losses| !losses.values().iter().any(direct)) {
+    if differentiable || (!config.loss.is_empty() && !config.loss.iter().any(direct)) {
         return Ok(config);
     }
     match config.optimizer {
@@ -139,10 +140,9 @@ pub fn suited_to(config: &TrainConfig, differentiable: bool) -> Result<TrainConf
 /// Writes what was asked for: a theta, or a ladder where several counts were.
 fn save(config: &TrainConfig, outcome: &Outcome) -> Result<()> {
     let Some(out) = &config.out else { return Ok(()) };
-    let several = |counts: &Option<OneOrMore<usize>>| counts.as_ref().is_some_and(|counts| counts.values().len() > 1);
     let thetas = outcome.rungs.iter().map(|rung| &rung.theta);
     match outcome.rungs.as_slice() {
-        [rung] if !several(&config.steps) && !several(&config.nfe) => rung.theta.save(out),
+        [rung] if config.steps.len() <= 1 && config.nfe.len() <= 1 => rung.theta.save(out),
         _ => Ladder::new(thetas.cloned().collect())?.save(out),
     }
 }
