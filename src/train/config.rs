@@ -251,8 +251,8 @@ pub struct TrainConfig {
     #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<Loss>"))]
     pub loss: Vec<Loss>,
-    /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default: gauss-newton
-    /// where the model has them]; rmse-bound takes adam always.
+    /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default: gauss-newton;
+    /// forward-gauss-newton where there are none]; rmse-bound takes adam always.
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Optimizer>,
@@ -267,8 +267,8 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "EVALS"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<u64>,
-    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton, for forward-gauss-newton 30, fewer
-    /// beyond nfe 10].
+    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton, 30 for
+    /// forward-gauss-newton; fewer beyond nfe 10].
     #[cfg_attr(feature = "cli", arg(long, value_name = "B"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,

@@ -62,7 +62,7 @@ pub struct Stage {
     pub iterations: usize,
     /// Samples an iteration.
     pub batch: usize,
-    /// Whether the document says so: it is not changed then.
+    /// Whether the document says so, for an optimizer that takes fewer samples where nfe is large.
     pub batch_given: bool,
 }
 
@@ -154,7 +154,7 @@ impl TrainConfig {
                 Optimizer::ForwardGaussNewton => (40, 30),
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
-            let batch_given = self.batch.is_some();
+            let batch_given = self.batch.is_some() && optimizer == Optimizer::ForwardGaussNewton;
             let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
             check_range("iterations", stage.iterations, 1, MOST)?;
             check_range("batch", stage.batch, 1, MOST)?;
