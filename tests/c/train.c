@@ -111,8 +111,11 @@ static void fields(void) {
     bespoke_theta_free(theta);
     CHECK(forward.velocities > 0 && forward.reports == 3);
     CHECK(forward.last.iteration == 2 && forward.last.forward > 0 && forward.last.backward == 0);
-    FAILS(bespoke_train(ON_FIELD ", \"loss\": \"rmse\"}", &callbacks, &theta), BESPOKE_ERROR_INVALID,
-          "loss is \"rmse\", expected rmse-bound");
+    OK(bespoke_train(ON_FIELD ", \"loss\": \"rmse\"}", &callbacks, &theta));
+    bespoke_theta_free(theta);
+    CHECK(forward.last.iteration == 2 && forward.last.backward == 0);
+    FAILS(bespoke_train(ON_FIELD ", \"optimizer\": \"gauss-newton\"}", &callbacks, &theta), BESPOKE_ERROR_INVALID,
+          "optimizer is \"gauss-newton\", expected forward-gauss-newton, or the loss rmse-bound");
 
     /* With a product, every loss is there, and the bound's takes the same course as by differences. */
     callbacks = callbacks_of(&both, 1);

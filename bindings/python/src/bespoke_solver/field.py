@@ -30,7 +30,7 @@ class TorchField:
             classes ``{"class_labels": torch.arange(10)}``; for one of texts the embeddings of as many prompts.
         null: The same without the first dimension: what stands for no condition. Guidance needs it.
         guidance_scale: u = u_uncond + s (u_cond - u_uncond); 1 is off.
-        autograd: Whether there is a vector-Jacobian product; without one training differentiates by differences.
+        autograd: Whether there is a vector-Jacobian product; without one training takes forward passes alone.
         max_batch: Samples given to the module at once, at most, counting guidance as two.
         data_range: Least and greatest value of the data, for PSNR.
         name: What the field is called in a theta's notes.
