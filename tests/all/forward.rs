@@ -212,7 +212,8 @@ fn large_samples_are_taken_in_groups_and_come_to_the_same() {
 #[cfg(feature = "torch")]
 #[test]
 fn jacobians_on_a_network_are_those_of_autograd() {
-    use bespoke::model::{self, Device};
+    use bespoke::model;
+    use bespoke::tensor::Device;
     use bespoke::train::loss::direct_residual;
     use std::path::Path;
     let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-fm-ot.json");
@@ -230,8 +231,9 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         let residual = direct_residual(&parameters, field, &pool, &rows).unwrap();
         // Along a few directions, each by one backward pass.
         let directions = 4;
-        let cotangents: Vec<Vec<f32>> =
-            (0..directions).map(|i| noise::normal(i, Purpose::Sketch, 0..rows.len(), field.elements())).collect();
+        let cotangents: Vec<Vec<f32>> = (0..directions)
+            .map(|i| noise::normal(i, Purpose::Sketch, 0..rows.len(), field.elements()).unwrap())
+            .collect();
         let uploaded = cotangents.iter().map(|values| field.upload(values).unwrap()).collect();
         let by_autograd = residual.pull_back(field, uploaded).unwrap();
         let scalars = by_autograd[0].ncols();
