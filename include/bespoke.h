@@ -433,8 +433,8 @@ typedef struct bespoke_sampler_options {
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
- * What a register becomes: velocity * (the velocity that was just taken) + sum_j coefficients[j] *
- * (register registers[j]).
+ * What a register becomes: velocity * (the velocity that was just taken) + sum_j `coefficients[j]` *
+ * (register `registers[j]`).
  */
 typedef struct bespoke_combination {
     /**

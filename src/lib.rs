@@ -35,7 +35,7 @@
 //! | 4 | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) |
 //! | 4 | [`ladder`] | thetas of several nfe in one file |
 //! | 4 | [`solvers`] | the published solvers as tables |
-//! | 4 | [`reference`] | a solver as users write it: a published one's name, or a file |
+//! | 4 | [`reference`](mod@reference) | a solver as users write it: a published one's name, or a file |
 //! | 4 | [`sampler`] | a table and a velocity to the next state: the only hot loop of serving |
 //! | 4 | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output |
 //! | 5 | [`card`] | what a model's file says of its network |

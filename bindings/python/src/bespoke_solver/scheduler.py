@@ -179,13 +179,13 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
-        if num_inference_steps is None and self._ladder is None:
-            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         place = torch.device(device or "cpu")
         if self._ladder is not None:
             theta = self._ladder.largest if num_inference_steps is None else self._ladder.of_steps(int(num_inference_steps))
             key: Any = theta.nfe, str(place)
             make = functools.partial(self._learned, theta, place)
+        elif num_inference_steps is None:
+            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         else:
             count, own = int(num_inference_steps), (_numbers(sigmas), _numbers(timesteps))
             key = count, str(place), own, None if mu is None else float(mu)
