@@ -7,8 +7,9 @@ offset, karras and other sigmas, shifts that depend on resolution, the last sigm
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import diffusers
 import numpy as np
