@@ -39,6 +39,8 @@ mod model_field;
 mod mpi;
 mod native;
 mod noise;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod outputs;
 mod paths;
 #[cfg(feature = "cli")]
