@@ -67,12 +67,12 @@ test-torch: $(STAMP)
 test-mpi:
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/torch-2.11.0
+PYTHON_STAMP := .venv-python/diffusers-0.42.1
 
 # Python with the whole of torch, and diffusers: 5 GB.
 $(PYTHON_STAMP):
 	python3 -m venv .venv-python
-	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 \
+	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
 	  build matplotlib pytest tqdm 'setuptools>=77,<82'
 	touch $@
 

@@ -51,19 +51,19 @@ typedef struct {
 #endif
 
 /**
- * The next base is the present one.
+ * The register of the state: x(0) at first.
  */
-#define BESPOKE_BASE_KEEP 0
+#define BESPOKE_REGISTER_STATE 0
 
 /**
- * The next base is the next point: a step ends.
+ * The register of a point amid a step, while the state waits for the step's end.
  */
-#define BESPOKE_BASE_NEXT 1
+#define BESPOKE_REGISTER_POINT 1
 
 /**
- * The next base is the combination `base`.
+ * No register: nothing is written.
  */
-#define BESPOKE_BASE_COMBINATION 2
+#define BESPOKE_REGISTER_NONE 4294967295
 
 /**
  * Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
@@ -82,7 +82,8 @@ typedef struct bespoke_model bespoke_model;
 typedef struct bespoke_sampler bespoke_sampler;
 
 /**
- * A solver. Immutable: any number of threads may use one at a time.
+ * A solver: a learned one, which has a theta document, or a published one. Immutable: any number of
+ * threads may use one at a time.
  */
 typedef struct bespoke_theta bespoke_theta;
 
@@ -181,6 +182,32 @@ typedef struct bespoke_call {
 typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
 
 /**
+ * One input of a model's network. What it points to is the model's.
+ */
+typedef struct bespoke_input_properties {
+    /**
+     * Its name, UTF-8.
+     */
+    const char *name;
+    /**
+     * The type of its numbers.
+     */
+    DLDataType dtype;
+    /**
+     * Length of `shape`; 0 for one number a sample.
+     */
+    uint32_t ndim;
+    /**
+     * Shape of one row; -1 for a size that has a name.
+     */
+    const int64_t *shape;
+    /**
+     * Names of the sizes of `shape`; NULL for a number.
+     */
+    const char *const *shape_names;
+} bespoke_input_properties;
+
+/**
  * What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
  */
 typedef struct bespoke_model_properties {
@@ -193,7 +220,7 @@ typedef struct bespoke_model_properties {
      */
     uint32_t ndim;
     /**
-     * Shape of one sample.
+     * Shape of one sample; -1 for a size that has a name, which may differ between samples.
      */
     const int64_t *shape;
     /**
@@ -224,6 +251,26 @@ typedef struct bespoke_model_properties {
      * The card, a JSON object.
      */
     const char *card;
+    /**
+     * Names of the sizes of `shape`, `ndim` of them; NULL for a number.
+     */
+    const char *const *shape_names;
+    /**
+     * What the network takes besides time and state, in its order; `class` first where there are classes.
+     */
+    const struct bespoke_input_properties *inputs;
+    /**
+     * Names of the scales of guidance, in the order of the passes.
+     */
+    const char *const *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
 } bespoke_model_properties;
 
 /**
@@ -340,37 +387,39 @@ typedef struct bespoke_sampler_options {
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
- * A linear combination: x * base + sum_j u[j] * (velocity of evaluation evaluations[j]).
+ * What a register becomes: velocity * (the velocity that was just taken) + sum_j coefficients[j] *
+ * (register registers[j]).
  */
 typedef struct bespoke_combination {
     /**
-     * Coefficient of the base.
+     * The register that is written, or BESPOKE_REGISTER_NONE.
      */
-    double x;
+    uint32_t target;
     /**
-     * Coefficients of the velocities, `count` of them; the theta's.
-     */
-    const double *u;
-    /**
-     * Their evaluations, in increasing order; the theta's.
-     */
-    const uint32_t *evaluations;
-    /**
-     * Number of velocities.
+     * Number of registers that are read.
      */
     uint32_t count;
     /**
-     * 0.
+     * Coefficient of the velocity.
      */
-    uint32_t reserved;
+    double velocity;
+    /**
+     * The registers that are read, `count` of them, each once; the theta's.
+     */
+    const uint32_t *registers;
+    /**
+     * Their coefficients; the theta's.
+     */
+    const double *coefficients;
 } bespoke_combination;
 
 /**
  * The scalars of one evaluation, for a host that applies them in a kernel of its own.
  *
- * Start with base = point = x(0). For k = 0 ... nfe - 1: evaluate u_k at time `t` and the point; the
- * next point is the combination `next` of the base and the velocities so far; then the base becomes
- * what `base_rule` says, computed from the base before. After the last, the point is x(1).
+ * There are 2 + `kept_registers` registers, each a batch: the state, which begins as x(0), the point,
+ * and what is kept. For k = 0 ... nfe - 1: evaluate the velocity at time `t` and the point, which is where
+ * the stage before wrote `next`, at first the state; then write `next` and `kept`, both computed
+ * from what the registers held before. After the last, `next.target` holds x(1).
  */
 typedef struct bespoke_stage {
     /**
@@ -378,13 +427,13 @@ typedef struct bespoke_stage {
      */
     uint32_t struct_size;
     /**
-     * BESPOKE_BASE_KEEP, BESPOKE_BASE_NEXT or BESPOKE_BASE_COMBINATION.
-     */
-    uint32_t base_rule;
-    /**
      * 1 where the next point ends a step, as `bespoke_step` counts them.
      */
     uint32_t ends_step;
+    /**
+     * 1 where this evaluation and those after it need nothing but the state: a solve may begin here.
+     */
+    uint32_t self_contained;
     /**
      * 0.
      */
@@ -394,13 +443,13 @@ typedef struct bespoke_stage {
      */
     double t;
     /**
-     * The next point.
+     * The next point, into BESPOKE_REGISTER_STATE or BESPOKE_REGISTER_POINT.
      */
     struct bespoke_combination next;
     /**
-     * The next base, where `base_rule` is BESPOKE_BASE_COMBINATION; else zeros.
+     * What is kept of this evaluation, into a register from 2 on or into none.
      */
-    struct bespoke_combination base;
+    struct bespoke_combination kept;
 } bespoke_stage;
 
 /**
@@ -420,26 +469,31 @@ typedef struct bespoke_theta_properties {
      */
     uint32_t nfe;
     /**
-     * Velocities that a sampler keeps at once, at most; with the state and the next point it
-     * holds that many batches, and two more.
+     * Registers that keep something of one evaluation for later ones. With the state and the next point
+     * a sampler holds that many batches, and two more.
      */
-    uint32_t kept_velocities;
+    uint32_t kept_registers;
     /**
-     * `rk1`, `rk2` or `ns`.
+     * `rk1`, `rk2` or `ns`; `published` for a solver of `bespoke_theta_solver`.
      */
     const char *family;
     /**
-     * What it was trained for, a JSON object.
+     * What it was trained or made for, a JSON object.
      */
     const char *model;
     /**
-     * How it was trained, a JSON object.
+     * How it was trained, a JSON object; of a published one its name, as `solver`.
      */
     const char *training;
     /**
-     * The theta file, a JSON object.
+     * The theta file, a JSON object; NULL for a published solver, which has none until
+     * `bespoke_theta_compile` makes one.
      */
     const char *document;
+    /**
+     * Memory that the theta itself takes, in bytes, nearly: for whoever keeps many.
+     */
+    uint64_t bytes;
 } bespoke_theta_properties;
 
 /**
@@ -836,7 +890,9 @@ void bespoke_sampler_free(struct bespoke_sampler *sampler);
  * `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
  * solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
  * `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
- * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+ * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
+ * its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
+ * (`bespoke_theta_compile`).
  */
 bespoke_status bespoke_theta_solver(const char *name,
                                     uint32_t nfe,
@@ -899,9 +955,17 @@ bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
 bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
- * Writes a theta file, atomically: an earlier file stays whole until the new one is.
+ * Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
+ * written as `bespoke_theta_compile` makes it.
  */
 bespoke_status bespoke_theta_save(const struct bespoke_theta *theta, const char *path);
+
+/**
+ * Makes the theta of family `ns` that samples as `theta` does: a table of its own, with a document. Its
+ * samplers keep every velocity, where those of a published solver keep as many as its order. A learned
+ * theta comes back as it is. `BESPOKE_ERROR_INVALID` for more than 1000 evaluations.
+ */
+bespoke_status bespoke_theta_compile(const struct bespoke_theta *theta, struct bespoke_theta **out);
 
 /**
  * Says what `theta` is. `properties->struct_size` must be set.

@@ -315,6 +315,13 @@ public:
         return theta(out);
     }
 
+    /// A published solver as a theta of family `ns`, with a document; a learned one as it is.
+    theta compile() const {
+        bespoke_theta *out = nullptr;
+        check(bespoke_theta_compile(get(), &out));
+        return theta(out);
+    }
+
     /// Writes a theta file, atomically.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
 

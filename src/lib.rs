@@ -27,7 +27,6 @@
 //! | 3 | [`velocity`] | what a solver asks of a model, and on what condition |
 //! | 3 | [`noise`] | seeded noise |
 //! | 3 | [`ranks`] | the processes that share a job over MPI; the only place that names mpi |
-//! | 3 | [`samples`] | what training and evaluation share: noises, conditions, per-sample errors |
 //! | 4 | [`theta`] | the learned parameters, their constraints, their tables, the file |
 //! | 4 | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) |
 //! | 4 | [`ladder`] | thetas of several nfe in one file |
@@ -38,6 +37,7 @@
 //! | 5 | [`card`] | what a model's file says of its network |
 //! | 5 | [`networks`] | who computes: one file a runtime |
 //! | 5 | [`model`] | a network and its card as a velocity field; guidance |
+//! | 6 | [`samples`] | what training and evaluation share: noises, conditions, per-sample errors |
 //! | 6 | [`distance`] | Fréchet distance, precision and recall in a network's features |
 //! | 6 | [`evaluate`] | solvers side by side on the same noises |
 //! | 7 | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers |

@@ -18,7 +18,7 @@ use crate::document::{self, Notes};
 use crate::error::{Error, Result};
 use crate::number::Number;
 use crate::scheduler::{Output, Scheduler};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 use crate::theta::Knots;
 use num_dual::Dual64;
 use serde_json::Value;
@@ -230,45 +230,42 @@ impl GaussianPath {
 
     /// A solver of this path's field as a solver of the model's own: `tableau`'s times are r, and
     /// its states xbar.
+    ///
+    /// State and point hold x = xbar / s of the time they belong to; what is kept stays as it is. So
+    /// the new table has the registers of the old.
     pub fn transform(&self, tableau: &Tableau<f64>) -> Tableau<f64> {
         if self.is_own() {
             return tableau.clone();
         }
-        // A step that reads earlier steps' velocities needs their states: then all from x_0.
-        let local = tableau.is_one_step();
-        let at = |k: usize| self.transformation(Dual64::new(tableau.stages.get(k).map_or(1.0, |s| s.t), 1.0));
-        let mut stages = Vec::with_capacity(tableau.nfe());
-        // The fields ubar_j, xbar of the base, and x of the current point, in terms of the new table's
-        // base and the velocities u.
-        let mut fields: Vec<Row<f64>> = Vec::with_capacity(tableau.nfe());
-        let (mut base, mut point) = (Row::base(), Row::base());
-        let combine = |row: &Row<f64>, base: &Row<f64>, fields: &[Row<f64>]| {
-            let velocities = row.u.iter().map(|(j, c)| (*c, &fields[*j]));
-            Row::sum(&std::iter::once((row.x, base)).chain(velocities).collect::<Vec<_>>())
-        };
-        for (k, stage) in tableau.stages.iter().enumerate() {
-            let ((t, s), scale) = (at(k), at(k + 1).1.re);
-            fields.push(Row::sum(&[(s.eps, &point), (t.eps * s.re, &Row::velocity(k))]));
-            let next = combine(&stage.next, &base, &fields);
-            point = Row::sum(&[(1.0 / scale, &next)]);
-            let mut new = Stage {
-                t: self.solver_time(stage.t),
-                next: point.clone(),
-                base: Base::Keep,
-                ends_step: stage.ends_step,
+        // s of what the state holds; the point's is that of the present evaluation.
+        let mut of_state = 1.0;
+        let time = |k: usize| tableau.stages.get(k).map_or(1.0, |stage| stage.t);
+        let stage = |(k, stage): (usize, &Stage<f64>)| {
+            let (t, s) = self.transformation(Dual64::new(time(k), 1.0));
+            let from = of_state;
+            // xbar of a register, and the field ubar = s' x + t' s u.
+            let over_x = |operand| Combination {
+                terms: match operand {
+                    Operand::State => vec![(operand, from)],
+                    Operand::Point => vec![(operand, s.re)],
+                    Operand::Kept(_) => vec![(operand, 1.0)],
+                    Operand::Velocity => vec![(Operand::Point, s.eps), (operand, t.eps * s.re)],
+                },
             };
-            match &stage.base {
-                Base::Keep => {}
-                Base::Next if local => {
-                    new.base = Base::Next;
-                    (base, point) = (Row::sum(&[(scale, &Row::base())]), Row::base());
-                }
-                Base::Next => base = next,
-                Base::Row(row) => base = combine(row, &base, &fields),
+            let scale = self.transformation(time(k + 1)).1;
+            let mut next = stage.next.substitute(over_x);
+            next.terms.iter_mut().for_each(|(_, c)| *c /= scale);
+            let keep = match &stage.keep {
+                Keep::Nothing => Keep::Nothing,
+                Keep::Velocity(slot) => Keep::Combination(*slot, over_x(Operand::Velocity)),
+                Keep::Combination(slot, what) => Keep::Combination(*slot, what.substitute(over_x)),
+            };
+            if stage.place == Place::State {
+                of_state = scale;
             }
-            stages.push(new);
-        }
-        Tableau { stages }
+            Stage { t: self.solver_time(stage.t), next, place: stage.place, keep, ends_step: stage.ends_step }
+        };
+        Tableau { stages: tableau.stages.iter().enumerate().map(stage).collect() }
     }
 }
 

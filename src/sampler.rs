@@ -6,25 +6,24 @@
 use crate::error::{Error, Result};
 use crate::path::GaussianPath;
 use crate::scheduler::Output;
-use crate::tableau::{self, Base, Tableau};
-use crate::tensor::{Crew, Element, Host, Operand, PerRow, Tensor, Update};
+use crate::tableau::{Combination, Keep, Operand, Place, Tableau};
+use crate::tensor::{self, Crew, Element, Host, PerRow, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Buffer of the base.
-const BASE: usize = 0;
-/// Buffer of the next point, where that is not the base itself.
+/// Buffer of the state.
+const STATE: usize = 0;
+/// Buffer of the point, where that is not the state itself.
 const POINT: usize = 1;
-/// The first buffer of a kept velocity.
-const FIRST_SLOT: usize = 2;
+/// The first buffer of what is kept.
+const FIRST_KEPT: usize = 2;
 
 /// A table laid out for execution: which buffers each stage reads and writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     stages: Vec<PlannedStage>,
-    slots: usize,
-    tableau: Tableau<f64>,
+    kept: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +32,13 @@ struct PlannedStage {
     updates: Vec<Update>,
     /// Where the next point is.
     point: usize,
-    /// Whether it needs nothing but the state it starts from: no velocity, no base from before.
+    /// Whether it needs nothing but the state it starts from: no point, nothing kept.
     self_contained: bool,
+    ends_step: bool,
 }
 
 impl Plan {
-    /// Lays out `tableau`: a velocity is kept only while a later stage reads it.
+    /// Lays out `tableau`. What no later stage reads is not kept.
     pub fn new(tableau: Tableau<f64>) -> Self {
         Self::lay_out(tableau, |_| (0.0, 1.0))
     }
@@ -53,39 +53,37 @@ impl Plan {
 
     /// `coefficients` of a time: (p, q) of the velocity p y + q o that what comes in, o, stands for.
     fn lay_out(tableau: Tableau<f64>, coefficients: impl Fn(f64) -> (f64, f64)) -> Self {
-        let last_use = last_uses(&tableau);
-        let mut slot_of: Vec<Option<usize>> = vec![None; tableau.nfe()];
-        let mut owners: Vec<Option<usize>> = Vec::new();
-        let mut stages: Vec<PlannedStage> = Vec::with_capacity(tableau.nfe());
-        for (k, stage) in tableau.stages.iter().enumerate() {
-            let point = if stage.base == Base::Next { BASE } else { POINT };
+        let last_reads = last_reads(&tableau);
+        let mut kept = Kept::default();
+        // The last stage that reads something from before the present one.
+        let mut reach = 0;
+        let mut evaluated = STATE;
+        let mut stages = Vec::with_capacity(tableau.nfe());
+        // Stages go as they come, so that table and plan are never both there in full.
+        for (k, stage) in tableau.stages.into_iter().enumerate() {
+            let self_contained = evaluated == STATE && reach < k.max(1);
             let (p, q) = coefficients(stage.t);
-            let intake = Intake { evaluation: k, point: stages.last().map_or(BASE, |before| before.point), p, q };
-            let mut updates = vec![Update { out: point, terms: terms(&stage.next, &intake, &slot_of) }];
-            if let Base::Row(row) = &stage.base {
-                updates.push(Update { out: BASE, terms: terms(row, &intake, &slot_of) });
-            }
-            // What this stage is the last to read may be overwritten by it: all reads come first.
-            for owner in &mut owners {
-                *owner = owner.filter(|&j| last_use[j] > k);
-            }
-            if last_use[k] > k {
-                let slot = owners.iter().position(Option::is_none).unwrap_or_else(|| {
-                    owners.push(None);
-                    owners.len() - 1
-                });
-                owners[slot] = Some(k);
-                slot_of[k] = Some(FIRST_SLOT + slot);
-                let mut kept = Vec::new();
-                intake.push(&mut kept, 1.0);
-                updates.push(Update { out: FIRST_SLOT + slot, terms: kept });
-            }
-            let before = k.checked_sub(1).map(|before| &tableau.stages[before].base);
-            let self_contained =
-                matches!(before, None | Some(Base::Next)) && last_use[..k].iter().all(|last| *last < k);
-            stages.push(PlannedStage { t: stage.t, updates, point, self_contained });
+            let intake = Intake { point: evaluated, p, q, kept: &kept };
+            let point = match stage.place {
+                Place::State => STATE,
+                Place::Point => POINT,
+            };
+            let next = Update { out: point, terms: intake.terms(&stage.next) };
+            let keep = match stage.keep {
+                _ if last_reads[k] == k => None,
+                Keep::Nothing => None,
+                Keep::Velocity(slot) => Some((slot, intake.terms(&Combination::of(Operand::Velocity)))),
+                Keep::Combination(slot, what) => Some((slot, intake.terms(&what))),
+            };
+            let keep = keep.map(|(slot, terms)| Update { out: kept.assign(slot, k, &last_reads), terms });
+            let mut updates = Vec::with_capacity(1 + usize::from(keep.is_some()));
+            updates.push(next);
+            updates.extend(keep);
+            reach = reach.max(last_reads[k]);
+            stages.push(PlannedStage { t: stage.t, updates, point, self_contained, ends_step: stage.ends_step });
+            evaluated = point;
         }
-        Plan { stages, slots: owners.len(), tableau }
+        Plan { stages, kept: kept.owners.len() }
     }
 
     /// Number of evaluations.
@@ -93,14 +91,26 @@ impl Plan {
         self.stages.len()
     }
 
-    /// The table it was made from.
-    pub fn tableau(&self) -> &Tableau<f64> {
-        &self.tableau
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.stages.iter().filter(|stage| stage.ends_step).count()
     }
 
-    /// Velocities that are kept at once, at most.
-    pub fn kept_velocities(&self) -> usize {
-        self.slots
+    /// The evaluations of step `step`, or `None` where there is no such step.
+    pub fn step_stages(&self, step: usize) -> Option<Range<usize>> {
+        let mut ends = self.stages.iter().enumerate().filter(|(_, stage)| stage.ends_step).map(|(k, _)| k + 1);
+        let start = if step == 0 { 0 } else { ends.nth(step - 1)? };
+        Some(start..ends.next()?)
+    }
+
+    /// Solver time of evaluation `k` and whether it ends a step, or `None` where there is no such evaluation.
+    pub fn evaluation(&self, k: usize) -> Option<(f64, bool)> {
+        self.stages.get(k).map(|stage| (stage.t, stage.ends_step))
+    }
+
+    /// Registers that are kept from one evaluation to later ones, beside the state and the point.
+    pub fn kept_registers(&self) -> usize {
+        self.kept
     }
 
     /// What every evaluation does to the buffers.
@@ -111,11 +121,11 @@ impl Plan {
     /// Batches that the updates of a whole solve read and write: its memory traffic in units of one batch.
     pub fn streams(&self) -> usize {
         let streams = self.updates().map(|updates| {
-            let mut read: Vec<Operand> =
+            let mut read: Vec<tensor::Operand> =
                 updates.iter().flat_map(|update| update.terms.iter().map(|term| term.0)).collect();
             read.sort_unstable_by_key(|operand| match operand {
-                Operand::Velocity => usize::MAX,
-                Operand::Buffer(i) => *i,
+                tensor::Operand::Velocity => usize::MAX,
+                tensor::Operand::Buffer(i) => *i,
             });
             read.dedup();
             read.len() + updates.len()
@@ -130,8 +140,8 @@ impl Plan {
             .flatten()
             .flat_map(|update| {
                 let read = update.terms.iter().filter_map(|(operand, _)| match operand {
-                    Operand::Buffer(i) => Some(*i),
-                    Operand::Velocity => None,
+                    tensor::Operand::Buffer(i) => Some(*i),
+                    tensor::Operand::Velocity => None,
                 });
                 read.chain([update.out])
             })
@@ -141,60 +151,116 @@ impl Plan {
         buffers.len() + 1
     }
 
-    /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there.
+    /// Memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let terms = |update: &Update| update.terms.capacity() * size_of::<(tensor::Operand, f64)>();
+        let stage = |stage: &PlannedStage| {
+            let updates = stage.updates.capacity() * size_of::<Update>();
+            size_of::<PlannedStage>() + updates + stage.updates.iter().map(terms).sum::<usize>()
+        };
+        size_of::<Self>() + self.stages.iter().map(stage).sum::<usize>()
+    }
+
+    /// Whether `stage` needs nothing but the state it starts from, so that a solve may begin there:
+    /// the first of any solver, the first of every step of a one-step method, and of a multistep
+    /// method those whose step is of first order.
     pub fn self_contained(&self, stage: usize) -> bool {
         self.stages.get(stage).is_some_and(|stage| stage.self_contained)
     }
 }
 
-/// For each velocity, the last stage that reads it.
-fn last_uses(tableau: &Tableau<f64>) -> Vec<usize> {
+/// For each stage, the last one that reads what it keeps; itself where none does.
+fn last_reads(tableau: &Tableau<f64>) -> Vec<usize> {
     let mut last: Vec<usize> = (0..tableau.nfe()).collect();
+    // Who wrote each register last.
+    let mut writers: Vec<Option<usize>> = Vec::new();
     for (k, stage) in tableau.stages.iter().enumerate() {
-        let rows = [Some(&stage.next), if let Base::Row(row) = &stage.base { Some(row) } else { None }];
-        for (j, _) in rows.into_iter().flatten().flat_map(|row| &row.u).filter(|(_, c)| *c != 0.0) {
-            last[*j] = k;
+        let kept = if let Keep::Combination(_, what) = &stage.keep { what.terms.as_slice() } else { &[] };
+        for (operand, _) in stage.next.terms.iter().chain(kept).filter(|(_, c)| *c != 0.0) {
+            if let Operand::Kept(slot) = operand
+                && let Some(Some(writer)) = writers.get(*slot)
+            {
+                last[*writer] = k;
+            }
+        }
+        if let Some(slot) = stage.keep.slot() {
+            writers.resize(writers.len().max(slot + 1), None);
+            writers[slot] = Some(k);
         }
     }
     last
 }
 
-/// What evaluation `evaluation` takes in, o, as the velocity p y + q o; y lies in buffer `point`.
-struct Intake {
-    evaluation: usize,
+/// The buffers of kept registers: each register has one from where it is written to where it is read last.
+#[derive(Default)]
+struct Kept {
+    /// Of each buffer, the stage whose keep it holds.
+    owners: Vec<Option<usize>>,
+    /// Of each register, its buffer.
+    of_slot: Vec<Option<usize>>,
+}
+
+impl Kept {
+    fn get(&self, slot: usize) -> Option<usize> {
+        self.of_slot.get(slot).copied().flatten()
+    }
+
+    /// A buffer for what stage `k` keeps in `slot`. What that stage is the last to read may be overwritten
+    /// by it: all reads come first.
+    fn assign(&mut self, slot: usize, k: usize, last_reads: &[usize]) -> usize {
+        let free = |owner: &Option<usize>| owner.is_none_or(|owner| last_reads[owner] <= k);
+        let index = self.owners.iter().position(free).unwrap_or_else(|| {
+            self.owners.push(None);
+            self.owners.len() - 1
+        });
+        self.owners[index] = Some(k);
+        self.of_slot.resize(self.of_slot.len().max(slot + 1), None);
+        self.of_slot[slot] = Some(FIRST_KEPT + index);
+        FIRST_KEPT + index
+    }
+}
+
+/// What an evaluation takes in, o, as the velocity p y + q o; y lies in buffer `point`.
+struct Intake<'a> {
     point: usize,
     p: f64,
     q: f64,
+    kept: &'a Kept,
 }
 
-impl Intake {
-    /// Adds `c` times the velocity to `terms`.
-    fn push(&self, terms: &mut Vec<(Operand, f64)>, c: f64) {
-        if self.p != 0.0 {
-            let point = Operand::Buffer(self.point);
-            match terms.iter_mut().find(|(operand, _)| *operand == point) {
-                Some(term) => term.1 += c * self.p,
-                None => terms.push((point, c * self.p)),
+impl Intake<'_> {
+    /// `combination` over buffers and what comes in: every operand once, none that adds nothing.
+    fn terms(&self, combination: &Combination<f64>) -> Vec<(tensor::Operand, f64)> {
+        let mut terms: Vec<(tensor::Operand, f64)> =
+            Vec::with_capacity(combination.terms.len() + usize::from(self.p != 0.0));
+        // The point may be the state, and is part of the velocity.
+        let add = |terms: &mut Vec<(tensor::Operand, f64)>, buffer: usize, c: f64| {
+            let operand = tensor::Operand::Buffer(buffer);
+            match terms.iter_mut().find(|term| term.0 == operand) {
+                Some(term) => term.1 += c,
+                None => terms.push((operand, c)),
+            }
+        };
+        for (operand, c) in combination.terms.iter().filter(|(_, c)| *c != 0.0) {
+            match operand {
+                Operand::State => add(&mut terms, STATE, *c),
+                Operand::Point => add(&mut terms, self.point, *c),
+                Operand::Velocity => {
+                    if self.p != 0.0 {
+                        add(&mut terms, self.point, c * self.p);
+                    }
+                    terms.push((tensor::Operand::Velocity, c * self.q));
+                }
+                Operand::Kept(slot) => {
+                    terms.extend(self.kept.get(*slot).map(|buffer| (tensor::Operand::Buffer(buffer), *c)));
+                }
             }
         }
-        terms.push((Operand::Velocity, c * self.q));
-    }
-}
-
-fn terms(row: &tableau::Row<f64>, intake: &Intake, slot_of: &[Option<usize>]) -> Vec<(Operand, f64)> {
-    let mut terms = vec![(Operand::Buffer(BASE), row.x)];
-    for (j, c) in row.u.iter().filter(|(_, c)| *c != 0.0) {
-        if *j == intake.evaluation {
-            intake.push(&mut terms, *c);
-        } else {
-            // A velocity that a later row reads has been kept: `last_uses` saw that row.
-            terms.extend(slot_of[*j].map(|slot| (Operand::Buffer(slot), *c)));
+        if terms.is_empty() {
+            terms.push((tensor::Operand::Buffer(STATE), 0.0));
         }
+        terms
     }
-    if terms[0].1 == 0.0 && terms.len() > 1 {
-        terms.remove(0);
-    }
-    terms
 }
 
 /// Where one sample stands in its solver.
@@ -212,7 +278,7 @@ impl Cursor {
     }
 
     fn point(&self) -> usize {
-        if self.stage == 0 { BASE } else { self.plan.stages[self.stage - 1].point }
+        if self.stage == 0 { STATE } else { self.plan.stages[self.stage - 1].point }
     }
 
     fn done(&self) -> bool {
@@ -285,7 +351,7 @@ impl<T: Tensor> Sampler<T> {
         self.cursors.resize(batch, Cursor::new(plan, 0));
         self.times.resize(batch, 0.0);
         self.asked = false;
-        self.buffers[BASE].copy_rows(x0.view(), 0..batch)?;
+        self.buffers[STATE].copy_rows(x0.view(), 0..batch)?;
         self.failed = false;
         Ok(())
     }
@@ -295,7 +361,7 @@ impl<T: Tensor> Sampler<T> {
         if !self.buffers.iter().all(fits) {
             self.buffers.clear();
         }
-        while self.buffers.len() < FIRST_SLOT + plan.slots {
+        while self.buffers.len() < FIRST_KEPT + plan.kept {
             self.buffers.push(x0.zeros_beside(batch, self.buffers.len() + 1)?);
         }
         Ok(())
@@ -379,13 +445,13 @@ impl<T: Tensor> Sampler<T> {
 
     /// Brings all points into one buffer and says which.
     fn gather(&mut self) -> Result<usize> {
-        if self.cursors.iter().all(|cursor| cursor.point() == BASE) {
-            return Ok(BASE);
+        if self.cursors.iter().all(|cursor| cursor.point() == STATE) {
+            return Ok(STATE);
         }
         let (bases, points) = self.buffers.split_at_mut(POINT);
         for (row, cursor) in self.cursors.iter().enumerate() {
-            if cursor.point() == BASE {
-                points[0].copy_rows(bases[BASE].view(), row..row + 1)?;
+            if cursor.point() == STATE {
+                points[0].copy_rows(bases[STATE].view(), row..row + 1)?;
             }
         }
         Ok(POINT)
@@ -435,7 +501,7 @@ impl<E: Element> Sampler<Host<E>> {
         self.times.resize(batch, 0.0);
         self.asked = false;
         self.failed = false;
-        Ok(self.buffers[BASE].data_mut())
+        Ok(self.buffers[STATE].data_mut())
     }
 
     /// Appends `count` samples at the start of `plan`, and gives the memory of their states,
@@ -444,7 +510,7 @@ impl<E: Element> Sampler<Host<E>> {
     /// # Errors
     /// [`Error::Memory`]; the batch is then as before.
     pub fn join(&mut self, plan: &Arc<Plan>, count: usize) -> Result<&mut [E]> {
-        let (before, elements, buffers) = (self.batch(), self.buffers[BASE].elements(), self.buffers.len());
+        let (before, elements, buffers) = (self.batch(), self.buffers[STATE].elements(), self.buffers.len());
         if let Err(error) = self.hold(plan, before + count, elements) {
             self.buffers.truncate(buffers);
             self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
@@ -453,7 +519,7 @@ impl<E: Element> Sampler<Host<E>> {
         self.cursors.resize(before + count, Cursor::new(plan, 0));
         self.times.resize(before + count, 0.0);
         self.asked = false;
-        Ok(&mut self.buffers[BASE].data_mut()[before * elements..])
+        Ok(&mut self.buffers[STATE].data_mut()[before * elements..])
     }
 
     /// Takes sample `row` out; the last sample takes its place.
@@ -497,7 +563,7 @@ impl<E: Element> Sampler<Host<E>> {
 
     /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
     fn hold(&mut self, plan: &Plan, batch: usize, elements: usize) -> Result<()> {
-        while self.buffers.len() < FIRST_SLOT + plan.slots {
+        while self.buffers.len() < FIRST_KEPT + plan.kept {
             self.buffers.push(Host::zeros_at(self.buffers.len() + 1, 0, elements)?);
         }
         self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
@@ -574,7 +640,7 @@ mod tests {
             mixed.update(u.view()).unwrap();
         }
         mixed.cursors[1].stage = 0;
-        mixed.buffers[BASE].copy_rows(x0.view(), 1..2).unwrap();
+        mixed.buffers[STATE].copy_rows(x0.view(), 1..2).unwrap();
         let together = finish(&mut mixed);
         for (row, plan) in of_row.into_iter().enumerate() {
             let mut alone = Sampler::new(&x0).unwrap();

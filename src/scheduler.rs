@@ -368,7 +368,7 @@ impl Output {
         }
     }
 
-    /// (p, q) with u = p x + q output, at a regular time (`method.md`: from x1hat and x0hat by
+    /// (p, q) with u = p x + q output, at a regular time (from x1hat and x0hat by
     /// u = alpha' x1hat + sigma' x0hat).
     pub fn velocity_coefficients<D: Number>(&self, scheduler: &Scheduler, t: D) -> (D, D) {
         match self {

@@ -97,6 +97,11 @@ pub trait VelocityField {
     /// Brings `[batch, elements]` values to where this field computes.
     fn upload(&self, values: &[f32]) -> Result<Self::Tensor>;
 
+    /// [`VelocityField::upload`] for samples of `elements` numbers each, where these may differ from batch to batch.
+    fn upload_sized(&self, values: &[f32], _elements: usize) -> Result<Self::Tensor> {
+        self.upload(values)
+    }
+
     /// x(0) from standard normal noise, `[batch, elements]` values.
     fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {
         self.upload(noise)

@@ -1,28 +1,45 @@
-//! Steps, queries and updates allocate nothing after the first call of a shape.
+//! Steps, queries and updates allocate nothing after the first call of a shape; a solver takes little to make.
 
 use bespoke::capi::*;
+use bespoke::solvers::SolverName;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The system's allocator, with a count of what is asked of it.
 struct Counting;
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that are held, and the most there have been.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// The counts are the process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn hold(more: usize) {
+    let held = HELD.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+    MOST.fetch_max(held, Ordering::Relaxed);
+}
 
 // SAFETY: all work is the system's.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.fetch_add(1, Ordering::Relaxed);
+        hold(layout.size());
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         unsafe { System.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         CALLS.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        hold(size);
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -107,6 +124,7 @@ fn load(theta: &Theta) -> *mut bespoke_theta {
 
 #[test]
 fn nothing_is_allocated_after_the_first_call_of_a_shape() {
+    let _alone = ALONE.lock();
     let midpoint = Theta::new(Family::Rk2(Knots::identity(8))).unwrap();
     let table = Theta::new(Family::Ns(NsTable::compile(&midpoint.tableau()))).unwrap();
     let handles = [load(&midpoint), load(&table)];
@@ -132,5 +150,30 @@ fn nothing_is_allocated_after_the_first_call_of_a_shape() {
     }
     for handle in handles {
         unsafe { bespoke_theta_free(handle) };
+    }
+}
+
+#[test]
+fn a_published_solver_of_a_thousand_evaluations_takes_less_than_a_megabyte() {
+    let _alone = ALONE.lock();
+    for solver in SolverName::ALL {
+        let (least, step, most) = solver.nfe.range();
+        let nfe = (least + (1000 - least) / step * step).min(most);
+        let (name, mut handle) = (CString::new(solver.name).unwrap(), null_mut());
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        unsafe { ok(bespoke_theta_solver(name.as_ptr(), nfe as u32, c"vp".as_ptr(), &mut handle)) };
+        let making = MOST.load(Ordering::Relaxed) - before;
+        let held = HELD.load(Ordering::Relaxed) - before;
+        let said = unsafe {
+            let mut info: bespoke_theta_properties = std::mem::zeroed();
+            info.struct_size = size_of::<bespoke_theta_properties>() as u32;
+            ok(bespoke_theta_info(handle, &mut info));
+            bespoke_theta_free(handle);
+            info.bytes as usize
+        };
+        println!("{}@{nfe}: {held} bytes, {making} while it is made, {said} said", solver.name);
+        assert!(making <= 1 << 20, "{}@{nfe}: {making} bytes while it is made", solver.name);
+        assert!(held <= 1 << 20 && said.abs_diff(held) * 20 < held, "{}: {held} bytes, {said} said", solver.name);
     }
 }

@@ -29,31 +29,34 @@ static void check(bespoke_status status) {
     exit(1);
 }
 
-/* out = c.x base + sum_j c.u[j] u_(c.evaluations[j]); `out` may be `base`. */
-static void combine(bespoke_combination c, const float *base, float (*u)[NUMBERS], float *out) {
+/* out = the combination c of the registers and the velocity u. */
+static void combine(bespoke_combination c, float (*registers)[NUMBERS], const float *u, float *out) {
     for (int i = 0; i < NUMBERS; i++) {
-        float sum = (float)c.x * base[i];
-        for (uint32_t j = 0; j < c.count; j++) sum += (float)c.u[j] * u[c.evaluations[j]][i];
+        float sum = (float)c.velocity * u[i];
+        for (uint32_t j = 0; j < c.count; j++) sum += (float)c.coefficients[j] * registers[c.registers[j]][i];
         out[i] = sum;
     }
 }
 
-/* x from x(0) to x(1). This program keeps every velocity; a kernel keeps those that later stages name. */
-static void solve(const bespoke_theta *theta, uint32_t nfe, float *x) {
-    float(*u)[NUMBERS] = malloc(nfe * sizeof *u);
-    float base[NUMBERS], next[NUMBERS];
-    if (u == NULL) exit(1);
-    memcpy(base, x, sizeof base);
-    for (uint32_t k = 0; k < nfe; k++) {
+/* x from x(0) to x(1). A kernel computes both combinations in one pass over its registers. */
+static void solve(const bespoke_theta *theta, const bespoke_theta_properties *info, float *x) {
+    float(*registers)[NUMBERS] = malloc((2 + info->kept_registers) * sizeof *registers);
+    float u[NUMBERS], next[NUMBERS], kept[NUMBERS];
+    uint32_t point = BESPOKE_REGISTER_STATE;
+    if (registers == NULL) exit(1);
+    memcpy(registers[BESPOKE_REGISTER_STATE], x, sizeof next);
+    for (uint32_t k = 0; k < info->nfe; k++) {
         bespoke_stage stage = {.struct_size = sizeof stage};
         check(bespoke_theta_stage(theta, k, &stage));
-        evaluate(stage.t, x, u[k]);
-        combine(stage.next, base, u, next);
-        if (stage.base_rule == BESPOKE_BASE_NEXT) memcpy(base, next, sizeof base);
-        if (stage.base_rule == BESPOKE_BASE_COMBINATION) combine(stage.base, base, u, base);
-        memcpy(x, next, sizeof next);
+        evaluate(stage.t, registers[point], u);
+        combine(stage.next, registers, u, next);
+        combine(stage.kept, registers, u, kept);
+        point = stage.next.target;
+        memcpy(registers[point], next, sizeof next);
+        if (stage.kept.target != BESPOKE_REGISTER_NONE) memcpy(registers[stage.kept.target], kept, sizeof kept);
     }
-    free(u);
+    memcpy(x, registers[point], sizeof next);
+    free(registers);
 }
 
 int main(int count, char **paths) {
@@ -70,7 +73,7 @@ int main(int count, char **paths) {
         check(bespoke_theta_info(theta, &info));
         check(bespoke_sampler_new(theta, NULL, &sampler));
         check(bespoke_sample(theta, sampler, &x, &x, velocity, NULL));
-        solve(theta, info.nfe, own);
+        solve(theta, &info, own);
         for (int i = 0; i < NUMBERS; i++) worst = fmax(worst, fabs(own[i] - library[i]));
         printf("%s  nfe %u  largest difference %.2g\n", info.family, info.nfe, worst);
         bespoke_sampler_free(sampler);

@@ -136,7 +136,7 @@ pub(super) fn answered(callback: &'static str, call: impl FnOnce() -> i32) -> Re
 }
 
 /// As DLPack writes it.
-fn dlpack(dtype: Dtype) -> DLDataType {
+pub(super) fn dlpack(dtype: Dtype) -> DLDataType {
     let code = match dtype {
         Dtype::Float64 | Dtype::Float32 | Dtype::Float16 => DL_FLOAT,
         Dtype::Bfloat16 => DL_BFLOAT,

@@ -152,9 +152,8 @@ impl<E: Element> Typed<E> {
 
 impl<E: Element> Engine for Typed<E> {
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()> {
-        let last = plan.tableau().steps() - 1;
-        let stages =
-            plan.tableau().step_stages(step).ok_or_else(|| Error::invalid("step", step, format!("0 to {last}")))?;
+        let no_step = || Error::invalid("step", step, format!("0 to {}", plan.steps() - 1));
+        let stages = plan.step_stages(step).ok_or_else(no_step)?;
         x.check_writable()?;
         if plan.self_contained(stages.start) {
             self.begin(plan, stages.start, x)?;

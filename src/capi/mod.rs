@@ -6,6 +6,7 @@
 mod batch;
 mod call;
 mod callback;
+mod described;
 mod dlpack;
 mod engine;
 mod guard;
@@ -24,6 +25,7 @@ mod train;
 pub use batch::*;
 pub use call::{bespoke_call, bespoke_input};
 pub use callback::bespoke_velocity_fn;
+pub use described::bespoke_input_properties;
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
 pub use host::*;
 pub use model::*;

@@ -1,11 +1,13 @@
 //! Models that the library runs itself, for a host without a runtime of its own.
 
 use super::call::{bespoke_input, column};
+use super::described::{Described, bespoke_input_properties};
 use super::dlpack::DLTensor;
 use super::guard::{create, destroy, guard, path, required, text};
 use super::layout::{Dtype, HostTensor};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
+use crate::card::Sizes;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::model::{self, FieldTask, Model};
@@ -18,7 +20,7 @@ pub struct bespoke_model {
     model: Model,
     name: CString,
     card: CString,
-    shape: Vec<i64>,
+    signature: Described,
 }
 
 /// What `bespoke_model_info` tells. Texts and arrays are the model's and live as long as it does.
@@ -29,7 +31,7 @@ pub struct bespoke_model_properties {
     pub struct_size: u32,
     /// Length of `shape`.
     pub ndim: u32,
-    /// Shape of one sample.
+    /// Shape of one sample; -1 for a size that has a name, which may differ between samples.
     pub shape: *const i64,
     /// Number of classes; 0 for none.
     pub classes: i64,
@@ -45,6 +47,16 @@ pub struct bespoke_model_properties {
     pub name: *const c_char,
     /// The card, a JSON object.
     pub card: *const c_char,
+    /// Names of the sizes of `shape`, `ndim` of them; NULL for a number.
+    pub shape_names: *const *const c_char,
+    /// What the network takes besides time and state, in its order; `class` first where there are classes.
+    pub inputs: *const bespoke_input_properties,
+    /// Names of the scales of guidance, in the order of the passes.
+    pub scales: *const *const c_char,
+    /// Length of `inputs`.
+    pub input_count: u32,
+    /// Length of `scales`.
+    pub scale_count: u32,
 }
 
 sized_struct!(bespoke_model_properties {
@@ -56,7 +68,12 @@ sized_struct!(bespoke_model_properties {
     data_high,
     initial_scale,
     name,
-    card
+    card,
+    shape_names,
+    inputs,
+    scales,
+    input_count,
+    scale_count
 });
 
 /// What each sample of a batch is conditioned on. Zeros are no condition.
@@ -257,7 +274,7 @@ impl bespoke_model {
             // Neither a file name that was opened nor JSON text holds a NUL.
             name: CString::new(card.name()).unwrap_or_default(),
             card: CString::new(json).unwrap_or_default(),
-            shape: card.shape.iter().map(|n| *n as i64).collect(),
+            signature: Described::new(card, &model.scales()),
             model,
         })
     }
@@ -266,8 +283,8 @@ impl bespoke_model {
         let card = self.model.card();
         bespoke_model_properties {
             struct_size: 0,
-            ndim: self.shape.len() as u32,
-            shape: self.shape.as_ptr(),
+            ndim: self.signature.shape.sizes.len() as u32,
+            shape: self.signature.shape.sizes.as_ptr(),
             classes: card.classes,
             null_class: card.null_class.unwrap_or(-1),
             data_low: card.data_range[0],
@@ -275,6 +292,11 @@ impl bespoke_model {
             initial_scale: card.scheduler.initial_scale(),
             name: self.name.as_ptr(),
             card: self.card.as_ptr(),
+            shape_names: self.signature.shape.pointers.as_ptr(),
+            inputs: self.signature.inputs.as_ptr(),
+            scales: self.signature.scale_pointers.as_ptr(),
+            input_count: self.signature.inputs.len() as u32,
+            scale_count: self.signature.scale_pointers.len() as u32,
         }
     }
 
@@ -290,7 +312,7 @@ impl bespoke_model {
         let (times, values) = self.at(t, x)?;
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
-        let velocity = self.model.with(Evaluating { times, values: &values, condition })?;
+        let velocity = self.model.with(Evaluating { times, values: &values, elements: x.elements(), condition })?;
         u.scatter(&velocity, Dtype::F32);
         Ok(())
     }
@@ -322,10 +344,12 @@ impl bespoke_model {
     /// Times and states of a batch of this model, checked.
     fn at(&self, t: &HostTensor<'_>, x: &HostTensor<'_>) -> Result<(Vec<f64>, Vec<f32>)> {
         let batch = x.batch();
-        if x.shape()[1..] != self.shape {
-            let expected = format!("[batch, {}", &format!("{:?}", self.shape)[1..]);
-            return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
-        }
+        let sample: Vec<usize> = x.shape()[1..].iter().map(|n| *n as usize).collect();
+        let shape = &self.model.card().shape;
+        shape.learn("x", &sample, &mut Sizes::new()).map_err(|_| {
+            let expected = format!("[batch, {}", &shape.to_string()[1..]);
+            Error::invalid("x.shape", format!("{:?}", x.shape()), expected)
+        })?;
         t.check_shape(&x.shape()[..1])?;
         let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
         t.gather(&mut times, Dtype::F64);
@@ -341,6 +365,7 @@ impl bespoke_model {
 struct Evaluating<'a> {
     times: PerRow<'a>,
     values: &'a [f32],
+    elements: usize,
     condition: &'a Condition,
 }
 
@@ -348,6 +373,6 @@ impl FieldTask for Evaluating<'_> {
     type Output = Result<Vec<f32>>;
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Vec<f32>> {
-        field.eval(self.times, &field.upload(self.values)?, self.condition)?.to_f32()
+        field.eval(self.times, &field.upload_sized(self.values, self.elements)?, self.condition)?.to_f32()
     }
 }

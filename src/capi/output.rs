@@ -27,10 +27,9 @@ pub unsafe extern "C" fn bespoke_theta_for_output(
     // SAFETY: as the header asks.
     unsafe {
         create(out, || {
-            let theta = required("theta", theta)?.theta.clone();
             let path = text("scheduler", scheduler)?.parse::<GaussianPath>()?;
-            let plan = Plan::of_outputs(theta.tableau(), &path, text("output", output)?.parse()?);
-            Ok(bespoke_theta::new(theta)?.executed_by(plan))
+            let output = text("output", output)?.parse()?;
+            required("theta", theta)?.executed_by(|tableau| Plan::of_outputs(tableau, &path, output))
         })
     }
 }

@@ -4,7 +4,6 @@ use super::guard::{create, destroy, path, required, text};
 use super::status::bespoke_status;
 use super::theta::bespoke_theta;
 use crate::ladder::Ladder;
-use crate::path::GaussianPath;
 use crate::solvers::{NamedSolver, SolverName};
 use std::ffi::c_char;
 
@@ -18,7 +17,9 @@ pub struct bespoke_ladder {
 /// `name` is one that `bespoke solvers` lists, as `dpm++2m`, or `NAME:GRID` for another grid than the
 /// solver's own. `scheduler` is `fm-ot`, `cosine`, `vp` or `edm`, or a JSON object: a model card's
 /// `scheduler` with its constants, and as `end` the card's `time.end`, 1 where absent, as in
-/// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The theta is of family `ns`.
+/// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
+/// its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
+/// (`bespoke_theta_compile`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_solver(
     name: *const c_char,
@@ -33,7 +34,7 @@ pub unsafe extern "C" fn bespoke_theta_solver(
             let (name, grid) = name.split_once(':').map_or((name, None), |(name, grid)| (name, Some(grid)));
             let grid = grid.map(str::parse).transpose()?;
             let solver = NamedSolver { solver: SolverName::find(name)?, nfe: nfe as usize, grid };
-            bespoke_theta::new(solver.theta(&scheduler.parse::<GaussianPath>()?)?)
+            bespoke_theta::published(solver, scheduler.parse()?)
         })
     }
 }

@@ -1,8 +1,12 @@
 //! Cards: JSON files beside weights that say how to read them.
 
 mod features;
+mod guidance;
+mod signature;
 
 pub use features::{FeatureCard, FeatureRuntime, Filter, Resize};
+pub use guidance::{Guidance, GuidancePass};
+pub use signature::{Input, Null, Shape, Signature, Size, Sizes};
 
 use crate::document;
 use crate::error::{Error, Result};
@@ -50,14 +54,113 @@ pub struct Time {
     pub direction: Direction,
     /// What the model's time is multiplied by, after its direction.
     pub scale: f64,
+    /// What is then added: timestep = 1000 s - 1 is scale 1000, offset -1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub offset: f64,
     /// Where the solve stops: solver time [0, 1] is [0, end] of the scheduler.
     pub end: f64,
+    /// The type that the network takes it in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dtype: TimeDtype,
+    /// The shape that the network takes it in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shape: TimeShape,
 }
 
 impl Default for Time {
     fn default() -> Self {
-        Self { direction: Direction::NoiseToData, scale: 1.0, end: 1.0 }
+        Self {
+            direction: Direction::NoiseToData,
+            scale: 1.0,
+            offset: 0.0,
+            end: 1.0,
+            dtype: TimeDtype::Float32,
+            shape: TimeShape::Batch,
+        }
     }
+}
+
+/// The type of a network's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeDtype {
+    /// As it is.
+    #[default]
+    Float32,
+    /// Rounded to the nearest integer, as discrete models were trained.
+    Int64,
+}
+
+/// The shape of a network's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeShape {
+    /// `[batch]`.
+    #[default]
+    Batch,
+    /// `[batch, 1]`.
+    Column,
+    /// `[]`: one time for the whole batch.
+    Scalar,
+}
+
+/// What a network that takes its arguments by name calls them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Names {
+    /// The states.
+    pub x: String,
+    /// The time.
+    pub time: String,
+    /// The output, where there are several; the key, where the network answers a dictionary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { x: "x".into(), time: "t".into(), output: None }
+    }
+}
+
+/// Which of its first two arguments a network takes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "[String; 2]", into = "[String; 2]")]
+pub enum Order {
+    /// `["x", "time"]`.
+    #[default]
+    StateFirst,
+    /// `["time", "x"]`.
+    TimeFirst,
+}
+
+impl TryFrom<[String; 2]> for Order {
+    type Error = Error;
+
+    fn try_from(order: [String; 2]) -> Result<Self> {
+        match [order[0].as_str(), order[1].as_str()] {
+            ["x", "time"] => Ok(Order::StateFirst),
+            ["time", "x"] => Ok(Order::TimeFirst),
+            _ => Err(Error::invalid("order", format!("{order:?}"), "[\"x\", \"time\"] or [\"time\", \"x\"]")),
+        }
+    }
+}
+
+impl From<Order> for [String; 2] {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::StateFirst => ["x".into(), "time".into()],
+            Order::TimeFirst => ["time".into(), "x".into()],
+        }
+    }
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A model card, version 1.
@@ -72,7 +175,7 @@ pub struct Card {
     /// What runs them.
     pub runtime: Runtime,
     /// Shape of one sample.
-    pub shape: Vec<usize>,
+    pub shape: Shape,
     /// What the network predicts.
     pub output: Output,
     /// The scheduler it was trained with.
@@ -86,12 +189,27 @@ pub struct Card {
     /// The class that stands for none, where there is one: guidance needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_class: Option<i64>,
+    /// What the network is given besides time and state, and after the class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+    /// How its samples are guided.
+    #[serde(default, skip_serializing_if = "Guidance::is_default")]
+    pub guidance: Guidance,
+    /// What it calls its arguments, where it takes them by name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names: Names,
+    /// In which order it takes time and state, where it takes them by place.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub order: Order,
     /// Least and greatest value of the data.
     #[serde(default = "data_range")]
     pub data_range: [f64; 2],
     /// Feature card of the network that judges its samples, relative to the card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
+    /// The card as its file has it, where this one has numbers for its named sizes.
+    #[serde(skip)]
+    declared: Option<Box<Card>>,
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
@@ -149,15 +267,17 @@ impl Card {
         if is_empty(&self.weights) && self.runtime != Runtime::Caller {
             return wrong("weights", "is missing: only a card of runtime \"host\" goes without".into());
         }
-        let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
-        if self.shape.is_empty() || !elements.is_some_and(|n| (1..1 << 31).contains(&n)) {
-            return wrong("shape", format!("is {:?}, expected positive sizes whose product is below 2^31", self.shape));
+        if let Some(problem) = signature::shape_problem(&self.shape) {
+            return wrong("shape", problem);
         }
         if !(self.time.end > 0.0 && self.time.end <= 1.0) {
             return wrong("time.end", format!("is {}, expected a time in (0, 1]", self.time.end));
         }
         if !(self.time.scale > 0.0 && self.time.scale.is_finite()) {
             return wrong("time.scale", format!("is {}, expected a positive finite number", self.time.scale));
+        }
+        if !self.time.offset.is_finite() {
+            return wrong("time.offset", format!("is {}, expected a finite number", self.time.offset));
         }
         if !(0..=1 << 31).contains(&self.classes) {
             return wrong("classes", format!("is {}, expected 0 for none, or the number of classes", self.classes));
@@ -171,6 +291,13 @@ impl Card {
                 );
             }
             _ => {}
+        }
+        let signature = self.signature();
+        if let Some((key, problem)) = signature.problem().or_else(|| self.guidance.problem(&signature)) {
+            return wrong(&key, problem);
+        }
+        if let Some(input) = self.inputs.iter().find(|input| [&self.names.x, &self.names.time].contains(&&input.name)) {
+            return wrong("inputs.name", format!("is {:?}, as the network's x or time is called", input.name));
         }
         let [low, high] = self.data_range;
         if !(low < high && low.is_finite() && high.is_finite()) {
@@ -199,19 +326,56 @@ impl Card {
         (p, q / self.time.end)
     }
 
-    /// Numbers per sample.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+    /// Shape of one sample.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming a size that is not a number in this run.
+    pub fn sample_shape(&self) -> Result<Vec<usize>> {
+        self.shape.resolve(&Sizes::new())
+    }
+
+    /// This card for a run in which its named sizes are `sizes`. It is still the same model.
+    pub fn with_sizes(&self, sizes: &Sizes) -> Self {
+        let mut card = self.clone();
+        card.declared = Some(Box::new(self.declared.as_deref().unwrap_or(self).clone()));
+        card.shape = card.shape.with(sizes);
+        card.inputs.iter_mut().for_each(|input| input.shape = input.shape.with(sizes));
+        card
+    }
+
+    /// This card without its classes, which no file of conditions holds.
+    pub fn without_classes(&self) -> Self {
+        Self { classes: 0, null_class: None, ..self.clone() }
+    }
+
+    /// What the network takes besides time and state.
+    pub fn signature(&self) -> Signature {
+        let classes = (self.classes > 0).then_some((self.classes, self.null_class));
+        Signature::new(&self.inputs, classes, self.guidance.scale_input.clone())
+    }
+
+    /// The files of nulls, in the order of the inputs that they are for.
+    fn null_files(&self) -> Vec<PathBuf> {
+        let file = |input: &Input| match &input.null {
+            Null::File(file) => Some(self.beside(file)),
+            _ => None,
+        };
+        self.inputs.iter().filter_map(file).collect()
+    }
+
+    /// The path of a `file` that the card names.
+    pub fn beside(&self, file: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(file)
     }
 
     /// The weights' file.
     pub fn weights_path(&self) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(&self.weights)
+        self.beside(&self.weights)
     }
 
     /// The feature card, where there is one.
     pub fn features_path(&self) -> Option<PathBuf> {
-        self.features.as_ref().map(|features| self.path.parent().unwrap_or(Path::new("")).join(features))
+        self.features.as_ref().map(|features| self.beside(features))
     }
 
     /// The card's file name without its extension: what the model is called.
@@ -225,6 +389,9 @@ impl Card {
     /// # Errors
     /// [`Error::Io`] where the weights cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
+        if let Some(declared) = &self.declared {
+            return declared.fingerprint();
+        }
         // Where the weights lie, and who judges them, is no part of what they are.
         let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
         let meaning = serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?;
@@ -240,6 +407,11 @@ impl Card {
             std::fs::File::open(&weights)
                 .and_then(|mut file| std::io::copy(&mut file, &mut hash))
                 .map_err(|e| Error::io("read", &weights, e))?;
+        }
+        for null in self.null_files() {
+            std::fs::File::open(&null)
+                .and_then(|mut file| std::io::copy(&mut file, &mut hash))
+                .map_err(|e| Error::io("read", &null, e))?;
         }
         let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let fingerprint = format!("sha256:{digits}");

@@ -151,7 +151,7 @@ fn measure<E: Element>(plan: &Arc<Plan>, size: usize, threads: usize) -> Result<
         update = update.min(spent / repeats as f64);
         plain = plain.min(triad.seconds(bytes * repeats) / repeats as f64);
     }
-    let steps = plan.tableau().steps() as f64;
+    let steps = plan.steps() as f64;
     Ok(Measured { update: update / steps, triad: plain / steps, bytes: bytes as f64 / steps })
 }
 

@@ -4,7 +4,7 @@ use super::PathArgs;
 use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
-use bespoke::theta::{Family, NsTable, Theta};
+use bespoke::theta::Theta;
 use bespoke::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ impl CompileArgs {
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return Err(Error::invalid(*option, "there", "absent: a theta is a table for its own model already"));
         }
-        let table = Theta::new(Family::Ns(NsTable::compile(&theta.tableau())))?;
+        let table = Theta::compile(&theta.tableau())?;
         Ok(Theta { model: theta.model.clone(), training: theta.training.clone(), ..table })
     }
 

@@ -37,14 +37,15 @@ impl JudgeArgs {
 
     /// Opens the network and reads the data.
     pub fn open(&self, features: &Path, card: &Card, device: Device, ranks: &Ranks) -> Result<Judge> {
-        let features = Features::open(features, device, &card.shape, card.data_range)?;
+        let shape = card.sample_shape()?;
+        let features = Features::open(features, device, &shape, card.data_range)?;
         // The first rank alone compares.
         let data = match self.data.as_ref().filter(|_| ranks.is_first()) {
             None => None,
             Some(path) => {
                 let mut set = SampleSet::default();
-                let size = chunk(card.shape.iter().product());
-                arrays::for_each(path, &card.shape, card.data_range, size, |part| set.add(&features, part))?;
+                let size = chunk(shape.iter().product());
+                arrays::for_each(path, &shape, card.data_range, size, |part| set.add(&features, part))?;
                 Some(set)
             }
         };

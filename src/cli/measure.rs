@@ -62,7 +62,7 @@ impl<O: FnMut(usize, &[Vec<f32>]) -> Result<()>> FieldTask for Evaluating<'_, O>
 /// Runs the solvers; `judge` looks at every sample.
 pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
     let comparison = &task.comparison;
-    let count = comparison.noises.count(task.model.card().elements());
+    let count = comparison.noises.count(task.model.card().sample_shape()?.iter().product());
     let bar = progress::bar(count, "evaluating", quiet || !ranks.is_first());
     let mut sets: Vec<SampleSet> = (0..=comparison.solvers.len()).map(|_| SampleSet::default()).collect();
     let mut first = Vec::new();

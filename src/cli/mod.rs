@@ -23,8 +23,9 @@ use bespoke::model::{self, Model};
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::samples::Conditioning;
+use bespoke::samples::{Conditioning, GuidanceScale};
 use bespoke::tensor::{Compute, Device};
+use bespoke::train::Asked;
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -74,7 +75,11 @@ struct ModelArgs {
     class: Option<i64>,
     /// u = u_uncond + S (u_cond - u_uncond); 1 is off.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
-    guidance_scale: Option<f64>,
+    guidance_scale: Option<GuidanceScale>,
+    /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    conditions: Vec<PathBuf>,
 }
 
 impl ModelArgs {
@@ -83,8 +88,10 @@ impl ModelArgs {
     }
 
     fn open_on(&self, device: Device) -> Result<(Model, Conditioning)> {
-        let model = model::open_in(&self.model, device, self.dtype)?;
-        let conditioning = bespoke::train::conditioning(&model, self.class, self.guidance_scale)?;
+        let mut model = model::open_in(&self.model, device, self.dtype)?;
+        let asked =
+            Asked { class: self.class, guidance_scale: self.guidance_scale.clone(), conditions: &self.conditions };
+        let conditioning = bespoke::train::conditioning(&mut model, asked)?;
         Ok((model, conditioning))
     }
 }

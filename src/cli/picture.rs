@@ -45,13 +45,14 @@ struct Layout {
 
 impl Layout {
     fn new(card: &Card) -> Result<Self> {
-        let (channels, height, width) = match card.shape[..] {
+        let shape = card.sample_shape()?;
+        let (channels, height, width) = match shape[..] {
             [channels @ (1 | 3), height, width] => (channels, height, width),
             [height, width] => (1, height, width),
             [elements] => (1, 1, elements),
             _ => {
                 let expected = "[1, height, width], [3, height, width], [height, width] or [elements] for a picture";
-                return Err(Error::invalid("shape", format!("{:?}", card.shape), expected));
+                return Err(Error::invalid("shape", format!("{shape:?}"), expected));
             }
         };
         let scale = READABLE.div_ceil(height.max(width)).max(1);

@@ -61,14 +61,15 @@ pub fn run(args: SampleArgs) -> Result<()> {
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
     let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;
-    let noises = arrays::noises(&args.noise, &card.shape, DEFAULT_COUNT)?;
-    let elements = card.elements();
+    let shape = card.sample_shape()?;
+    let noises = arrays::noises(&args.noise, &shape, DEFAULT_COUNT)?;
+    let elements: usize = shape.iter().product();
     let count = noises.count(elements);
     let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
     document::write_with(&args.out, |file| {
-        let mut array = arrays::begin(file, count, &card.shape).map_err(failed)?;
+        let mut array = arrays::begin(file, count, &shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
             let noise = noises.read(indices.clone(), elements);

@@ -2,6 +2,7 @@
 
 use super::progress;
 use bespoke::ranks::Ranks;
+use bespoke::samples::GuidanceScale;
 use bespoke::tensor::Compute;
 use bespoke::train::{
     Learn, Loss, OneOrMore, Optimizer, Outcome, Progress, TrainConfig, Trained, TrainedFamily, train_config,
@@ -81,7 +82,11 @@ pub struct TrainArgs {
     l_tau: Option<f64>,
     /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1].
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
-    guidance_scale: Option<f64>,
+    guidance_scale: Option<GuidanceScale>,
+    /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    conditions: Vec<PathBuf>,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -182,6 +187,7 @@ impl TrainArgs {
             lr: self.lr.or(base.lr),
             l_tau: self.l_tau.or(base.l_tau),
             guidance_scale: self.guidance_scale.or(base.guidance_scale),
+            conditions: if self.conditions.is_empty() { base.conditions } else { Some(self.conditions) },
             class: self.class.or(base.class),
             seed: self.seed.or(base.seed),
             device: self.device.or(base.device),

@@ -1,20 +1,32 @@
 //! A network and its card as a velocity field: time, output and guidance are translated here.
 
-use super::guidance::{Chain, Stack};
-use crate::card::{Card, Direction, Runtime};
+use super::guidance::{Chain, Stack, of_card};
+use super::nulls::{self, NullRow};
+use crate::card::{Card, Direction, Runtime, Signature, Sizes, TimeDtype};
 use crate::error::{Error, Result};
-use crate::inputs::{CLASS, Column, Inputs};
+use crate::inputs::{Column, Inputs};
 use crate::networks::{Call, Network};
 use crate::number::Number;
-use crate::tensor::{PerRow, PerRowBuf, Tensor};
-use crate::velocity::{Condition, VelocityField, Vjp};
+use crate::tensor::{Dtype, PerRow, PerRowBuf, Tensor};
+use crate::velocity::{Condition, GUIDANCE_SCALE, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};
+use std::borrow::Cow;
 
 /// The velocity field of a model in solver time: u_tau(x) = end u_{end tau}(x), tau in [0, 1].
 pub struct ModelField<T> {
     card: Card,
+    signature: Signature,
     chain: Chain,
+    nulls: Vec<NullRow>,
     network: Box<dyn Network<Tensor = T>>,
+}
+
+/// One batch, checked against the card.
+struct Bound {
+    /// Shape of one sample.
+    shape: Vec<usize>,
+    /// What the network is given, in its order.
+    inputs: Inputs,
 }
 
 /// Per-row scalars of one evaluation, with their derivatives by solver time.
@@ -32,9 +44,18 @@ struct Coefficients {
 
 impl<T: Tensor> ModelField<T> {
     /// Joins a network with what its card says of it.
-    pub fn new(card: Card, network: Box<dyn Network<Tensor = T>>) -> Self {
-        let chain = card.null_class.map_or_else(Chain::default, |_| super::guidance::plain(vec![CLASS.to_owned()]));
-        Self { card, chain, network }
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] for a file of a null.
+    pub fn new(card: Card, network: Box<dyn Network<Tensor = T>>) -> Result<Self> {
+        let (signature, chain, nulls) = (card.signature(), of_card(&card), nulls::load(&card)?);
+        Ok(Self { card, signature, chain, nulls, network })
+    }
+
+    /// Says what the card's named sizes are in all that follows.
+    pub fn set_sizes(&mut self, sizes: &Sizes) {
+        self.card = self.card.with_sizes(sizes);
+        self.signature = self.card.signature();
     }
 
     /// The model's card.
@@ -49,7 +70,8 @@ impl<T: Tensor> ModelField<T> {
         // A mixture knows the scheduler itself; an EDM network knows only its noise level.
         let t = if self.card.runtime == Runtime::Mixture { t } else { self.card.scheduler.conditioning(t) };
         let directed = if time.direction == Direction::DataToNoise { -t + 1.0 } else { t };
-        directed * time.scale
+        // Adding 0 would turn -0 into 0.
+        if time.offset == 0.0 { directed * time.scale } else { directed * time.scale + time.offset }
     }
 
     fn coefficients(&self, tau: PerRow<'_>) -> Coefficients {
@@ -59,54 +81,82 @@ impl<T: Tensor> ModelField<T> {
         let of = |f: &dyn Fn(Dual64) -> Dual64| {
             (tau.map(|tau| first_derivative(f, tau).0), tau.map(|tau| first_derivative(f, tau).1))
         };
-        let (time, time_dot) = of(&|tau| self.network_time(tau));
+        let (mut time, mut time_dot) = of(&|tau| self.network_time(tau));
+        if self.card.time.dtype == TimeDtype::Int64 {
+            // The field is constant between the times that the network knows.
+            (time, time_dot) = (time.get().map(f64::round), PerRowBuf::All(0.0));
+        }
         let (p, p_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).0 * end);
         let (q, q_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).1 * end);
         Coefficients { time, time_dot, p, q, p_dot, q_dot }
     }
 
-    fn check(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<()> {
+    /// Checks a batch of `x` at `tau` against the card.
+    fn bind(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<Bound> {
+        let batch = x.batch();
         tau.check("t", batch)?;
-        self.check_inputs(batch, &condition.inputs)?;
-        self.chain.check(batch, condition)
+        let (mut columns, mut sizes) = self.signature.bind(batch, &condition.inputs)?;
+        if let Some(name) = &self.card.guidance.scale_input {
+            let at = self.signature.inputs().iter().position(|input| input.name == *name).unwrap_or_default();
+            columns.insert(at, self.scale_column(name, batch, condition)?);
+        }
+        self.check_guidance(batch, condition)?;
+        self.card.shape.learn_elements(x.elements(), &mut sizes)?;
+        Ok(Bound { shape: self.card.shape.resolve(&sizes)?, inputs: Inputs::new(columns)? })
     }
 
-    fn check_inputs(&self, batch: usize, inputs: &Inputs) -> Result<()> {
-        if let Some(column) = inputs.columns().iter().find(|column| column.name() != CLASS) {
-            return Err(Error::invalid(column.name(), "there", "absent: the model has no such input"));
+    /// Names of the scales of guidance, in the order of the passes.
+    pub fn scales(&self) -> Vec<String> {
+        match &self.card.guidance.scale_input {
+            Some(_) => vec![GUIDANCE_SCALE.to_owned()],
+            None => self.chain.passes().iter().filter_map(|pass| pass.scale.clone()).collect(),
         }
-        if self.card.classes == 0
-            && let Some(class) = inputs.get(CLASS).and_then(Column::integers).and_then(<[i64]>::first)
-        {
-            return Err(Error::invalid(CLASS, class, "none: the model has no classes"));
+    }
+
+    /// Whether `condition` has the scales of this model, and no others.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the scale.
+    pub fn check_guidance(&self, batch: usize, condition: &Condition) -> Result<()> {
+        match &self.card.guidance.scale_input {
+            None => self.chain.check(batch, condition),
+            Some(name) => self.scale_column(name, batch, condition).map(drop),
         }
-        if self.card.classes == 0 {
-            return Ok(());
+    }
+
+    /// The guidance scale as the input `name`.
+    fn scale_column(&self, name: &str, batch: usize, condition: &Condition) -> Result<Column> {
+        let expected = format!("{batch} finite numbers: the network is given them as its input {name:?}");
+        let wrong = |value: String| Error::invalid(GUIDANCE_SCALE, value, expected.clone());
+        let dtype = self.signature.get(name).map_or(Dtype::Float32, |input| input.dtype);
+        let values = condition.scale(GUIDANCE_SCALE).ok_or_else(|| wrong("absent".into()))?;
+        if values.len() != batch || !values.iter().all(|s| s.is_finite()) {
+            return Err(wrong(format!("{values:?}")));
         }
-        let class = inputs.get(CLASS).and_then(Column::integers).unwrap_or_default();
-        if class.len() != batch {
-            let expected = format!("{batch}, one a sample");
-            return Err(Error::invalid(CLASS, format!("{} classes", class.len()), expected));
+        if let Some(scale) = condition.scales.iter().find(|scale| scale.name != GUIDANCE_SCALE) {
+            return Err(Error::invalid(&scale.name, "there", "absent: the model's only scale is guidance_scale"));
         }
-        let known = |c: i64| (0..self.card.classes).contains(&c) || Some(c) == self.card.null_class;
-        match class.iter().find(|c| !known(**c)) {
-            Some(c) => Err(Error::invalid(CLASS, c, format!("0 to {}", self.card.classes - 1))),
-            None => Ok(()),
-        }
+        let bytes = values.iter().map(|s| dtype.encode(*s)).collect::<Result<Vec<_>>>()?.concat();
+        Column::new(name, dtype, &[], batch, &bytes)
     }
 
     /// The inputs of the stacked batch, where a pass goes without some the null in their place.
     fn stacked_inputs(&self, stack: &Stack, inputs: &Inputs) -> Result<Inputs> {
-        let null = self.card.null_class.unwrap_or_default().to_ne_bytes();
-        let column = |column: &Column| {
-            let mut rows: Vec<&[u8]> = Vec::new();
+        let column = |(column, null): (&Column, &NullRow)| {
+            let mut rows: Vec<Cow<'_, [u8]>> = Vec::new();
             for (pass, own) in stack.passes() {
                 let without = self.chain.passes()[pass].without.iter().any(|name| name == column.name());
-                rows.extend(own.into_iter().map(|row| if without { &null[..] } else { column.row(row) }));
+                for row in own {
+                    let given = column.row(row);
+                    rows.push(match without {
+                        true => Cow::Owned(null.bytes(column.name(), column.dtype(), column.shape(), given)?),
+                        false => Cow::Borrowed(given),
+                    });
+                }
             }
-            column.of_rows(&rows)
+            column.of_rows(&rows.iter().map(AsRef::as_ref).collect::<Vec<_>>())
         };
-        Inputs::new(inputs.columns().iter().map(column).collect::<Result<_>>()?)
+        Inputs::new(inputs.columns().iter().zip(&self.nulls).map(column).collect::<Result<_>>()?)
     }
 
     /// The network's output of a stack of passes over `x`.
@@ -115,23 +165,29 @@ impl<T: Tensor> ModelField<T> {
         stack: &Stack,
         time: &PerRowBuf,
         x: &T,
-        inputs: &Inputs,
+        bound: &Bound,
         run: impl FnOnce(&Call<'_, T>) -> Result<R>,
     ) -> Result<R> {
         let (time, x) = (stack.numbers(time), stack.stacked(x)?);
-        run(&Call { time: time.get(), x: &x, shape: &self.card.shape, inputs: &self.stacked_inputs(stack, inputs)? })
+        let inputs = self.stacked_inputs(stack, &bound.inputs)?;
+        run(&Call { time: time.get(), x: &x, shape: &bound.shape, inputs: &inputs })
     }
 }
 
 impl<T: Tensor> VelocityField for ModelField<T> {
     type Tensor = T;
 
+    /// 0 where the card has a named size that [`ModelField::set_sizes`] has not said.
     fn elements(&self) -> usize {
-        self.card.elements()
+        self.card.sample_shape().map_or(0, |shape| shape.iter().product())
     }
 
     fn upload(&self, values: &[f32]) -> Result<T> {
         self.network.upload(values, self.elements())
+    }
+
+    fn upload_sized(&self, values: &[f32], elements: usize) -> Result<T> {
+        self.network.upload(values, elements)
     }
 
     fn start(&self, noise: &[f32]) -> Result<T> {
@@ -143,16 +199,15 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     }
 
     fn eval(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<T> {
-        let batch = x.batch();
-        self.check(tau, batch, condition)?;
+        let bound = self.bind(tau, x, condition)?;
         let Coefficients { time, p, q, .. } = self.coefficients(tau);
-        let stack = self.chain.stack(tau, batch, condition);
+        let stack = self.chain.stack(tau, x.batch(), condition);
         if stack.is_plain() {
-            let call = Call { time: time.get(), x, shape: &self.card.shape, inputs: &condition.inputs };
+            let call = Call { time: time.get(), x, shape: &bound.shape, inputs: &bound.inputs };
             let output = self.network.forward(&call)?;
             return T::linear_combination(&[(p.get(), x), (q.get(), &output)]);
         }
-        let output = self.stacked_call(&stack, &time, x, &condition.inputs, |call| self.network.forward(call))?;
+        let output = self.stacked_call(&stack, &time, x, &bound, |call| self.network.forward(call))?;
         stack.combined(Some((&p, x)), &q, &output)
     }
 
@@ -161,20 +216,18 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     }
 
     fn vjp(&self, tau: PerRow<'_>, x: &T, condition: &Condition, cotangents: &[T]) -> Result<Vjp<T>> {
-        let batch = x.batch();
-        self.check(tau, batch, condition)?;
+        let bound = self.bind(tau, x, condition)?;
         let c = self.coefficients(tau);
-        let stack = self.chain.stack(tau, batch, condition);
+        let stack = self.chain.stack(tau, x.batch(), condition);
         if stack.is_plain() {
             let scaled = |w: &T| T::linear_combination(&[(c.q.get(), w)]);
             let seeds = cotangents.iter().map(scaled).collect::<Result<Vec<_>>>()?;
-            let call = Call { time: c.time.get(), x, shape: &self.card.shape, inputs: &condition.inputs };
+            let call = Call { time: c.time.get(), x, shape: &bound.shape, inputs: &bound.inputs };
             let (output, through) = self.network.vjp(&call, &seeds)?;
             return assemble(&c, x, &output, cotangents, through);
         }
         let seeds = cotangents.iter().map(|w| stack.seeds(&c.q, w)).collect::<Result<Vec<_>>>()?;
-        let (output, through) =
-            self.stacked_call(&stack, &c.time, x, &condition.inputs, |call| self.network.vjp(call, &seeds))?;
+        let (output, through) = self.stacked_call(&stack, &c.time, x, &bound, |call| self.network.vjp(call, &seeds))?;
         let guided = stack.combined(None, &PerRowBuf::All(1.0), &output)?;
         let folded = Vjp {
             x: through.x.iter().map(|part| stack.folded(part)).collect::<Result<Vec<_>>>()?,

@@ -4,6 +4,7 @@
 //! inputs, alone where every scale is 1. Each pass runs on the rows whose weight for it is not 0; the rows of
 //! all passes are one batch of the network.
 
+use crate::card::{Card, GuidancePass, Null};
 use crate::error::{Error, Result};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE};
@@ -92,7 +93,10 @@ impl Chain {
             let Some(s) = scale.values.iter().find(|s| **s != 1.0) else { continue };
             let known: Vec<&str> = self.scales().collect();
             return match known.as_slice() {
-                [] => wrong(s.to_string(), "1: the model has no null_class to guide from".into()),
+                [] => wrong(
+                    s.to_string(),
+                    "1: the model has no null_class, nor an input with a null, to guide from".into(),
+                ),
                 known => wrong(s.to_string(), format!("absent: the model's scales are {}", known.join(", "))),
             };
         }
@@ -134,10 +138,24 @@ impl Default for Chain {
     }
 }
 
-/// Plain guidance: a pass without the inputs `without`, then one with all.
-pub fn plain(without: Vec<String>) -> Chain {
+/// The chain that a card asks for; where it names no passes, plain guidance from all inputs that have a null.
+pub fn of_card(card: &Card) -> Chain {
+    let interval = card.guidance.interval.unwrap_or(ALWAYS);
+    if card.guidance.scale_input.is_some() {
+        return Chain::default();
+    }
+    if !card.guidance.passes.is_empty() {
+        let pass = |pass: &GuidancePass| Pass { without: pass.without.clone(), scale: pass.scale.clone() };
+        return Chain::new(card.guidance.passes.iter().map(pass).collect(), interval);
+    }
+    let signature = card.signature();
+    let nulled = signature.inputs().iter().filter(|input| !matches!(input.null, Null::Keep(_)));
+    let without: Vec<String> = nulled.map(|input| input.name.clone()).collect();
+    if without.is_empty() {
+        return Chain::default();
+    }
     let scale = Some(GUIDANCE_SCALE.to_owned());
-    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], ALWAYS)
+    Chain::new(vec![Pass { without, scale: None }, Pass { without: Vec::new(), scale }], interval)
 }
 
 impl Stack {

@@ -3,6 +3,7 @@
 mod caller;
 mod field;
 mod guidance;
+mod nulls;
 mod open;
 
 pub use caller::{CallerField, Evaluate, PullBack};

@@ -1,13 +1,13 @@
 //! From the path of a card to a velocity field.
 
 use super::field::ModelField;
-use crate::card::{Card, Runtime};
+use crate::card::{Card, Runtime, Sizes};
 use crate::error::{Error, Result};
 use crate::networks::{self, CallerNetwork, Forward, Opened};
 use crate::tensor::{Compute, Device, Host};
 #[cfg(feature = "torch")]
 use crate::torch::TorchTensor;
-use crate::velocity::VelocityField;
+use crate::velocity::{Condition, VelocityField};
 use std::path::Path;
 
 /// An opened model. Immutable; any thread.
@@ -32,13 +32,43 @@ pub trait FieldTask {
 }
 
 impl Model {
-    fn new(card: Card, network: Opened) -> Self {
+    fn new(card: Card, network: Opened) -> Result<Self> {
         let field = match network {
-            Opened::Host(network) => Field::Host(ModelField::new(card, network)),
+            Opened::Host(network) => Field::Host(ModelField::new(card, network)?),
             #[cfg(feature = "torch")]
-            Opened::Torch(network) => Field::Torch(ModelField::new(card, network)),
+            Opened::Torch(network) => Field::Torch(ModelField::new(card, network)?),
         };
-        Self { field }
+        Ok(Self { field })
+    }
+
+    /// Names of the scales of guidance, in the order of the passes.
+    pub fn scales(&self) -> Vec<String> {
+        match &self.field {
+            Field::Host(field) => field.scales(),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.scales(),
+        }
+    }
+
+    /// Whether the scales of `condition`, of one sample, are this model's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the scale.
+    pub fn check_guidance(&self, condition: &Condition) -> Result<()> {
+        match &self.field {
+            Field::Host(field) => field.check_guidance(1, condition),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.check_guidance(1, condition),
+        }
+    }
+
+    /// Says what the card's named sizes are in all that follows.
+    pub fn set_sizes(&mut self, sizes: &Sizes) {
+        match &mut self.field {
+            Field::Host(field) => field.set_sizes(sizes),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.set_sizes(sizes),
+        }
     }
 
     /// The model's card.
@@ -93,7 +123,7 @@ pub fn open(path: &Path, device: Device) -> Result<Model> {
 pub fn open_in(path: &Path, device: Device, compute: Compute) -> Result<Model> {
     let card = Card::load(path)?;
     let network = networks::open(&card, device, compute)?;
-    Ok(Model::new(card, network))
+    Model::new(card, network)
 }
 
 /// Opens the card at `path`, of runtime `host`, around a network of the caller's.
@@ -106,5 +136,5 @@ pub fn open_caller(path: &Path, forward: Box<Forward>) -> Result<Model> {
         let document = path.display().to_string();
         return Err(Error::format(document, "runtime", "is not \"host\", as for a network of the host program"));
     }
-    Ok(Model::new(card, Opened::Host(Box::new(CallerNetwork::new(forward)))))
+    Model::new(card, Opened::Host(Box::new(CallerNetwork::new(forward))))
 }

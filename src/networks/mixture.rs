@@ -12,7 +12,7 @@
 //! which stays finite wherever tau > 0, at both ends of every scheduler.
 
 use super::network::{Call, Network, Opened};
-use crate::card::{Card, Direction};
+use crate::card::{Card, Time};
 use crate::document;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column};
@@ -338,12 +338,15 @@ pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Open
     if device != Device::Cpu {
         return Err(Error::invalid("device", device, "cpu: a mixture is computed in host memory"));
     }
-    if card.output != Output::Velocity || card.time.scale != 1.0 || card.time.direction != Direction::NoiseToData {
+    if card.output != Output::Velocity || card.time != (Time { end: card.time.end, ..Time::default() }) {
         return wrong("output, time", "a mixture gives the velocity at t, noise to data, scale 1".into());
     }
+    if !card.inputs.is_empty() {
+        return wrong("inputs", "is there, but a mixture is given a class alone".into());
+    }
     let mixture = Mixture::load(&card.weights_path())?;
-    if mixture.elements() != card.elements() {
-        let problem = format!("is {:?}, but the mixture's samples have {} numbers", card.shape, mixture.elements());
+    if card.shape.numbers().map(|shape| shape.iter().product()) != Some(mixture.elements()) {
+        let problem = format!("is {}, but the mixture's samples have {} numbers", card.shape, mixture.elements());
         return wrong("shape", problem);
     }
     if let Some(class) = (0..card.classes).find(|class| Some(*class) != card.null_class && !mixture.has_class(*class)) {

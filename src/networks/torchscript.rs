@@ -1,7 +1,7 @@
 //! A TorchScript module as a network.
 
 use super::network::{Call, Network, Opened};
-use crate::card::Card;
+use crate::card::{Card, Order, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
 use crate::tensor::{Compute, Device, PerRow, Tensor};
@@ -15,6 +15,9 @@ pub struct TorchScript {
     module: CModule,
     device: tch::Device,
     compute: Compute,
+    /// How it takes its time.
+    time: Time,
+    order: Order,
 }
 
 // SAFETY: `CModule` is a pointer to a `torch::jit::Module`, whose `forward` may run concurrently;
@@ -39,7 +42,7 @@ impl TorchScript {
         for (_, parameter) in module.named_parameters()? {
             let _ = parameter.f_set_requires_grad(false)?;
         }
-        Ok(Self { module, device, compute })
+        Ok(Self { module, device, compute, time: card.time, order: card.order })
     }
 
     /// One number per sample, `[batch]`.
@@ -53,11 +56,36 @@ impl TorchScript {
         })
     }
 
+    /// Times `[batch]` in the type and shape that the module takes.
+    fn clock(&self, time: &tch::Tensor) -> Result<tch::Tensor> {
+        let time = match self.time.dtype {
+            TimeDtype::Float32 => time.shallow_clone(),
+            TimeDtype::Int64 => time.f_detach()?.f_to_kind(Kind::Int64)?,
+        };
+        Ok(match self.time.shape {
+            TimeShape::Batch => time,
+            TimeShape::Column => time.f_reshape([-1, 1])?,
+            TimeShape::Scalar => {
+                let (least, greatest) = (time.f_min()?.f_double_value(&[])?, time.f_max()?.f_double_value(&[])?);
+                if least != greatest {
+                    let expected = "one time for the whole batch: the card says time.shape scalar";
+                    return Err(Error::invalid("t", format!("{least} to {greatest} as the network counts"), expected));
+                }
+                time.f_select(0, 0)?
+            }
+        })
+    }
+
     /// The module's output for states `x`, `[batch, shape...]`.
     fn run(&self, time: &tch::Tensor, x: &tch::Tensor, inputs: &Inputs) -> Result<tch::Tensor> {
         let _autocast = (self.compute == Compute::Bf16).then(|| Autocast::bf16(self.device));
         let columns = inputs.columns().iter().map(|input| column(input, self.device)).collect::<Result<Vec<_>>>()?;
-        let arguments: Vec<&tch::Tensor> = [x, time].into_iter().chain(&columns).collect();
+        let time = self.clock(time)?;
+        let first = match self.order {
+            Order::StateFirst => [x, &time],
+            Order::TimeFirst => [&time, x],
+        };
+        let arguments: Vec<&tch::Tensor> = first.into_iter().chain(&columns).collect();
         let output = self.module.forward_ts(&arguments)?;
         if output.size() != x.size() {
             return Err(Error::invalid(

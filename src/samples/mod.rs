@@ -2,10 +2,12 @@
 //! the samples are from the ground truth's.
 
 mod conditioning;
+mod conditions;
 mod noises;
 mod quality;
 
-pub use conditioning::Conditioning;
+pub use conditioning::{Conditioning, GuidanceScale};
+pub use conditions::Conditions;
 pub use noises::Noises;
 pub use quality::{Errors, Quality};
 

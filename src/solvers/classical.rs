@@ -1,7 +1,8 @@
 //! Textbook solvers on a time grid.
 
+use super::history::History;
 use super::lagrange;
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 
 /// Equidistant times 0 ... 1 of `steps` steps.
 pub fn uniform_grid(steps: usize) -> Vec<f64> {
@@ -18,19 +19,22 @@ fn runge_kutta(times: &[f64], c: &[f64], a: &[&[f64]], b: &[f64]) -> Tableau<f64
     let mut stages = Vec::with_capacity(stages_per_step * (times.len() - 1));
     for (i, pair) in times.windows(2).enumerate() {
         let h = if equidistant { 1.0 / steps } else { pair[1] - pair[0] };
-        let first = i * stages_per_step;
         for s in 0..stages_per_step {
             let last = s + 1 == stages_per_step;
             let weights = if last { b } else { a[s + 1] };
-            let u = weights.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| (first + j, h * w)).collect();
+            // The velocity of each stage but the last is kept, in the register of its number.
+            let operand = |j: usize| if j == s { Operand::Velocity } else { Operand::Kept(j) };
+            let velocities = weights.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| (operand(j), h * w));
+            let terms = std::iter::once((Operand::State, 1.0)).chain(velocities).collect();
             stages.push(Stage {
                 t: match c[s] {
                     1.0 => pair[1],
                     c if equidistant => (i as f64 + c) / steps,
                     c => pair[0] + c * h,
                 },
-                next: Row { x: 1.0, u },
-                base: if last { Base::Next } else { Base::Keep },
+                next: Combination { terms },
+                place: if last { Place::State } else { Place::Point },
+                keep: if last { Keep::Nothing } else { Keep::Velocity(s) },
                 ends_step: last,
             });
         }
@@ -71,13 +75,19 @@ pub fn rk4(times: &[f64]) -> Tableau<f64> {
 /// h_0^2 stays: the orders 3 and 4 show on grids that begin with short steps, such as the cosine
 /// grid, where h_0 is of order 1 / steps^2.
 pub fn adams_bashforth(times: &[f64], order: usize) -> Tableau<f64> {
+    let history = History::new(order.saturating_sub(1));
+    let velocity = Combination::of(Operand::Velocity);
+    let state = Combination::of(Operand::State);
     let step = |i: usize| {
         let first = (i + 1).saturating_sub(order);
         let weights = lagrange::weights(&times[first..=i], times[i], times[i + 1], |t| t);
+        let velocities: Vec<_> = (first..i).map(|j| history.before(j)).chain([velocity.clone()]).collect();
+        let terms = std::iter::once((1.0, &state)).chain(weights.into_iter().zip(&velocities));
         Stage {
             t: times[i],
-            next: Row { x: 1.0, u: (first..=i).zip(weights).collect() },
-            base: Base::Next,
+            next: Combination::sum(terms),
+            place: Place::State,
+            keep: history.keep(i, velocity.clone()),
             ends_step: true,
         }
     };

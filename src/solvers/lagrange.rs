@@ -1,6 +1,7 @@
 //! Integrals of Lagrange polynomials: the weights of Adams-Bashforth methods, on any grid.
 
 use std::f64::consts::PI;
+use std::sync::LazyLock;
 
 /// Points of the quadrature. With these, polynomials up to degree 39 are exact.
 const POINTS: usize = 20;
@@ -10,11 +11,17 @@ const POINTS: usize = 20;
 ///
 /// `rho` must be smooth on [a, b]. Classical methods have rho(t) = t.
 pub(super) fn weights(nodes: &[f64], a: f64, b: f64, rho: impl Fn(f64) -> f64) -> Vec<f64> {
-    let points = gauss_legendre(a, b);
+    let (middle, half) = ((a + b) / 2.0, (b - a) / 2.0);
+    // (t, w rho(t)) of every point: rho costs more than all else.
+    let points = GAUSS_LEGENDRE.map(|(x, w)| {
+        let t = middle + half * x;
+        (t, w * half * rho(t))
+    });
+    let (rho_a, rho_b) = (rho(a), rho(b));
     let one = |j: usize| {
         // By parts, so that rho needs no derivative: [l rho] - integral l' rho dt.
-        let ends = basis(nodes, j, b).0 * rho(b) - basis(nodes, j, a).0 * rho(a);
-        ends - points.iter().map(|(t, w)| w * basis(nodes, j, *t).1 * rho(*t)).sum::<f64>()
+        let ends = basis(nodes, j, b).0 * rho_b - basis(nodes, j, a).0 * rho_a;
+        ends - points.iter().map(|(t, w)| w * basis(nodes, j, *t).1).sum::<f64>()
     };
     (0..nodes.len()).map(one).collect()
 }
@@ -30,10 +37,10 @@ fn basis(nodes: &[f64], j: usize, t: f64) -> (f64, f64) {
     (value, slope)
 }
 
-/// Gauss-Legendre points and weights on [a, b], by Newton's method on the Legendre polynomial.
-fn gauss_legendre(a: f64, b: f64) -> Vec<(f64, f64)> {
+/// Gauss-Legendre points and weights on [-1, 1], by Newton's method on the Legendre polynomial.
+static GAUSS_LEGENDRE: LazyLock<[(f64, f64); POINTS]> = LazyLock::new(|| {
     let n = POINTS as f64;
-    let point = |i: usize| {
+    std::array::from_fn(|i| {
         let mut x = (PI * (i as f64 + 0.75) / (n + 0.5)).cos();
         let mut slope = 1.0;
         // From this start, convergence is quadratic: far fewer iterations are needed.
@@ -46,8 +53,6 @@ fn gauss_legendre(a: f64, b: f64) -> Vec<(f64, f64)> {
             slope = n * (x * p - before) / (x * x - 1.0);
             x -= p / slope;
         }
-        let weight = 2.0 / ((1.0 - x * x) * slope * slope);
-        ((a + b) / 2.0 + (b - a) / 2.0 * x, weight * (b - a) / 2.0)
-    };
-    (0..POINTS).map(point).collect()
-}
+        (x, 2.0 / ((1.0 - x * x) * slope * slope))
+    })
+});

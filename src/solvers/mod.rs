@@ -4,6 +4,7 @@
 pub mod classical;
 pub mod diffusion;
 pub mod grid;
+mod history;
 mod lagrange;
 mod named;
 

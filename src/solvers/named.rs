@@ -7,7 +7,7 @@ use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::path::GaussianPath;
 use crate::tableau::Tableau;
-use crate::theta::{Family, MAX_STEPS, NsTable, Theta};
+use crate::theta::{MAX_STEPS, Theta};
 use serde_json::json;
 
 /// A published solver: what `bespoke solvers` lists.
@@ -274,12 +274,17 @@ impl NamedSolver {
     /// The solver as a theta of `family: "ns"`, with notes that say what it came from.
     ///
     /// # Errors
-    /// As [`SolverName::tableau`], and for more evaluations than a theta may have.
+    /// As [`SolverName::tableau`], and for more evaluations than such a theta may have.
     pub fn theta(&self, path: &GaussianPath) -> Result<Theta> {
-        let mut theta = Theta::new(Family::Ns(NsTable::compile(&self.tableau(path)?)))?;
-        theta.model = notes([("scheduler", json!(path.scheduler())), ("end", json!(path.end()))]);
-        theta.training = notes([("solver", json!(self.to_string()))]);
-        Ok(theta)
+        let theta = Theta::compile(&self.tableau(path)?)?;
+        let (model, training) = self.notes(path);
+        Ok(Theta { model, training, ..theta })
+    }
+
+    /// What it was made for, and what it is.
+    pub fn notes(&self, path: &GaussianPath) -> (Notes, Notes) {
+        let model = notes([("scheduler", json!(path.scheduler())), ("end", json!(path.end()))]);
+        (model, notes([("solver", json!(self.to_string()))]))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The Bespoke families: knots of (t_r, s_r) to a table.
 
 use crate::number::Number;
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::Operand::{Kept, State, Velocity};
+use crate::tableau::{Combination, Keep, Place, Stage, Tableau};
 
 /// Knots of a scale-time transformation: `K + 1` values of t and s, `K` of their derivatives,
 /// with K = n (RK1) or 2n (RK2: integers and halves, in order).
@@ -33,12 +34,8 @@ impl Knots<f64> {
 /// One RK1-Bespoke step i (BES Eq. 17).
 fn rk1_stage<D: Number>(knots: &Knots<D>, i: usize, h: f64) -> Stage<D> {
     let (s, s_next) = (knots.s[i], knots.s[i + 1]);
-    Stage {
-        t: knots.t[i],
-        next: Row { x: (s + knots.s_dot[i] * h) / s_next, u: vec![(i, knots.t_dot[i] * h * s / s_next)] },
-        base: Base::Next,
-        ends_step: true,
-    }
+    let terms = vec![(State, (s + knots.s_dot[i] * h) / s_next), (Velocity, knots.t_dot[i] * h * s / s_next)];
+    Stage { t: knots.t[i], next: Combination { terms }, place: Place::State, keep: Keep::Nothing, ends_step: true }
 }
 
 /// RK1-Bespoke with n = K steps.
@@ -59,11 +56,20 @@ pub fn rk2<D: Number>(knots: &Knots<D>) -> Tableau<D> {
         let c1 = (s_a + knots.s_dot[a] * (h / 2.0)) / s_m;
         let c2 = s_a * knots.t_dot[a] * (h / 2.0) / s_m;
         let slope = knots.s_dot[m] * h / s_b;
-        stages.push(Stage { t: knots.t[a], next: Row { x: c1, u: vec![(a, c2)] }, base: Base::Keep, ends_step: false });
+        let last =
+            vec![(State, s_a / s_b + slope * c1), (Kept(0), slope * c2), (Velocity, knots.t_dot[m] * h * s_m / s_b)];
+        stages.push(Stage {
+            t: knots.t[a],
+            next: Combination { terms: vec![(State, c1), (Velocity, c2)] },
+            place: Place::Point,
+            keep: Keep::Velocity(0),
+            ends_step: false,
+        });
         stages.push(Stage {
             t: knots.t[m],
-            next: Row { x: s_a / s_b + slope * c1, u: vec![(a, slope * c2), (m, knots.t_dot[m] * h * s_m / s_b)] },
-            base: Base::Next,
+            next: Combination { terms: last },
+            place: Place::State,
+            keep: Keep::Nothing,
             ends_step: true,
         });
     }
@@ -77,12 +83,12 @@ pub fn rk2<D: Number>(knots: &Knots<D>) -> Tableau<D> {
 pub fn rk1_knots(tableau: &Tableau<f64>) -> Knots<f64> {
     let steps = tableau.nfe();
     let h = 1.0 / steps as f64;
-    let rows = tableau.stages.iter().map(|stage| &stage.next);
+    let rows = tableau.stages.iter().map(|stage| coefficients(&stage.next));
     Knots {
         t: times_to_the_end(tableau),
-        t_dot: rows.clone().map(|row| row.u[0].1 / h).collect(),
+        t_dot: rows.clone().map(|[_, u]| u / h).collect(),
         s: vec![1.0; steps + 1],
-        s_dot: rows.map(|row| (row.x - 1.0) / h).collect(),
+        s_dot: rows.map(|[x, _]| (x - 1.0) / h).collect(),
     }
 }
 
@@ -97,8 +103,7 @@ pub fn rk2_knots(tableau: &Tableau<f64>) -> Knots<f64> {
     let mut knots = Knots { t: times_to_the_end(tableau), t_dot: vec![], s: vec![1.0], s_dot: vec![] };
     let mut s_a = 1.0;
     for pair in tableau.stages.chunks_exact(2) {
-        let (y, next) = (&pair[0].next, &pair[1].next);
-        let (c1, c2, c, d, e) = (y.x, y.u[0].1, next.x, next.u[0].1, next.u[1].1);
+        let ([c1, c2], [c, d, e]) = (coefficients(&pair[0].next), coefficients(&pair[1].next));
         // next = (s_a / s_b) x + slope y + E u_m, with slope = h s'_m / s_b.
         let slope = d / c2;
         let s_b = s_a / (c - slope * c1);
@@ -109,6 +114,11 @@ pub fn rk2_knots(tableau: &Tableau<f64>) -> Knots<f64> {
         s_a = s_b;
     }
     knots
+}
+
+/// The coefficients of a row of `N` terms; NaN for those that it lacks.
+fn coefficients<const N: usize>(row: &Combination<f64>) -> [f64; N] {
+    std::array::from_fn(|i| row.terms.get(i).map_or(f64::NAN, |term| term.1))
 }
 
 /// The times of all evaluations, then 1.

@@ -2,12 +2,15 @@
 
 pub mod bound;
 pub mod knots;
+mod table;
 
 pub use knots::Knots;
+pub use table::NsTable;
+pub(crate) use table::row as table_row;
 
 use crate::document::{self, Notes};
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::Tableau;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -23,47 +26,6 @@ pub enum Family {
     Rk2(Knots<f64>),
     /// Non-stationary: the table itself (BNS).
     Ns(NsTable),
-}
-
-/// A non-stationary table: x_{i+1} = a_i x_0 + sum_{j <= i} b_ij u_{t_j}(x_j), output x_N.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NsTable {
-    /// Times of the N evaluations, in [0, 1].
-    pub t: Vec<f64>,
-    /// Coefficients of x_0, N.
-    pub a: Vec<f64>,
-    /// N rows, row i of length i + 1.
-    pub b: Vec<Vec<f64>>,
-}
-
-impl NsTable {
-    /// Any solver as a non-stationary table, by propagating its recurrence.
-    pub fn compile(tableau: &Tableau<f64>) -> Self {
-        let (points, _) = tableau.propagate();
-        let dense = |(i, row): (usize, &Row<f64>)| {
-            let mut b = vec![0.0; i + 1];
-            for (j, c) in &row.u {
-                b[*j] = *c;
-            }
-            b
-        };
-        NsTable {
-            t: tableau.stages.iter().map(|stage| stage.t).collect(),
-            a: points[1..].iter().map(|row| row.x).collect(),
-            b: points[1..].iter().enumerate().map(dense).collect(),
-        }
-    }
-
-    /// As a table.
-    pub fn tableau(&self) -> Tableau<f64> {
-        let stage = |i: usize| Stage {
-            t: self.t[i],
-            next: Row { x: self.a[i], u: self.b[i].iter().copied().enumerate().collect() },
-            base: Base::Keep,
-            ends_step: true,
-        };
-        Tableau { stages: (0..self.t.len()).map(stage).collect() }
-    }
 }
 
 /// A solver's coefficients, with notes on what they were made for. Immutable once loaded.
@@ -120,6 +82,18 @@ impl Theta {
         let theta = Self { family, model: Notes::default(), training: Notes::default() };
         theta.check_table()?;
         Ok(theta)
+    }
+
+    /// Any solver as a theta of family `ns`: every state written out by x(0) and all velocities.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more evaluations than steps a theta may have: each is a row.
+    pub fn compile(tableau: &Tableau<f64>) -> Result<Self> {
+        if tableau.nfe() > MAX_STEPS {
+            let expected = format!("at most {MAX_STEPS}, the rows of a theta of family ns");
+            return Err(Error::invalid("nfe", tableau.nfe(), expected));
+        }
+        Self::new(Family::Ns(NsTable::compile(tableau)))
     }
 
     /// Each number may be finite and their quotients not.

@@ -2,6 +2,7 @@
 //! `bespoke_train`.
 
 use crate::error::{Error, Result};
+use crate::samples::GuidanceScale;
 use crate::tensor::Compute;
 use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
@@ -237,7 +238,10 @@ pub struct TrainConfig {
     pub l_tau: Option<f64>,
     /// Classifier-free guidance; 1 is off. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub guidance_scale: Option<f64>,
+    pub guidance_scale: Option<GuidanceScale>,
+    /// Files of conditions (safetensors), in order: sample i takes row i mod C of all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<PathBuf>>,
     /// One class for all samples. Default: sample i gets class i mod classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,

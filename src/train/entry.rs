@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 use crate::ladder::Ladder;
 use crate::model::{self, FieldTask, Model};
 use crate::ranks::Ranks;
-use crate::samples::Conditioning;
+use crate::samples::{Conditioning, Conditions, GuidanceScale};
 use crate::tensor::Compute;
 use crate::velocity::VelocityField;
 use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Trains as `config` says, on the model that it names, by all `ranks`, of which the first sees to the files.
 ///
@@ -33,12 +35,17 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device = ranks.device(config.device.as_deref().unwrap_or("cpu"))?;
-    let model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
+    let mut model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
     let job = config.job(Some(model.card().fingerprint()?))?;
-    let conditioning = conditioning(&model, config.class, config.guidance_scale)?;
+    let asked = Asked {
+        class: config.class,
+        guidance_scale: config.guidance_scale.clone(),
+        conditions: config.conditions.as_deref().unwrap_or_default(),
+    };
+    let conditioning = conditioning(&mut model, asked)?;
     let notes = model_notes(&model, &conditioning, config.dtype)?;
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
@@ -80,6 +87,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         ("device", config.device.is_some()),
         ("dtype", config.dtype.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
+        ("conditions", config.conditions.is_some()),
         ("path", config.path.is_some()),
         ("sigma0", config.sigma0.is_some()),
     ] {
@@ -103,7 +111,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         let expected = "rmse-bound: the field has no vector-Jacobian product";
         return Err(Error::invalid("loss", json!(stage.loss), expected));
     }
-    let conditioning = Conditioning { classes: description.classes, class: config.class, guidance_scale: 1.0 };
+    let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
     let job = config.job(None)?;
     let mut outcome = train_job(field, &conditioning, &settings, &job, &Ranks::alone(), observer)?;
     let mut notes = serde_json::Map::new();
@@ -137,13 +145,24 @@ fn warn_of_others(settings: &Settings, model: &Notes) {
     }
 }
 
-/// The conditioning that a class and a guidance scale ask of a model.
+/// What samples are conditioned on, as a run is asked for it.
+#[derive(Clone, Debug, Default)]
+pub struct Asked<'a> {
+    /// One class for all samples.
+    pub class: Option<i64>,
+    /// Guidance of all samples.
+    pub guidance_scale: Option<GuidanceScale>,
+    /// Files of conditions, in order.
+    pub conditions: &'a [PathBuf],
+}
+
+/// The conditioning that is `asked` of a model; the model learns what its named sizes are.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming what the model does not have.
-pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f64>) -> Result<Conditioning> {
-    let card = model.card();
-    if let Some(class) = class
+/// [`Error::Invalid`] naming what the model does not have, or asks for and is not given; the files' own.
+pub fn conditioning(model: &mut Model, asked: Asked<'_>) -> Result<Conditioning> {
+    let card = model.card().clone();
+    if let Some(class) = asked.class
         && !((0..card.classes).contains(&class) || Some(class) == card.null_class)
     {
         let expected = match card.classes {
@@ -152,12 +171,24 @@ pub fn conditioning(model: &Model, class: Option<i64>, guidance_scale: Option<f6
         };
         return Err(Error::invalid("class", class, expected));
     }
-    let guidance_scale = guidance_scale.unwrap_or(1.0);
-    if !guidance_scale.is_finite() || (guidance_scale != 1.0 && card.null_class.is_none()) {
-        let expected = if card.null_class.is_none() { "1: the model has no null_class" } else { "a finite number" };
-        return Err(Error::invalid("guidance_scale", guidance_scale, expected));
+    let of_files = card.without_classes();
+    let conditions = match asked.conditions {
+        [] => None,
+        files => Some(Arc::new(Conditions::read(files, &of_files)?)),
+    };
+    if conditions.is_none()
+        && let Some(input) = of_files.signature().given().next()
+    {
+        let expected = format!("files with the model's inputs, {} among them", input.name);
+        return Err(Error::invalid("conditions", "absent", expected));
     }
-    Ok(Conditioning { classes: card.classes, class, guidance_scale })
+    if let Some(conditions) = &conditions {
+        model.set_sizes(conditions.sizes());
+    }
+    let guidance_scale = asked.guidance_scale.unwrap_or_default();
+    let conditioning = Conditioning { classes: card.classes, class: asked.class, guidance_scale, conditions };
+    model.check_guidance(&conditioning.of(0..1)?)?;
+    Ok(conditioning)
 }
 
 fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Compute>) -> Result<Notes> {
@@ -171,6 +202,7 @@ fn model_notes(model: &Model, conditioning: &Conditioning, dtype: Option<Compute
     notes.insert("end".into(), json!(card.time.end));
     notes.insert("guidance_scale".into(), json!(conditioning.guidance_scale));
     notes.extend(conditioning.class.map(|class| ("class".into(), json!(class))));
+    notes.extend(conditioning.conditions.as_ref().map(|conditions| ("conditions".into(), json!(conditions.digest()))));
     notes.extend(dtype.map(|dtype| ("dtype".into(), json!(dtype))));
     Ok(Notes(notes))
 }

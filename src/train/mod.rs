@@ -25,7 +25,7 @@ mod step;
 mod validate;
 
 pub use config::{FieldConfig, Learn, Loss, OneOrMore, Optimizer, Precision, TrainConfig, TrainedFamily};
-pub use entry::{conditioning, train_config, train_field};
+pub use entry::{Asked, conditioning, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Pool, PoolOptions};

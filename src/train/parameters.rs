@@ -7,10 +7,10 @@
 
 use crate::error::Result;
 use crate::number::Number;
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 use crate::theta::bound::{bound_weights, lipschitz};
 use crate::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
-use crate::theta::{Family, NsTable, Theta};
+use crate::theta::{Family, NsTable, Theta, table_row};
 use crate::train::config::Learn;
 use nalgebra::DMatrix;
 use num_dual::Dual64;
@@ -157,12 +157,18 @@ fn rk_tableau<D: Number>(nfe: usize, stages_per_step: usize, values: &[D]) -> Ta
         let in_step = k % stages_per_step;
         let (row, others) = rows.split_at(in_step + 2);
         rows = others;
-        let mut u: Vec<(usize, D)> = (k - in_step..=k).zip(row[1..].iter().copied()).collect();
         // t' > 0: the velocity just taken moves the state forwards.
-        u[in_step].1 = u[in_step].1.abs();
+        let now = row[in_step + 1].abs();
+        let kept = row[1..=in_step].iter().enumerate().map(|(j, c)| (Operand::Kept(j), *c));
+        let terms = std::iter::once((Operand::State, row[0])).chain(kept).chain([(Operand::Velocity, now)]).collect();
         let ends_step = in_step + 1 == stages_per_step;
-        let base = if ends_step { Base::Next } else { Base::Keep };
-        Stage { t: t[k], next: Row { x: row[0], u }, base, ends_step }
+        Stage {
+            t: t[k],
+            next: Combination { terms },
+            place: if ends_step { Place::State } else { Place::Point },
+            keep: if ends_step { Keep::Nothing } else { Keep::Velocity(in_step) },
+            ends_step,
+        }
     };
     Tableau { stages: (0..nfe).map(stage).collect() }
 }
@@ -172,13 +178,9 @@ fn ns_tableau<D: Number>(nfe: usize, values: &[D]) -> Tableau<D> {
     let stage = |i: usize| {
         let (x, first) = (values[rows], rows + 1);
         rows += i + 2;
-        Stage {
-            // The first evaluation is at the start: its time is no parameter.
-            t: if i == 0 { D::zero() } else { values[i - 1] },
-            next: Row { x, u: (0..=i).map(|j| (j, values[first + j])).collect() },
-            base: Base::Keep,
-            ends_step: true,
-        }
+        // The first evaluation is at the start: its time is no parameter.
+        let t = if i == 0 { D::zero() } else { values[i - 1] };
+        table_row(t, x, &values[first..first + i], values[first + i])
     };
     Tableau { stages: (0..nfe).map(stage).collect() }
 }
@@ -239,9 +241,8 @@ impl Parameters {
         }
         let values = match (coordinates, self.theta()?.family) {
             (Coordinates::Table, Family::Rk1(knots) | Family::Rk2(knots)) => {
-                let rows = self.tableau().stages.into_iter().flat_map(|Stage { next: Row { x, u }, .. }| {
-                    std::iter::once(x).chain(u.into_iter().map(|(_, coefficient)| coefficient))
-                });
+                let rows = self.tableau().stages.into_iter().flat_map(|stage| stage.next.terms);
+                let rows = rows.map(|(_, coefficient)| coefficient);
                 increments(&knots).into_iter().chain(rows).collect()
             }
             (_, Family::Rk1(knots) | Family::Rk2(knots)) => Self::from_knots(self.shape, &knots).values,

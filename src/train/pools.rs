@@ -111,6 +111,7 @@ fn about(elements: usize, conditioning: &Conditioning, settings: &Settings, job:
         "classes": conditioning.classes,
         "class": conditioning.class,
         "guidance_scale": conditioning.guidance_scale,
+        "conditions": conditioning.conditions.as_ref().map(|conditions| conditions.digest()),
         "seed": settings.seed,
         "pool": settings.pool,
         "validation": settings.validation,

@@ -168,7 +168,7 @@ fn published(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Par
     // A solver that cannot have this nfe, or whose table is not finite on this path, is no candidate.
     let compiled = usable.filter_map(|solver| {
         let tableau = solver.tableau(nfe, &solver.grid, path.unwrap_or(&own)).ok()?;
-        let theta = Theta::new(Family::Ns(NsTable::compile(&tableau))).ok()?;
+        let theta = Theta::compile(&tableau).ok()?;
         Some((format!("{}@{nfe}", solver.name), Parameters::from_theta(&theta)))
     });
     Ok(compiled.collect())

@@ -81,11 +81,12 @@ fn structs(out: &mut String) {
         DLTensor { data, device, ndim, dtype, shape, strides, byte_offset }
         bespoke_sampler_options { struct_size, threads }
         bespoke_row { struct_size, evaluations, nfe, failed }
-        bespoke_combination { x, u, evaluations, count, reserved }
-        bespoke_stage { struct_size, base_rule, ends_step, reserved, t, next, base }
-        bespoke_theta_properties { struct_size, steps, nfe, kept_velocities, family, model, training, document }
+        bespoke_combination { target, count, velocity, registers, coefficients }
+        bespoke_stage { struct_size, ends_step, self_contained, reserved, t, next, kept }
+        bespoke_theta_properties { struct_size, steps, nfe, kept_registers, family, model, training, document, bytes }
         bespoke_velocity_scalars { t, alpha, sigma, x, output, x_dot, output_dot }
-        bespoke_model_properties { struct_size, ndim, shape, classes, null_class, data_low, data_high, initial_scale, name, card }
+        bespoke_model_properties { struct_size, ndim, shape, classes, null_class, data_low, data_high, initial_scale, name, card, shape_names, inputs, scales, input_count, scale_count }
+        bespoke_input_properties { name, dtype, ndim, shape, shape_names }
         bespoke_input { name, tensor }
         bespoke_call { struct_size, input_count, time, x, inputs, output, cotangent, by_x, by_t }
         bespoke_condition { struct_size, batch, classes, guidance_scale, inputs, scales, input_count, scale_count }

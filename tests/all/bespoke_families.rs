@@ -4,7 +4,7 @@ use crate::common::{Formula, assert_close, interpret, knots, noise, proptest_con
 use bespoke::dopri5::{self, Tolerance};
 use bespoke::sampler::{self, Plan};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
-use bespoke::tableau::{Base, Row, Stage, Tableau};
+use bespoke::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 use bespoke::tensor::{Element, Host};
 use bespoke::theta::bound::{bound_weights, lipschitz};
 use bespoke::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
@@ -92,8 +92,8 @@ proptest! {
     #[test]
     fn compiling_to_a_non_stationary_table_changes_no_sample(k1 in knots(1, 6), k2 in knots(2, 4)) {
         let grid = uniform_grid(3);
-        let corrected = corrector();
-        for tableau in [rk1(&k1), rk2(&k2), euler(&grid), midpoint(&grid), heun(&grid), rk4(&grid), corrected] {
+        let predicted = predictor();
+        for tableau in [rk1(&k1), rk2(&k2), euler(&grid), midpoint(&grid), heun(&grid), rk4(&grid), predicted] {
             let field = Formula::<f64, _>::new(3, swirl);
             let compiled = NsTable::compile(&tableau);
             prop_assert_eq!(compiled.t.len(), tableau.nfe());
@@ -121,20 +121,22 @@ proptest! {
 
 /// Step `i` of a table, from `x`.
 fn step_of(tableau: &Tableau<f64>, i: usize, x: &[f64], u: &Velocity) -> Vec<f64> {
-    interpret(tableau, tableau.step_stages(i).unwrap(), x, u).pop().unwrap()
+    interpret(tableau, Plan::new(tableau.clone()).step_stages(i).unwrap(), x, u).pop().unwrap()
 }
 
-/// A table whose base is mended after an evaluation, as UniPC's is.
-fn corrector() -> Tableau<f64> {
-    let row = |x: f64, u: &[(usize, f64)]| Row { x, u: u.to_vec() };
-    let stage = |t, next, base| Stage { t, next, base, ends_step: true };
+/// A table that uses every kind of register: predictions that are kept and overwritten, points amid steps.
+fn predictor() -> Tableau<f64> {
+    use Operand::{Kept, Point, State, Velocity};
+    let sum = |terms: &[(Operand, f64)]| Combination { terms: terms.to_vec() };
+    let stage = |t, next: &[(Operand, f64)], place, keep| Stage { t, next: sum(next), place, keep, ends_step: true };
+    let kept = |slot, terms: &[(Operand, f64)]| Keep::Combination(slot, sum(terms));
     Tableau {
         stages: vec![
-            stage(0.0, row(1.0, &[(0, 0.3)]), Base::Keep),
-            stage(0.3, row(0.9, &[(0, 0.1), (1, 0.4)]), Base::Row(row(1.1, &[(0, 0.2), (1, 0.15)]))),
-            stage(0.7, row(1.0, &[(1, -0.1), (2, 0.4)]), Base::Next),
-            stage(0.9, row(0.0, &[(0, 0.5), (3, 0.25)]), Base::Row(row(0.0, &[(2, 1.0)]))),
-            stage(1.0, row(0.8, &[(4, 0.2)]), Base::Next),
+            stage(0.0, &[(State, 1.0), (Velocity, 0.3)], Place::Point, kept(0, &[(State, 0.4), (Velocity, -0.2)])),
+            stage(0.3, &[(State, 0.9), (Point, 0.1), (Kept(0), 0.4)], Place::State, Keep::Velocity(1)),
+            stage(0.7, &[(Point, 1.0), (Kept(1), 0.2), (Velocity, 0.4)], Place::State, kept(0, &[(Kept(0), 0.5)])),
+            stage(0.9, &[(Kept(0), 0.5), (Kept(1), 0.25)], Place::Point, Keep::Nothing),
+            stage(1.0, &[(State, 0.8), (Point, 0.2), (Kept(1), 0.1)], Place::State, Keep::Nothing),
         ],
     }
 }

@@ -83,6 +83,11 @@ fn the_programs_pass() {
 }
 
 #[test]
+fn a_large_batch_takes_as_many_registers_as_the_solver_has() {
+    Bench::new().run("tests/c/memory.c", &[], Mode::Plain);
+}
+
+#[test]
 fn a_network_is_run_with_a_condition_for_each_sample_or_refused() {
     let bench = Bench::new();
     let digits = root().join("models/digits-fm-ot.json");

@@ -6,7 +6,7 @@ use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use bespoke::velocity::{Condition, VelocityField};
 use half::{bf16, f16};
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
@@ -438,34 +438,94 @@ fn driving_out_of_order_is_refused() {
     unsafe { bespoke_theta_free(handle) };
 }
 
+/// x(1) as `bespoke_stage` says to make it, in registers of this test's own.
+fn by_stages(handle: *const bespoke_theta, x0: &[f64]) -> Vec<f64> {
+    let info = info(handle);
+    let mut registers = vec![vec![f64::NAN; x0.len()]; 2 + info.kept_registers as usize];
+    registers[BESPOKE_REGISTER_STATE as usize] = x0.to_vec();
+    let mut point = BESPOKE_REGISTER_STATE as usize;
+    for k in 0..info.nfe {
+        let mut stage = unsafe { std::mem::zeroed::<bespoke_stage>() };
+        stage.struct_size = size_of::<bespoke_stage>() as u32;
+        ok(unsafe { bespoke_theta_stage(handle, k, &mut stage) });
+        assert!(k > 0 || stage.self_contained == 1);
+        let velocity: Vec<f64> = registers[point].iter().map(|x| u(stage.t, *x)).collect();
+        let combine = |c: &bespoke_combination| -> Vec<f64> {
+            let term =
+                |i: usize, j: usize| unsafe { *c.coefficients.add(j) * registers[*c.registers.add(j) as usize][i] };
+            let sum = |i: usize| c.velocity * velocity[i] + (0..c.count as usize).map(|j| term(i, j)).sum::<f64>();
+            (0..x0.len()).map(sum).collect()
+        };
+        let (next, kept) = (combine(&stage.next), combine(&stage.kept));
+        point = stage.next.target as usize;
+        registers[point] = next;
+        if stage.kept.target != BESPOKE_REGISTER_NONE {
+            registers[stage.kept.target as usize] = kept;
+        }
+    }
+    registers.swap_remove(point)
+}
+
+fn info(handle: *const bespoke_theta) -> bespoke_theta_properties {
+    let mut info: bespoke_theta_properties = unsafe { std::mem::zeroed() };
+    info.struct_size = size_of::<bespoke_theta_properties>() as u32;
+    ok(unsafe { bespoke_theta_info(handle, &mut info) });
+    info
+}
+
 #[test]
 fn the_stages_are_the_solver() {
     for theta in [bent(3), as_table(&bent(2))] {
         let handle = load(&theta);
         let x0 = noise(3);
-        let (mut base, mut point, mut velocities) = (x0.clone(), x0.clone(), Vec::<Vec<f64>>::new());
-        for k in 0..theta.nfe() {
-            let mut stage = unsafe { std::mem::zeroed::<bespoke_stage>() };
-            stage.struct_size = size_of::<bespoke_stage>() as u32;
-            ok(unsafe { bespoke_theta_stage(handle, k as u32, &mut stage) });
-            velocities.push(point.iter().map(|x| u(stage.t, *x)).collect());
-            let combine = |c: &bespoke_combination, base: &[f64]| -> Vec<f64> {
-                let term = |i: usize, j: usize| unsafe { *c.u.add(j) * velocities[*c.evaluations.add(j) as usize][i] };
-                (0..3).map(|i| c.x * base[i] + (0..c.count as usize).map(|j| term(i, j)).sum::<f64>()).collect()
-            };
-            point = combine(&stage.next, &base);
-            match stage.base_rule {
-                BESPOKE_BASE_KEEP => {}
-                BESPOKE_BASE_NEXT => base = point.clone(),
-                _ => base = combine(&stage.base, &base),
-            }
-        }
-        close(&point, &expected(&theta, &x0), 1e-12);
+        close(&by_stages(handle, &x0), &expected(&theta, &x0), 1e-12);
         let mut stage = unsafe { std::mem::zeroed::<bespoke_stage>() };
         stage.struct_size = size_of::<bespoke_stage>() as u32;
         assert_eq!(unsafe { bespoke_theta_stage(handle, theta.nfe() as u32, &mut stage) }, BESPOKE_ERROR_INVALID);
         unsafe { bespoke_theta_free(handle) };
     }
+}
+
+fn published(name: &str, nfe: u32) -> *mut bespoke_theta {
+    let (name, scheduler, mut handle) = (CString::new(name).unwrap(), CString::new("vp").unwrap(), null_mut());
+    ok(unsafe { bespoke_theta_solver(name.as_ptr(), nfe, scheduler.as_ptr(), &mut handle) });
+    handle
+}
+
+#[test]
+fn a_published_solver_is_no_table_until_it_is_compiled() {
+    for (name, nfe, kept) in [("euler", 9, 0), ("heun", 8, 1), ("dpm++3m", 17, 2), ("unipc", 12, 2), ("deis", 12, 3)] {
+        let handle = published(name, nfe);
+        let own = info(handle);
+        assert_eq!((own.nfe, own.kept_registers), (nfe, kept), "{name}");
+        assert!(own.document.is_null());
+        let text = |text: *const c_char| unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned();
+        assert_eq!(text(own.family), "published");
+        assert_eq!(text(own.training), format!("{{\"solver\":\"{name}@{nfe}\"}}"));
+        let mut compiled = null_mut();
+        ok(unsafe { bespoke_theta_compile(handle, &mut compiled) });
+        let table = info(compiled);
+        assert_eq!((text(table.family).as_str(), table.kept_registers), ("ns", nfe - 1), "{name}");
+        assert_eq!((text(table.model), text(table.training)), (text(own.model), text(own.training)));
+        // The same samples, to rounding; and the file is the compiled one's.
+        let x0 = noise(3);
+        let x1 = by_stages(handle, &x0);
+        close(&by_stages(compiled, &x0), &x1, 1e-10);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = CString::new(file.path().to_str().unwrap()).unwrap();
+        ok(unsafe { bespoke_theta_save(handle, path.as_ptr()) });
+        assert_eq!(Theta::load(file.path()).unwrap().to_json().unwrap(), text(table.document));
+        unsafe {
+            bespoke_theta_free(compiled);
+            bespoke_theta_free(handle);
+        }
+    }
+    // Its evaluations may be more than the rows of a table.
+    let handle = published("rk4", 4000);
+    let mut compiled = null_mut();
+    assert_eq!(unsafe { bespoke_theta_compile(handle, &mut compiled) }, BESPOKE_ERROR_INVALID);
+    assert_eq!(message(), "nfe is 4000, expected at most 1000, the rows of a theta of family ns");
+    unsafe { bespoke_theta_free(handle) };
 }
 
 unsafe extern "C-unwind" fn panicking(_: *mut c_void, _: *const DLTensor, _: *const DLTensor, _: *mut DLTensor) -> i32 {

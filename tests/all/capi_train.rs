@@ -81,7 +81,7 @@ fn forward_only<'a>(model: &'a Model, accuracy: f64, round: impl Fn(f32) -> f32 
 }
 
 fn pool<F: VelocityField<Tensor = Host<f32>>>(field: &F) -> Pool<Host<f32>> {
-    let conditioning = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
+    let conditioning = Conditioning::default();
     let options = PoolOptions {
         purpose: bespoke::noise::Purpose::Train,
         seed: 3,

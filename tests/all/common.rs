@@ -71,21 +71,35 @@ pub fn interpret(
     x: &[f64],
     velocity: impl Fn(f64, &[f64]) -> Vec<f64>,
 ) -> Vec<Vec<f64>> {
-    use bespoke::tableau::{Base, Row};
-    let mut us: Vec<Vec<f64>> = vec![Vec::new(); stages.start];
-    let (mut base, mut point) = (x.to_vec(), x.to_vec());
+    use bespoke::tableau::{Combination, Keep, Operand, Place};
+    let zero = vec![0.0; x.len()];
+    let mut kept: Vec<Vec<f64>> = vec![zero; 64];
+    let (mut state, mut point) = (x.to_vec(), x.to_vec());
     let mut points = Vec::new();
     for stage in &tableau.stages[stages] {
-        us.push(velocity(stage.t, &point));
-        let apply = |row: &Row<f64>| -> Vec<f64> {
-            (0..x.len()).map(|i| row.x * base[i] + row.u.iter().map(|(j, c)| c * us[*j][i]).sum::<f64>()).collect()
+        let u = velocity(stage.t, &point);
+        let apply = |combination: &Combination<f64>| -> Vec<f64> {
+            let read = |operand: &Operand| match operand {
+                Operand::State => &state,
+                Operand::Point => &point,
+                Operand::Kept(slot) => &kept[*slot],
+                Operand::Velocity => &u,
+            };
+            (0..x.len()).map(|i| combination.terms.iter().map(|(operand, c)| c * read(operand)[i]).sum()).collect()
         };
-        point = apply(&stage.next);
-        base = match &stage.base {
-            Base::Keep => base,
-            Base::Next => point.clone(),
-            Base::Row(row) => apply(row),
+        let next = apply(&stage.next);
+        let keep = match &stage.keep {
+            Keep::Nothing => None,
+            Keep::Velocity(slot) => Some((*slot, u.clone())),
+            Keep::Combination(slot, what) => Some((*slot, apply(what))),
         };
+        if let Some((slot, what)) = keep {
+            kept[slot] = what;
+        }
+        if stage.place == Place::State {
+            state = next.clone();
+        }
+        point = next;
         points.push(point.clone());
     }
     points

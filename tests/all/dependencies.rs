@@ -24,6 +24,7 @@ const DIRECT: &[&str] = &[
     "tracing",
     "bespoke",
     "bytemuck",
+    "npyz",
 ];
 
 /// Names of crates that are built, of those at most `depth` edges away.

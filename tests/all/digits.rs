@@ -4,10 +4,10 @@ use bespoke::evaluate::Ready;
 use bespoke::model::{self, Model, ModelField};
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::samples::Noises;
+use bespoke::samples::{GuidanceScale, Noises};
 use bespoke::tensor::{Compute, Device, PerRow, Tensor};
 use bespoke::torch::TorchTensor;
-use bespoke::train::{TrainConfig, conditioning, train_config};
+use bespoke::train::{Asked, TrainConfig, conditioning, train_config};
 use bespoke::velocity::VelocityField;
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
@@ -29,10 +29,11 @@ fn opened(name: &str, compute: Compute) -> Model {
 fn samples_are_the_digits_that_were_asked_for() {
     let classifier = tch::CModule::load(path("digits-classifier.pt")).unwrap();
     for name in MODELS {
-        let model = model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap();
+        let mut model = model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap();
         let tolerance = Tolerance { rtol: 1e-3, atol: 1e-3 };
         let truth = Ready::new(&Solver::GroundTruth, &model.card().gaussian_path().unwrap(), tolerance).unwrap();
-        let condition = conditioning(&model, None, Some(2.0)).unwrap().of(0..1000).unwrap();
+        let asked = Asked { guidance_scale: Some(GuidanceScale::one(2.0)), ..Asked::default() };
+        let condition = conditioning(&mut model, asked).unwrap().of(0..1000).unwrap();
         let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64);
         let samples = truth.solve(field, &field.start(&noise).unwrap(), &condition).unwrap().0.to_f32().unwrap();

@@ -120,7 +120,10 @@ fn a_good_card_is_read_and_its_defaults_filled_in() {
     let path = folder.path().join("digits.json");
     std::fs::write(&path, card().to_string()).unwrap();
     let full = Card::load(&path).unwrap();
-    assert_eq!((full.elements(), full.runtime, full.output), (64, Runtime::Torchscript, Output::Velocity));
+    assert_eq!(
+        (full.sample_shape().unwrap().iter().product::<usize>(), full.runtime, full.output),
+        (64, Runtime::Torchscript, Output::Velocity)
+    );
     assert_eq!(full.scheduler, Scheduler::Vp { beta_min: 0.1, beta_max: 10.0 });
     assert_eq!((full.time.direction, full.time.scale, full.time.end), (Direction::DataToNoise, 1000.0, 0.999));
     assert_eq!((full.classes, full.null_class, full.name()), (10, Some(10), "digits".into()));

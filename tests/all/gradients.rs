@@ -11,7 +11,7 @@ use bespoke::velocity::VelocityField;
 use rand::RngExt;
 
 const SAMPLES: usize = 6;
-const UNCONDITIONAL: Conditioning = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
+const UNCONDITIONAL: Conditioning = Conditioning::NONE;
 
 /// Five modes in three dimensions, well apart: a field with curvature.
 fn field(scheduler: Scheduler) -> MixtureField<f64> {

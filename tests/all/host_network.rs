@@ -153,3 +153,103 @@ fn noise_is_that_of_the_command_line() {
         BESPOKE_ERROR_INVALID
     );
 }
+
+/// output = x + the mean of `text` + 10 where the mask is on.
+unsafe extern "C-unwind" fn of_text(_: *mut c_void, call: *const bespoke_call) -> i32 {
+    unsafe {
+        let call = &*call;
+        let named = |i: usize| {
+            let input = &*call.inputs.add(i);
+            (CStr::from_ptr(input.name).to_str().unwrap(), &*input.tensor)
+        };
+        let ((first, text), (second, mask)) = (named(0), named(1));
+        if (call.input_count, first, second, text.dtype.code, mask.dtype.code, mask.dtype.bits)
+            != (2, "text", "mask", 2, 6, 8)
+        {
+            return 5;
+        }
+        let tokens = *text.shape.add(1) as usize;
+        for row in 0..*(*call.x).shape as usize {
+            let mean = (0..tokens).map(|i| *text.data.cast::<f32>().add(row * tokens + i)).sum::<f32>() / tokens as f32;
+            let on = if *mask.data.cast::<u8>().add(row) == 1 { 10.0 } else { 0.0 };
+            for i in row * ELEMENTS..(row + 1) * ELEMENTS {
+                *(*call.output).data.cast::<f32>().add(i) = *(*call.x).data.cast::<f32>().add(i) + mean + on;
+            }
+        }
+    }
+    0
+}
+
+#[test]
+fn named_inputs_go_through_c_and_the_model_tells_its_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = json!([{ "name": "text", "dtype": "float32", "shape": ["tokens"], "null": 1 },
+                        { "name": "mask", "dtype": "bool", "shape": [] }]);
+    let path = folder.path().join("card.json");
+    let card = json!({ "format": "bespoke-model", "version": 1, "runtime": "host", "shape": ["frames", ELEMENTS],
+                       "output": "velocity", "scheduler": { "name": "fm-ot" }, "inputs": inputs,
+                       "guidance": { "passes": [{ "without": ["text"] }, { "scale": "strength" }] } });
+    std::fs::write(&path, card.to_string()).unwrap();
+    let path = CString::new(path.to_str().unwrap()).unwrap();
+    let mut model = null_mut();
+    unsafe {
+        assert_eq!(
+            bespoke_model_host(path.as_ptr(), Some(of_text), null_mut(), &mut model),
+            BESPOKE_OK,
+            "{}",
+            message()
+        );
+        let mut info: bespoke_model_properties = std::mem::zeroed();
+        info.struct_size = size_of::<bespoke_model_properties>() as u32;
+        assert_eq!(bespoke_model_info(model, &mut info), BESPOKE_OK);
+        let name = |text: *const std::ffi::c_char| CStr::from_ptr(text).to_str().unwrap();
+        assert_eq!((info.ndim, *info.shape, *info.shape.add(1)), (2, -1, ELEMENTS as i64));
+        assert_eq!((name(*info.shape_names), (*info.shape_names.add(1)).is_null()), ("frames", true));
+        let (text, mask) = (&*info.inputs, &*info.inputs.add(1));
+        assert_eq!((info.input_count, name(text.name), text.ndim, *text.shape), (2, "text", 1, -1));
+        assert_eq!((name(*text.shape_names), name(mask.name), mask.ndim, mask.dtype.code), ("tokens", "mask", 0, 6));
+        assert_eq!((info.scale_count, name(*info.scales)), (1, "strength"));
+
+        let (mut words, mut masks) = ([0.5f32, 1.5, 4.0, 6.0], [1u8, 0]);
+        let (mut x, mut u, mut t) = ([0.25f32; 6], [0.0f32; 6], [0.5f32, 0.5]);
+        let evaluate = |words: &DLTensor, x: &mut [f32], t: &mut [f32], u: &mut [f32], masks: &mut [u8]| {
+            let (mut rows, mut shape, mut same, mut of_mask) = ([2i64], [2i64, 1, 3], [2i64, 1, 3], [2i64]);
+            let mask = tensor(masks, &mut of_mask, 6, 8);
+            let inputs = [
+                bespoke_input { name: c"mask".as_ptr(), tensor: &mask },
+                bespoke_input { name: c"text".as_ptr(), tensor: words },
+            ];
+            let strength = [1.0f64, 3.0];
+            let scales = [bespoke_scale { name: c"strength".as_ptr(), values: strength.as_ptr() }];
+            let condition = bespoke_condition {
+                struct_size: size_of::<bespoke_condition>() as u32,
+                batch: 2,
+                classes: null(),
+                guidance_scale: null(),
+                inputs: inputs.as_ptr(),
+                scales: scales.as_ptr(),
+                input_count: 2,
+                scale_count: 1,
+            };
+            let (t, x) = (tensor(t, &mut rows, 2, 32), tensor(x, &mut shape, 2, 32));
+            bespoke_model_velocity(model, &condition, &t, &x, &mut tensor(u, &mut same, 2, 32))
+        };
+        let mut of_text = [2i64, 2];
+        let text = tensor(&mut words, &mut of_text, 2, 32);
+        assert_eq!(evaluate(&text, &mut x, &mut t, &mut u, &mut masks), BESPOKE_OK, "{}", message());
+        // Row 0 is not guided; row 1 is, by 3, away from a text of ones.
+        assert_eq!(u, [11.25, 11.25, 11.25, 0.25 + 1.0 + 3.0 * 4.0, 13.25, 13.25]);
+        let mut of_doubles = [2i64, 1];
+        let doubles = tensor(&mut [1.0f64, 2.0], &mut of_doubles, 2, 64);
+        assert_eq!(evaluate(&doubles, &mut x, &mut t, &mut u, &mut masks), BESPOKE_ERROR_INVALID);
+        assert!(message().contains("inputs.text.dtype is float64"), "{}", message());
+        assert_eq!(evaluate(&text, &mut x, &mut t, &mut u, &mut [2, 0]), BESPOKE_ERROR_INVALID);
+        assert!(message().contains("inputs.mask"), "{}", message());
+        let mut strided = text;
+        let mut strides = [1i64, 2];
+        strided.strides = strides.as_mut_ptr();
+        assert_eq!(evaluate(&strided, &mut x, &mut t, &mut u, &mut masks), BESPOKE_ERROR_INVALID);
+        assert!(message().contains("inputs.text.strides"), "{}", message());
+        bespoke_model_free(model);
+    }
+}

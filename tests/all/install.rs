@@ -38,18 +38,18 @@ fn a_cmake_project_finds_it() {
         for file in ["CMakeLists.txt", "from_c.c", "from_cpp.cpp"] {
             let text = std::fs::read_to_string(root().join("tests/install").join(file)).unwrap();
             let asked = format!("find_package(bespoke {minimum} ");
-            std::fs::write(source.join(file), text.replace("find_package(bespoke 0.1 ", &asked)).unwrap();
+            std::fs::write(source.join(file), text.replace("find_package(bespoke 0.2 ", &asked)).unwrap();
         }
         let mut command = Command::new("cmake");
         command.arg("-S").arg(source).arg("-B").arg(&build);
         command.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
         command
     };
-    for refused in ["0.2", "1.0", "0.1.99"] {
+    for refused in ["0.1", "0.3", "1.0", "0.2.99"] {
         assert!(!configure(refused).output().unwrap().status.success(), "{refused}");
     }
     std::fs::remove_dir_all(&build).unwrap();
-    succeed(configure("0.1"));
+    succeed(configure("0.2"));
     let mut command = Command::new("cmake");
     command.arg("--build").arg(&build);
     succeed(command);

@@ -14,6 +14,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
 mod common;
+#[cfg(feature = "torch")]
+mod conditioned;
 mod cpp_examples;
 mod dependencies;
 mod diffusion;
@@ -43,10 +45,12 @@ mod noise;
 mod onnx;
 mod outputs;
 mod paths;
+mod registers;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;
 mod schedulers;
+mod signature;
 mod solvers;
 mod tensors;
 mod training;

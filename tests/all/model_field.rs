@@ -24,7 +24,7 @@ struct Perfect {
 
 impl Perfect {
     fn field(card: &Card) -> ModelField<Host<f64>> {
-        ModelField::new(card.clone(), Box::new(Perfect { card: card.clone(), document: document() }))
+        ModelField::new(card.clone(), Box::new(Perfect { card: card.clone(), document: document() })).unwrap()
     }
 
     /// The scheduler's time that the network's time stands for.

@@ -4,7 +4,7 @@ use crate::common::{Formula, assert_close, interpret, noise, proptest_config, sa
 use bespoke::error::Error;
 use bespoke::sampler::{self, Plan, Sampler};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
-use bespoke::tableau::{Base, Row, Stage, Tableau};
+use bespoke::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 use bespoke::tensor::{Crew, Element, Host, HostView, Tensor};
 use bespoke::theta::NsTable;
 use bespoke::theta::knots::{Knots, rk2};
@@ -158,7 +158,7 @@ fn a_state_that_overflows_its_dtype_is_no_sample() {
 
 #[test]
 fn velocities_are_kept_only_while_they_are_needed() {
-    let kept = |tableau: Tableau<f64>| Plan::new(tableau).kept_velocities();
+    let kept = |tableau: Tableau<f64>| Plan::new(tableau).kept_registers();
     let grid = uniform_grid(3);
     assert_eq!(kept(euler(&grid)), 0);
     assert_eq!(kept(midpoint(&grid)), 0);
@@ -171,24 +171,35 @@ fn velocities_are_kept_only_while_they_are_needed() {
     assert_eq!(kept(NsTable::compile(&rk2(&knots)).tableau()), 5);
 }
 
-/// Coefficients of the base and of the velocities.
-type Coefficients = (f64, Vec<f64>);
+/// Registers of random tables.
+const REGISTERS: usize = 4;
 
-/// Any table: sparse rows, bases of every kind.
-fn tables() -> impl Strategy<Value = Tableau<f64>> {
+/// A combination of anything there is, of which some adds nothing.
+fn combinations() -> impl Strategy<Value = Combination<f64>> {
     let coefficient = prop_oneof![1 => Just(0.0), 2 => -0.6..0.6f64];
-    let row = (prop_oneof![1 => Just(0.0), 4 => 0.5..1.2f64], proptest::collection::vec(coefficient, 7));
-    let stage = (0.0..1.0f64, row.clone(), 0..3, row);
-    proptest::collection::vec(stage, 1..7).prop_map(|stages| {
-        let row = |k: usize, (x, u): Coefficients| Row { x, u: u.into_iter().take(k + 1).enumerate().collect() };
-        let stage = |(k, (t, next, kind, base)): (usize, (f64, Coefficients, i32, Coefficients))| Stage {
-            t,
-            next: row(k, next),
-            base: [Base::Keep, Base::Next, Base::Row(row(k, base))][kind as usize].clone(),
-            ends_step: true,
-        };
-        Tableau { stages: stages.into_iter().enumerate().map(stage).collect() }
+    let others = proptest::collection::vec(coefficient, REGISTERS + 2);
+    (prop_oneof![1 => Just(0.0), 4 => 0.5..1.2f64], others).prop_map(|(state, others)| {
+        let kept = (0..REGISTERS).map(Operand::Kept);
+        let operands = [Operand::State, Operand::Point].into_iter().chain(kept).chain([Operand::Velocity]);
+        Combination { terms: operands.zip(std::iter::once(state).chain(others)).collect() }
     })
+}
+
+/// Any table: registers that are read before they are written, twice, or never.
+fn tables() -> impl Strategy<Value = Tableau<f64>> {
+    let keep = prop_oneof![
+        Just(Keep::Nothing),
+        (0..REGISTERS).prop_map(Keep::Velocity),
+        (0..REGISTERS, combinations()).prop_map(|(slot, what)| Keep::Combination(slot, what)),
+    ];
+    let stage = (0.0..1.0f64, combinations(), any::<bool>(), keep).prop_map(|(t, next, ends_step, keep)| Stage {
+        t,
+        next,
+        place: if ends_step { Place::State } else { Place::Point },
+        keep,
+        ends_step,
+    });
+    proptest::collection::vec(stage, 1..9).prop_map(|stages| Tableau { stages })
 }
 
 proptest! {
@@ -229,17 +240,19 @@ fn halves_are_summed_in_single_precision_and_rounded_once() {
     fn check<E: Element>(digits: i32, name: &str) {
         // A last row of 1 + 31 terms: rounding after each would cost several units in the last place.
         let n = 31;
-        let grid: Vec<Stage<f64>> = (0..n)
-            .map(|k| Stage {
+        let stage = |k: usize| {
+            let velocity = |j: usize| if j == k { Operand::Velocity } else { Operand::Kept(j) };
+            let read = if k + 1 < n { 0..0 } else { 0..n };
+            let terms = read.map(|j| (velocity(j), 0.07 + 0.01 * j as f64));
+            Stage {
                 t: k as f64 / n as f64,
-                next: Row {
-                    x: 1.0,
-                    u: if k + 1 < n { vec![] } else { (0..n).map(|j| (j, 0.07 + 0.01 * j as f64)).collect() },
-                },
-                base: Base::Keep,
+                next: Combination { terms: std::iter::once((Operand::State, 1.0)).chain(terms).collect() },
+                place: Place::Point,
+                keep: Keep::Velocity(k),
                 ends_step: true,
-            })
-            .collect();
+            }
+        };
+        let grid: Vec<Stage<f64>> = (0..n).map(stage).collect();
         let velocity = |t: f64, x: &[f64]| x.iter().map(|x| (9.0 * t + 5.0 * x).sin()).collect::<Vec<f64>>();
         let x0: Vec<f32> = (0..200).map(|i| (i as f32 - 100.0) / 64.0).collect();
         let x0 = Host::<E>::from_f32(&x0, 1).unwrap();

@@ -12,7 +12,7 @@ use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
 
-const UNCONDITIONAL: Conditioning = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
+const UNCONDITIONAL: Conditioning = Conditioning::NONE;
 
 fn field() -> MixtureField<f64> {
     let means = vec![vec![1.0, 0.5], vec![-0.8, 0.2], vec![0.1, -1.1], vec![-0.4, 0.9]];

@@ -60,7 +60,18 @@ static void solvers(const char *rk2_path) {
     CHECK(fabsf(x[0] - y[0]) < 1e-6f && fabsf(x[1] - y[1]) < 1e-6f);
     bespoke_theta_properties info = {.struct_size = sizeof info};
     OK(bespoke_theta_info(theta, &info));
-    CHECK(strcmp(info.family, "ns") == 0 && strstr(info.training, "\"midpoint@4\"") != NULL);
+    CHECK(strcmp(info.family, "published") == 0 && strstr(info.training, "\"midpoint@4\"") != NULL);
+    CHECK(info.document == NULL && info.kept_registers == 0 && info.bytes > 0);
+    bespoke_theta *table = NULL;
+    OK(bespoke_theta_compile(theta, &table));
+    solve(table, y);
+    CHECK(fabsf(x[0] - y[0]) < 1e-6f && fabsf(x[1] - y[1]) < 1e-6f);
+    OK(bespoke_theta_info(table, &info));
+    CHECK(strcmp(info.family, "ns") == 0 && strstr(info.document, "\"midpoint@4\"") != NULL);
+    bespoke_theta_free(table);
+    FAILS(bespoke_theta_compile(NULL, &table), invalid, "theta is NULL");
+    CHECK(table == NULL);
+    FAILS(bespoke_theta_compile(theta, NULL), invalid, "out is NULL");
     bespoke_theta_free(theta);
     bespoke_theta_free(file);
 
@@ -82,7 +93,7 @@ static void solvers(const char *rk2_path) {
     FAILS(bespoke_theta_solver("euler@4", 4, "fm-ot", &theta), invalid, "solver is \"euler@4\"");
     FAILS(bespoke_theta_solver("rk4", 10, "fm-ot", &theta), invalid, "nfe is 10, expected a multiple of 4");
     FAILS(bespoke_theta_solver("euler", 0, "fm-ot", &theta), invalid, "nfe is 0");
-    FAILS(bespoke_theta_solver("midpoint", 1002, "fm-ot", &theta), invalid, "t is of length 1002");
+    FAILS(bespoke_theta_solver("midpoint", 2002, "fm-ot", &theta), invalid, "nfe is 2002, expected a multiple of 2 from 2 to 2000");
     FAILS(bespoke_theta_solver("euler:fine", 4, "fm-ot", &theta), invalid, "grid is \"fine\"");
     FAILS(bespoke_theta_solver("euler:0,1", 4, "fm-ot", &theta), invalid, "grid is ");
     FAILS(bespoke_theta_solver("euler", 4, "fm", &theta), invalid, "scheduler is \"fm\", expected fm-ot, ");

@@ -30,9 +30,9 @@ static bespoke_model *model;
 
 static void written_structs(void) {
     bespoke_theta_properties properties;
-    OLDER(properties, kept_velocities);
+    OLDER(properties, kept_registers);
     OK(bespoke_theta_info(theta, &properties));
-    CHECK(properties.steps == 2 && properties.nfe == 4 && UNTOUCHED(properties, kept_velocities));
+    CHECK(properties.steps == 2 && properties.nfe == 4 && UNTOUCHED(properties, kept_registers));
     for (uint32_t size = 0; size < sizeof properties; size++) {
         properties.struct_size = size;
         int at_a_member = size >= 4 && (size <= 16 ? size % 4 == 0 : size % 8 == 0);
@@ -43,13 +43,13 @@ static void written_structs(void) {
     }
     properties.struct_size = sizeof properties;
     OK(bespoke_theta_info(theta, &properties));
-    CHECK(properties.kept_velocities == 0 && strcmp(properties.family, "rk2") == 0);
+    CHECK(properties.kept_registers == 0 && strcmp(properties.family, "rk2") == 0);
     CHECK(strcmp(properties.model, "{}") == 0 && strcmp(properties.training, "{}") == 0);
 
     bespoke_stage stage;
     OLDER(stage, next);
     OK(bespoke_theta_stage(theta, 1, &stage));
-    CHECK(stage.base_rule == BESPOKE_BASE_NEXT && stage.ends_step == 1 && stage.t == 0.25 && UNTOUCHED(stage, next));
+    CHECK(stage.ends_step == 1 && stage.self_contained == 0 && stage.t == 0.25 && UNTOUCHED(stage, next));
 
     bespoke_model_properties info;
     OLDER(info, data_low);

@@ -34,17 +34,17 @@ def learned(**options):
 
 def by_scalars(theta, x0):
     """The solve as `Stage` describes it."""
-    base = point = x0
-    velocities = {}
+    registers, point = {0: x0}, 0
 
-    def combine(row):
-        return row.x * base + sum(c * velocities[j] for j, c in zip(row.evaluations, row.u))
+    def combine(c, u):
+        return c.velocity * u + sum(a * registers[r] for r, a in zip(c.registers, c.coefficients))
 
-    for k, stage in enumerate(theta.stages()):
-        velocities[k] = field(np.full(len(x0), stage.t, x0.dtype), point)
-        point = combine(stage.next)
-        base = [base, point, None][stage.base_rule] if stage.base_rule < 2 else combine(stage.base)
-    return point
+    for stage in theta.stages():
+        u = field(np.full(len(x0), stage.t, x0.dtype), registers[point])
+        written = {c.target: combine(c, u) for c in (stage.next, stage.kept) if c is not None}
+        registers.update(written)
+        point = stage.next.target
+    return registers[point]
 
 
 @pytest.mark.parametrize("name", ["euler", "midpoint", "dpm++2m", "unipc"])

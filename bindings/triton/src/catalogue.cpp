@@ -8,12 +8,23 @@ namespace bespoke_triton {
 
 namespace {
 
-/// Published solvers that are kept; a model's clients ask for few.
-constexpr std::size_t made_at_most = 256;
+/// Memory of the published solvers that are kept; a model's clients ask for few, of some kilobytes each.
+constexpr std::size_t made_bytes_at_most = std::size_t(16) << 20;
+
+/// A SOLVER is no longer than this: a grid of a thousand times.
+constexpr std::size_t solver_text_at_most = std::size_t(32) << 10;
+
+/// Errors where `text` is nothing that a client can have meant.
+void check_text(const std::string &text) {
+    if (text.size() > solver_text_at_most)
+        throw invalid("SOLVER", quoted(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
+    if (!is_utf8(text)) throw invalid("SOLVER", quoted(text), "UTF-8");
+    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", quoted(text), "text without NUL");
+}
 
 }  // namespace
 
-catalogue::catalogue(const settings &settings, const bespoke_model_properties &model) : max_nfe_(settings.max_nfe) {
+catalogue::catalogue(const settings &settings, const bespoke_model_properties &model) : max_nfe_(settings.max_nfe), made_(made_bytes_at_most) {
     const auto card = nlohmann::json::parse(model.card);
     nlohmann::json scheduler = card.at("scheduler");
     if (card.contains("time")) scheduler["end"] = card.at("time").value("end", 1.0);
@@ -63,11 +74,12 @@ catalogue::reference catalogue::parse(const std::string &text) {
     char *end = nullptr;
     errno = 0;
     wanted.nfe = std::strtoll(number.c_str(), &end, 10);
-    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", '"' + text + '"', "NAME, or NAME@NFE as in midpoint@10");
+    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", quoted(text), "NAME, or NAME@NFE as in midpoint@10");
     return wanted;
 }
 
 std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &name, std::optional<std::int64_t> nfe) {
+    if (name) check_text(*name);
     reference wanted = parse(name.value_or(default_));
     if (nfe && name && wanted.nfe && *wanted.nfe != *nfe)
         throw invalid("NFE", std::to_string(*nfe), std::to_string(*wanted.nfe) + ", as SOLVER says");
@@ -75,7 +87,7 @@ std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &
     const auto file = files_.find(wanted.name);
     if (file == files_.end()) return published(wanted);
 
-    if (!wanted.grid.empty()) throw invalid("SOLVER", '"' + *name + '"', "no grid: a theta has learned its times");
+    if (!wanted.grid.empty()) throw invalid("SOLVER", quoted(*name), "no grid: a theta has learned its times");
     const auto &rungs = file->second;
     if (!wanted.nfe) return rungs.rbegin()->second;
     std::string known;
@@ -90,20 +102,19 @@ std::shared_ptr<const solver> catalogue::published(const reference &wanted) {
     if (!wanted.nfe) {
         std::string known;
         for (const auto &[file, rungs] : files_) known += file + ", ";
-        throw invalid("SOLVER", '"' + wanted.name + '"', known + "or a published solver with its NFE, as in midpoint@10");
+        throw invalid("SOLVER", quoted(wanted.name), known + "or a published solver with its NFE, as in midpoint@10");
     }
     if (*wanted.nfe < 1 || *wanted.nfe > max_nfe_)
         throw invalid("NFE", std::to_string(*wanted.nfe), "1 to " + std::to_string(max_nfe_));
     const std::string name = wanted.grid.empty() ? wanted.name : wanted.name + ':' + wanted.grid;
     const std::string key = name + '@' + std::to_string(*wanted.nfe);
-    const std::lock_guard lock(mutex_);
-    if (const auto found = made_.find(key); found != made_.end()) return found->second;
-    bespoke_theta *theta = nullptr;
     const auto nfe = static_cast<std::uint32_t>(*wanted.nfe);
-    if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
-        throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER \"" + name + "\": " + bespoke_last_error_message());
-    if (made_.size() >= made_at_most) made_.clear();
-    return made_[key] = std::make_shared<const solver>(solver{name, nfe, bespoke::theta(theta)});
+    return made_.find(key, [&] {
+        bespoke_theta *theta = nullptr;
+        if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + quoted(name) + ": " + cut(bespoke_last_error_message()));
+        return solver{name, nfe, bespoke::theta(theta)};
+    });
 }
 
 }  // namespace bespoke_triton

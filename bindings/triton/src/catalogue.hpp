@@ -5,21 +5,14 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "cache.hpp"
 #include "settings.hpp"
 
 namespace bespoke_triton {
-
-/// A theta under the name that requests give it.
-struct solver {
-    std::string name;
-    std::uint32_t nfe;
-    bespoke::theta theta;
-};
 
 /// Any thread.
 class catalogue {
@@ -46,9 +39,8 @@ private:
     std::uint32_t max_nfe_;
     /// Of each theta or ladder file, its thetas by nfe.
     std::map<std::string, std::map<std::uint32_t, std::shared_ptr<const solver>>> files_;
-    std::mutex mutex_;
     /// Published solvers that were asked for.
-    std::map<std::string, std::shared_ptr<const solver>> made_;
+    solver_cache made_;
 };
 
 }  // namespace bespoke_triton

@@ -27,6 +27,28 @@ TRITONSERVER_Error_Code code_of(bespoke_status status) {
 
 }  // namespace
 
+bool is_utf8(const std::string &text) {
+    try {
+        nlohmann::json(text).dump();
+        return true;
+    } catch (const nlohmann::json::type_error &) {
+        return false;
+    }
+}
+
+std::string cut(const std::string &text) {
+    constexpr std::size_t most = 300;
+    if (text.size() <= most) return text;
+    std::size_t end = most;
+    // Not amid a character.
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) end--;
+    return text.substr(0, end) + "...";
+}
+
+std::string quoted(const std::string &text) {
+    return nlohmann::json(cut(text)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 void check(TRITONSERVER_Error *error) {
     if (error == nullptr) return;
     const failure copy(TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));

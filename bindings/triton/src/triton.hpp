@@ -34,6 +34,15 @@ inline failure invalid(const std::string &name, const std::string &value, const 
     return failure(TRITONSERVER_ERROR_INVALID_ARG, name + " is " + value + ", expected " + expected);
 }
 
+/// Whether `text` is UTF-8.
+bool is_utf8(const std::string &text);
+
+/// The beginning of `text`, where it is long: what a message can hold.
+std::string cut(const std::string &text);
+
+/// A client's text for a message: its beginning in quotes, as JSON writes it; what is no UTF-8 is replaced.
+std::string quoted(const std::string &text);
+
 /// Throws what Triton answers, if it is an error.
 void check(TRITONSERVER_Error *error);
 

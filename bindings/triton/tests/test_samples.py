@@ -175,6 +175,24 @@ class BadRequests(OverBoth):
             with self.subTest(values=str(values)):
                 self.refused("digits", words, **values)
 
+    def test_a_solver_that_is_no_text_is_quoted_and_cut(self):
+        for value, words in [
+            (b"mid\xff\xfepoint@4", ['SOLVER is "mid', 'point@4", expected UTF-8']),
+            (b"midpoint@4\0x", ['SOLVER is "midpoint@4\\u0000x", expected text without NUL']),
+            (b"x" * (2 << 20), ['SOLVER is "xxx', 'xxx...", expected at most 32768 bytes']),
+            ("\u00e9".encode() * 1000 + b"@4", ["SOLVER", "\u00e9...", "one of euler"]),
+            (b"euler@" + b"4" * 20_000, ['SOLVER is "euler@444', '444...", expected NAME']),
+            (b"euler@4:" + b"0.1," * 5_000, ["SOLVER", "grid"]),
+        ]:
+            for client in self.clients():
+                with self.subTest(value=value[:20], protocol=client.protocol):
+                    with self.assertRaises(InferenceServerException) as caught:
+                        client.infer("digits", SOLVER=value)
+                    message = caught.exception.message()
+                    for word in words:
+                        self.assertIn(word, message)
+                    self.assertLess(len(message), 1500)
+
     def test_wrong_shapes_and_dtypes(self):
         self.refused("digits", ["NOISE", "shape"], NOISE=digits_noise(2)[:, :, :7])
         self.refused("digits-unbatched", ["shape is", "rows, as the inputs before it"], NOISE=digits_noise(2), CLASS=[1, 2, 3])

@@ -9,6 +9,7 @@ use bespoke::Result;
 use bespoke::document::Notes;
 use bespoke::dopri5::Tolerance;
 use bespoke::reference::Solver;
+use bespoke::samples::GuidanceScale;
 use bespoke::tensor::Compute;
 use serde::Serialize;
 use std::path::Path;
@@ -44,7 +45,7 @@ pub struct Settings {
     pub count: usize,
     pub seed: Option<u64>,
     pub class: Option<i64>,
-    pub guidance_scale: Option<f64>,
+    pub guidance_scale: Option<GuidanceScale>,
     pub dtype: Compute,
     pub path: Option<String>,
     pub sigma0: Option<f64>,
@@ -59,14 +60,14 @@ impl Settings {
         Ok(Self {
             model: card.name(),
             fingerprint: card.fingerprint()?,
-            shape: card.shape.clone(),
+            shape: card.sample_shape()?,
             output: card.output,
             scheduler: card.scheduler,
             end: card.time.end,
             count,
             seed: asked.noise.noise.is_none().then_some(asked.noise.seed),
             class: asked.model.class,
-            guidance_scale: asked.model.guidance_scale,
+            guidance_scale: asked.model.guidance_scale.clone(),
             dtype: asked.model.dtype,
             path: asked.path.path.clone(),
             sigma0: asked.path.sigma0,

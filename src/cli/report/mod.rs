@@ -52,7 +52,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
     // Its own row is the level that no solver is asked to be below.
     task.comparison.solvers.push(("gt".into(), Ready::GroundTruth(task.comparison.tolerance)));
     let card = task.model.card();
-    let count = task.comparison.noises.count(card.elements());
+    let count = task.comparison.noises.count(card.sample_shape()?.iter().product());
     if args.sample >= count {
         return Err(Error::invalid("sample", args.sample, format!("0 to {}", count - 1)));
     }

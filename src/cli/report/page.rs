@@ -72,7 +72,7 @@ fn introduction(report: &Report) -> String {
         ),
     ];
     facts.extend(settings.seed.map(|seed| ("seed", seed.to_string())));
-    facts.extend(settings.guidance_scale.map(|scale| ("guidance scale", scale.to_string())));
+    facts.extend(settings.guidance_scale.as_ref().map(|scale| ("guidance scale", scale.to_string())));
     facts.extend(settings.class.map(|class| ("class", class.to_string())));
     facts.extend(settings.path.as_ref().map(|path| ("path of published solvers", path.clone())));
     if let Some(found) = &report.distances {

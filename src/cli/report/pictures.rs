@@ -30,7 +30,7 @@ const SAMPLES: usize = 10;
 /// `first` has the ground truth's samples and then every solver's, `states` the shown solvers' only.
 /// Samples that are no pictures have none.
 pub fn of(card: &Card, first: &[Vec<f32>], report: &Report, states: &[Vec<(f64, Vec<f32>)>]) -> Result<Vec<Drawn>> {
-    let elements = card.elements();
+    let elements: usize = card.sample_shape()?.iter().product();
     let ten = |samples: &[f32]| samples[..samples.len().min(SAMPLES * elements)].to_vec();
     let mut drawn = Vec::new();
     let mut add = |kind: Kind, index: usize, label: &str, times: Vec<f64>, picture: picture::Picture| {

@@ -78,7 +78,7 @@ fn steps<F: VelocityField>(
     x0: &F::Tensor,
     condition: &Condition,
 ) -> Result<Vec<(f64, Vec<f32>)>> {
-    let ends: Vec<bool> = plan.tableau().stages.iter().map(|stage| stage.ends_step).collect();
+    let ends: Vec<bool> = (0..plan.nfe()).map_while(|k| plan.evaluation(k)).map(|(_, ends_step)| ends_step).collect();
     let mut sampler = Sampler::new(x0)?;
     sampler.start(plan, x0)?;
     let (mut found, mut stage) = (Vec::new(), 0);

@@ -1,5 +1,5 @@
 use super::Schedule;
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 
 /// DDIM with eta = 0 (Song, Meng, Ermon 2021, Eq. 12), order 1:
 ///
@@ -9,10 +9,12 @@ use crate::tableau::{Base, Row, Stage, Tableau};
 ///
 /// Published on steps uniform ("linear") or quadratic in the model's time; the default is uniform.
 pub fn ddim(schedule: &Schedule) -> Tableau<f64> {
+    let (y, u) = (Combination::of(Operand::State), Combination::of(Operand::Velocity));
     let stage = |(i, knot): (usize, &super::Knot)| Stage {
         t: knot.t,
-        next: knot.predict(&Row::base(), i).at(schedule.level(i + 1)),
-        base: Base::Next,
+        next: knot.predict(&y, &u).at(schedule.level(i + 1)),
+        place: Place::State,
+        keep: Keep::Nothing,
         ends_step: true,
     };
     Tableau { stages: schedule.knots.iter().enumerate().map(stage).collect() }

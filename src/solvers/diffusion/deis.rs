@@ -1,6 +1,7 @@
-use super::{Schedule, multistep_table};
+use super::{Multistep, Schedule, multistep_table};
 use crate::solvers::lagrange;
-use crate::tableau::{Row, Tableau};
+use crate::tableau::{Combination, Tableau};
+use std::convert::Infallible;
 
 /// tAB-DEIS of polynomial `degree` 1 to 3 (Zhang and Chen 2023, Sec. 3.3), order degree + 1:
 ///
@@ -14,24 +15,18 @@ use crate::tableau::{Row, Tableau};
 /// order. diffusers' DEIS interpolates in log nsr in place of time (logrho-AB): that is this
 /// method with levels whose t is log nsr.
 pub fn deis(schedule: &Schedule, degree: usize, nsr: impl Fn(f64) -> f64) -> Tableau<f64> {
-    let mut states = Vec::with_capacity(schedule.knots.len());
-    let mut history: Vec<Row<f64>> = Vec::new();
     let times: Vec<f64> = schedule.knots.iter().map(|knot| knot.level.t).collect();
-    let mut y = Row::base();
-    for (i, knot) in schedule.knots.iter().enumerate() {
-        let prediction = knot.predict(&y, i);
-        let to = schedule.level(i + 1);
-        let x = knot.state(&y, &prediction);
-        y = if to.sigma == 0.0 { prediction.at(to) } else { Row::base() };
-        history.push(prediction.x0);
-        if to.sigma > 0.0 {
-            let first = i.saturating_sub(degree);
-            let weights = lagrange::weights(&times[first..=i], knot.level.t, to.t, &nsr);
-            let mut terms = vec![(to.alpha / knot.level.alpha, &x)];
-            terms.extend(weights.iter().zip(&history[first..]).map(|(c, x0)| (to.alpha * c, x0)));
-            y = Row::sum(&terms);
+    let next = |step: &Multistep<'_>| {
+        let (from, to) = (schedule.level(step.i), schedule.level(step.i + 1));
+        if to.sigma == 0.0 {
+            return Ok(step.prediction.at(to));
         }
-        states.push(y.clone());
-    }
-    multistep_table(schedule, states)
+        let first = step.i.saturating_sub(degree);
+        let weights = lagrange::weights(&times[first..=step.i], from.t, to.t, &nsr);
+        let predictions: Vec<_> = (first..=step.i).map(|j| step.of(j)).collect();
+        let terms = weights.iter().zip(&predictions).map(|(c, x0)| (to.alpha * c, x0));
+        Ok(Combination::sum(std::iter::once((to.alpha / from.alpha, &step.x)).chain(terms)))
+    };
+    let Ok(tableau) = multistep_table::<Infallible>(schedule, degree, |prediction| &prediction.x0, next);
+    tableau
 }

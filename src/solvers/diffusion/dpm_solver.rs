@@ -1,6 +1,7 @@
-use super::{Schedule, phi};
+use super::{Knot, Prediction, Schedule, phi};
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::path::Level;
+use crate::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
 
 /// Orders of the steps of DPM-Solver-2 or -3 that together take `nfe` evaluations (Lu et al. 2022a,
 /// Sec. 3.4 "DPM-Solver-fast" and the reference code): as many full ones as fit, and the rest at
@@ -38,44 +39,94 @@ pub fn dpm_solver(schedule: &Schedule, orders: &[usize]) -> Result<Tableau<f64>>
         let expected = format!("orders 1 to 3 with sum {}, the last 1 where sigma ends at 0", knots.len());
         return Err(Error::invalid("orders", format!("{orders:?}"), expected));
     }
-    let mut stages: Vec<Stage<f64>> = Vec::with_capacity(knots.len());
+    let mut stages = Vec::with_capacity(knots.len());
     for order in orders {
         let first = stages.len();
-        let (knot, to) = (&knots[first], schedule.level(first + order));
-        let start = knot.predict(&Row::base(), first);
-        let state = knot.state(&Row::base(), &start);
-        let from = knot.level;
-        // (h, sigma, alpha quotient) of the way from the step's start to a level.
-        let way = |level: &crate::path::Level| (level.lambda() - from.lambda(), level.sigma, level.alpha / from.alpha);
-        let mut inner = |next: Row<f64>| {
-            let k = stages.len();
-            stages.push(Stage { t: knots[k].t, next: next.clone(), base: Base::Keep, ends_step: false });
-            knots[k + 1].predict(&next, k + 1)
+        let step = Step::new(&knots[first..first + order], schedule.level(first + order));
+        let points = match order {
+            1 => vec![],
+            2 => vec![step.first(&knots[first + 1].level)],
+            _ => vec![step.first(&knots[first + 1].level), step.third_order_point()],
         };
         let next = match order {
-            1 => start.at(to),
-            2 => {
-                let second = inner(start.at(&knots[first + 1].level));
-                let (h, sigma, quotient) = way(to);
-                let r = way(&knots[first + 1].level).0 / h;
-                let (whole, slope) = (sigma * h * phi(1, h), 0.5 / r * sigma * h * phi(1, h));
-                Row::sum(&[(quotient, &state), (slope - whole, &start.x0), (-slope, &second.x0)])
-            }
-            _ => {
-                let (level1, level2) = (&knots[first + 1].level, &knots[first + 2].level);
-                let second = inner(start.at(level1));
-                let (h2, sigma2, quotient2) = way(level2);
-                let slope2 = h2 / way(level1).0 * sigma2 * h2 * phi(2, h2);
-                let whole2 = sigma2 * h2 * phi(1, h2);
-                let third =
-                    inner(Row::sum(&[(quotient2, &state), (slope2 - whole2, &start.x0), (-slope2, &second.x0)]));
-                let (h, sigma, quotient) = way(to);
-                let (whole, slope) = (sigma * h * phi(1, h), h / h2 * sigma * h * phi(2, h));
-                Row::sum(&[(quotient, &state), (slope - whole, &start.x0), (-slope, &third.x0)])
-            }
+            1 => step.first(step.to),
+            2 => step.second_order(),
+            _ => step.third_order(),
         };
+        for (k, point) in points.into_iter().enumerate() {
+            let keep = if k == 0 { Keep::Velocity(0) } else { Keep::Nothing };
+            let t = knots[first + k].t;
+            stages.push(Stage { t, next: point, place: Place::Point, keep, ends_step: false });
+        }
         let t = knots[stages.len()].t;
-        stages.push(Stage { t, next, base: Base::Next, ends_step: true });
+        stages.push(Stage { t, next, place: Place::State, keep: Keep::Nothing, ends_step: true });
     }
     Ok(Tableau { stages })
+}
+
+/// One step from its first knot to the level `to`. What it knows of its start is in the state and,
+/// once that evaluation is past, in a kept velocity.
+struct Step<'a> {
+    knots: &'a [Knot],
+    to: &'a Level,
+    /// Predictions and state at the first knot, from the kept velocity.
+    start: Prediction,
+    state: Combination<f64>,
+}
+
+impl<'a> Step<'a> {
+    fn new(knots: &'a [Knot], to: &'a Level) -> Self {
+        let y = Combination::of(Operand::State);
+        let start = knots[0].predict(&y, &Combination::of(Operand::Kept(0)));
+        Self { knots, to, state: knots[0].state(&y, &start), start }
+    }
+
+    /// The step of first order to `level`, made as the first evaluation comes in.
+    fn first(&self, level: &Level) -> Combination<f64> {
+        self.knots[0].predict(&Combination::of(Operand::State), &Combination::of(Operand::Velocity)).at(level)
+    }
+
+    /// (h, sigma, alpha quotient) of the way from the step's start to a level.
+    fn way(&self, level: &Level) -> (f64, f64, f64) {
+        let from = &self.knots[0].level;
+        (level.lambda() - from.lambda(), level.sigma, level.alpha / from.alpha)
+    }
+
+    /// The noise that the evaluation at `knot`, which has just come in, predicts from the point `y`.
+    fn noise(&self, knot: &Knot, y: &Combination<f64>) -> Combination<f64> {
+        knot.predict(y, &Combination::of(Operand::Velocity)).x0
+    }
+
+    /// quotient * state + (slope - whole) * start's noise - slope * another noise.
+    fn combine(&self, quotient: f64, whole: f64, slope: f64, noise: &Combination<f64>) -> Combination<f64> {
+        Combination::sum([(quotient, &self.state), (slope - whole, &self.start.x0), (-slope, noise)])
+    }
+
+    /// The end of a step of order 2, with the evaluation at its inner knot.
+    fn second_order(&self) -> Combination<f64> {
+        let inner = &self.knots[1];
+        // The inner point, over what is known of the start: a register less to read.
+        let noise = self.noise(inner, &self.start.at(&inner.level));
+        let (h, sigma, quotient) = self.way(self.to);
+        let r = self.way(&inner.level).0 / h;
+        self.combine(quotient, sigma * h * phi(1, h), 0.5 / r * sigma * h * phi(1, h), &noise)
+    }
+
+    /// The second inner point of a step of order 3, with the evaluation at its first.
+    fn third_order_point(&self) -> Combination<f64> {
+        let (first, second) = (&self.knots[1], &self.knots[2]);
+        let noise = self.noise(first, &self.start.at(&first.level));
+        let (h, sigma, quotient) = self.way(&second.level);
+        let slope = h / self.way(&first.level).0 * sigma * h * phi(2, h);
+        self.combine(quotient, sigma * h * phi(1, h), slope, &noise)
+    }
+
+    /// The end of a step of order 3, with the evaluation at its second inner knot.
+    fn third_order(&self) -> Combination<f64> {
+        let second = &self.knots[2];
+        let noise = self.noise(second, &Combination::of(Operand::Point));
+        let (h, sigma, quotient) = self.way(self.to);
+        let slope = h / self.way(&second.level).0 * sigma * h * phi(2, h);
+        self.combine(quotient, sigma * h * phi(1, h), slope, &noise)
+    }
 }

@@ -1,5 +1,6 @@
-use super::{Prediction, Schedule, multistep_table};
-use crate::tableau::{Row, Tableau};
+use super::{Multistep, Prediction, Schedule, multistep_table};
+use crate::tableau::{Combination, Tableau};
+use std::convert::Infallible;
 
 /// Adams-Bashforth weights of equal steps, newest first.
 const WEIGHTS: [&[f64]; 4] = [
@@ -16,19 +17,14 @@ const WEIGHTS: [&[f64]; 4] = [
 /// since DDIM's step weighs its time by sigma / alpha. Default grid: uniform in time (diffusers'
 /// `IPNDMScheduler` has a grid of its own, which user-given times can reproduce).
 pub fn ipndm(schedule: &Schedule) -> Tableau<f64> {
-    let mut states = Vec::with_capacity(schedule.knots.len());
-    let mut history: Vec<Row<f64>> = Vec::new();
-    let mut y = Row::base();
-    for (i, knot) in schedule.knots.iter().enumerate() {
-        let prediction = knot.predict(&y, i);
-        let x = knot.state(&y, &prediction);
-        history.push(prediction.x0);
+    let next = |step: &Multistep<'_>| {
+        let (i, from) = (step.i, schedule.level(step.i));
         let weights = WEIGHTS[i.min(WEIGHTS.len() - 1)];
-        let terms: Vec<_> = weights.iter().copied().zip(history.iter().rev()).collect();
-        let x0 = Row::sum(&terms);
-        let x1 = Row::sum(&[(1.0 / knot.level.alpha, &x), (-knot.level.sigma / knot.level.alpha, &x0)]);
-        y = Prediction { x1, x0 }.at(schedule.level(i + 1));
-        states.push(y.clone());
-    }
-    multistep_table(schedule, states)
+        let predictions: Vec<_> = (0..weights.len()).map(|back| step.of(i - back)).collect();
+        let x0 = Combination::sum(weights.iter().copied().zip(&predictions));
+        let x1 = Combination::sum([(1.0 / from.alpha, &step.x), (-from.sigma / from.alpha, &x0)]);
+        Ok(Prediction { x1, x0 }.at(schedule.level(i + 1)))
+    };
+    let Ok(tableau) = multistep_table::<Infallible>(schedule, WEIGHTS.len() - 1, |prediction| &prediction.x0, next);
+    tableau
 }

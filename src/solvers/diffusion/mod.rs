@@ -7,11 +7,10 @@
 //! x1hat = (sigma u - sigma' x) / w,   x0hat = (alpha' x - alpha u) / w,   w = alpha' sigma - sigma' alpha
 //! ```
 //!
-//! Each solver here is its published recurrence, played once on linear combinations of the base
-//! and the velocities ([`Row`]) in place of tensors: what comes out is the table, and the one
-//! sampler runs it. One-step solvers stand on the state at the start of the step. Multistep ones
-//! keep predictions of earlier states, which a table can only express from x_0 on: their base is
-//! x_0, and their rows read all velocities so far.
+//! Each solver here is its published recurrence, played once on linear combinations of registers
+//! ([`Combination`]) in place of tensors: what comes out is the table, and the one sampler runs it.
+//! Singlestep solvers stand on the state at the start of the step and keep its velocity. Multistep
+//! ones evaluate at the state, and keep as many of their last predictions as their order asks for.
 //!
 //! **Singular ends.** Where alpha is 0 at t = 0 (FM-OT, cosine), lambda is -infinity and no method
 //! that divides by alpha can start. Published code evaluates the model a little later, on noise
@@ -38,7 +37,8 @@ pub use unipc::{Bh, unipc};
 
 use crate::path::{GaussianPath, Level};
 use crate::solvers::grid::START;
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::solvers::history::History;
+use crate::tableau::{Combination, Operand, Place, Stage, Tableau};
 
 /// Below this count of evaluations multistep solvers lower the order of their last steps, as
 /// published code does for stability ("lower_order_final").
@@ -69,32 +69,31 @@ impl Knot {
         Self { t, level, own: (alpha, sigma), x1, x0 }
     }
 
-    /// Predictions from evaluation `k`, made at `y`.
-    fn predict(&self, y: &Row<f64>, k: usize) -> Prediction {
-        let u = Row::velocity(k);
+    /// Predictions from the velocity `u` at `y`.
+    fn predict(&self, y: &Combination<f64>, u: &Combination<f64>) -> Prediction {
         Prediction {
-            x1: Row::sum(&[(self.x1.0, y), (self.x1.1, &u)]),
-            x0: Row::sum(&[(self.x0.0, y), (self.x0.1, &u)]),
+            x1: Combination::sum([(self.x1.0, y), (self.x1.1, u)]),
+            x0: Combination::sum([(self.x0.0, y), (self.x0.1, u)]),
         }
     }
 
     /// The state at this knot's level: `y` itself, or where the evaluation was at a singular start,
     /// what its prediction makes of it.
-    fn state(&self, y: &Row<f64>, prediction: &Prediction) -> Row<f64> {
+    fn state(&self, y: &Combination<f64>, prediction: &Prediction) -> Combination<f64> {
         if self.own == (self.level.alpha, self.level.sigma) { y.clone() } else { prediction.at(&self.level) }
     }
 }
 
 /// Data and noise as one evaluation sees them.
 struct Prediction {
-    x1: Row<f64>,
-    x0: Row<f64>,
+    x1: Combination<f64>,
+    x0: Combination<f64>,
 }
 
 impl Prediction {
     /// The state at `level` if the prediction held all the way: a step of first order (DDIM).
-    fn at(&self, level: &Level) -> Row<f64> {
-        Row::sum(&[(level.alpha, &self.x1), (level.sigma, &self.x0)])
+    fn at(&self, level: &Level) -> Combination<f64> {
+        Combination::sum([(level.alpha, &self.x1), (level.sigma, &self.x0)])
     }
 }
 
@@ -134,16 +133,53 @@ impl Schedule {
     }
 }
 
-/// A table of multistep states y_1 ... y_N in terms of x_0.
-fn multistep_table(schedule: &Schedule, states: Vec<Row<f64>>) -> Tableau<f64> {
-    let stage = |(knot, next): (&Knot, Row<f64>)| Stage { t: knot.t, next, base: Base::Keep, ends_step: true };
-    Tableau { stages: schedule.knots.iter().zip(states).map(stage).collect() }
+/// Evaluation `i` of a multistep solver, as it stands when the velocity has come in.
+struct Multistep<'a> {
+    i: usize,
+    /// The state at the evaluation's level.
+    x: Combination<f64>,
+    /// What it predicts; of earlier evaluations, registers hold what the solver keeps.
+    prediction: Prediction,
+    /// The kind of prediction that is kept.
+    kept: fn(&Prediction) -> &Combination<f64>,
+    history: &'a History,
+}
+
+impl Multistep<'_> {
+    /// The prediction of evaluation `j`, the present one or one before it.
+    fn of(&self, j: usize) -> Combination<f64> {
+        if j == self.i { (self.kept)(&self.prediction).clone() } else { self.history.before(j) }
+    }
+}
+
+/// A multistep table: every evaluation is at the state, `next` makes the next one, and `kept` is what
+/// the last `registers` evaluations leave.
+fn multistep_table<E>(
+    schedule: &Schedule,
+    registers: usize,
+    kept: fn(&Prediction) -> &Combination<f64>,
+    mut next: impl FnMut(&Multistep<'_>) -> Result<Combination<f64>, E>,
+) -> Result<Tableau<f64>, E> {
+    let history = History::new(registers);
+    let (y, u) = (Combination::of(Operand::State), Combination::of(Operand::Velocity));
+    let stage = |(i, knot): (usize, &Knot)| {
+        let prediction = knot.predict(&y, &u);
+        let step = Multistep { i, x: knot.state(&y, &prediction), prediction, kept, history: &history };
+        Ok(Stage {
+            t: knot.t,
+            next: next(&step)?,
+            place: Place::State,
+            keep: history.keep(i, kept(&step.prediction).clone()),
+            ends_step: true,
+        })
+    };
+    Ok(Tableau { stages: schedule.knots.iter().enumerate().map(stage).collect::<Result<_, E>>()? })
 }
 
 /// The first-order step of data prediction: (sigma_b / sigma_a) x + (alpha_b - sigma_b alpha_a / sigma_a) x1hat.
-fn data_step(x: &Row<f64>, x1: &Row<f64>, from: &Level, to: &Level) -> Row<f64> {
+fn data_step(x: &Combination<f64>, x1: &Combination<f64>, from: &Level, to: &Level) -> Combination<f64> {
     let ratio = to.sigma / from.sigma;
-    Row::sum(&[(ratio, x), (to.alpha - ratio * from.alpha, x1)])
+    Combination::sum([(ratio, x), (to.alpha - ratio * from.alpha, x1)])
 }
 
 /// phi_k(z), with phi_0 = e^z and phi_{k+1} = (phi_k - 1/k!) / z.

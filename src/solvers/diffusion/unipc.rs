@@ -1,6 +1,6 @@
-use super::{Schedule, data_step, multistep_table, phi};
+use super::{Multistep, Schedule, data_step, multistep_table, phi};
 use crate::error::{Error, Result};
-use crate::tableau::{Row, Tableau};
+use crate::tableau::{Combination, Tableau};
 use nalgebra::{DMatrix, DVector};
 
 /// B(h) of UniPC (Zhao et al. 2023, Sec. 3.3), here of -h, for data prediction.
@@ -14,9 +14,16 @@ pub enum Bh {
 
 /// UniPC in data prediction (Zhao et al. 2023, Algorithms 5 to 8), of `order` 2 or 3, multistep.
 ///
-/// The predictor gives the point that is evaluated; that evaluation then mends the state (the
-/// corrector, no evaluation more) from which the next predictor starts. The states of the table
-/// are the predicted points. Orders rise at the start and fall to 1 at the end, as in the
+/// The predictor gives the point that is evaluated; that evaluation then mends it (the corrector,
+/// no evaluation more), and from there the next predictor starts. Both go from the same state and
+/// differ in the weights of the predictions alone, so the corrector is
+///
+/// ```text
+/// x_i = y_i + sum_j (corrector_j - predictor_j) x1hat_j
+/// ```
+///
+/// and nothing but the predicted point and `order` predictions need be kept. The states of the
+/// table are the predicted points. Orders rise at the start and fall to 1 at the end, as in the
 /// reference code and in diffusers; so the last state is predicted by a first-order step, and is
 /// not corrected. Default grid: uniform in time, as diffusers has it.
 ///
@@ -24,45 +31,41 @@ pub enum Bh {
 /// [`Error::Numeric`] where knots lie so close that the weights are not determined.
 pub fn unipc(schedule: &Schedule, order: usize, bh: Bh) -> Result<Tableau<f64>> {
     let count = schedule.knots.len();
-    let mut states = Vec::with_capacity(count);
-    let mut history: Vec<Row<f64>> = Vec::new();
-    let (mut y, mut x) = (Row::base(), Row::base());
-    let mut last_order = 0;
-    for (i, knot) in schedule.knots.iter().enumerate() {
-        let prediction = knot.predict(&y, i);
-        if i == 0 {
-            x = knot.state(&y, &prediction);
-        }
-        history.push(prediction.x1);
+    // Of the step that led to the present point.
+    let (mut last_order, mut predictor) = (0, Vec::new());
+    let next = |step: &Multistep<'_>| -> Result<Combination<f64>> {
+        let i = step.i;
+        let mut x = step.x.clone();
         if i > 0 {
-            x = step(&x, schedule, i - 1, last_order, bh, &history, true)?;
+            let corrector = higher_orders(schedule, i - 1, last_order, bh, true)?;
+            let less = predictor.iter().map(|(j, c): &(usize, f64)| (*j, -c));
+            x = plus(&x, corrector.into_iter().chain(less), step);
         }
         last_order = order.min(i + 1).min(count - i);
-        y = step(&x, schedule, i, last_order, bh, &history, false)?;
-        states.push(y.clone());
-    }
-    Ok(multistep_table(schedule, states))
+        predictor = higher_orders(schedule, i, last_order, bh, false)?;
+        let first_order = data_step(&x, &step.prediction.x1, schedule.level(i), schedule.level(i + 1));
+        Ok(plus(&first_order, predictor.iter().copied(), step))
+    };
+    multistep_table(schedule, order, |prediction| &prediction.x1, next)
 }
 
-/// The step from level `i` to the next by the data predictions at levels i, i - 1 ..., `order` of
-/// them, and where it `corrects`, by that at the level it goes to.
-fn step(
-    x: &Row<f64>,
-    schedule: &Schedule,
-    i: usize,
-    order: usize,
-    bh: Bh,
-    history: &[Row<f64>],
-    corrects: bool,
-) -> Result<Row<f64>> {
+/// `state` and a sum of the data predictions of evaluations, each with its coefficient.
+fn plus(state: &Combination<f64>, terms: impl Iterator<Item = (usize, f64)>, step: &Multistep<'_>) -> Combination<f64> {
+    let terms: Vec<_> = terms.map(|(j, c)| (c, step.of(j))).collect();
+    Combination::sum(std::iter::once((1.0, state)).chain(terms.iter().map(|(c, x1)| (*c, x1))))
+}
+
+/// What the step from level `i` to the next adds to that of first order: coefficients of the data
+/// predictions at levels i, i - 1 ..., `order` of them, and where it `corrects`, of that at the
+/// level it goes to.
+fn higher_orders(schedule: &Schedule, i: usize, order: usize, bh: Bh, corrects: bool) -> Result<Vec<(usize, f64)>> {
     let (from, to) = (schedule.level(i), schedule.level(i + 1));
-    let first_order = data_step(x, &history[i], from, to);
     let mut others: Vec<usize> = (1..order).map(|back| i - back).collect();
     if corrects {
         others.push(i + 1);
     }
     if others.is_empty() {
-        return Ok(first_order);
+        return Ok(Vec::new());
     }
     let h = to.lambda() - from.lambda();
     let b_h = match bh {
@@ -71,13 +74,11 @@ fn step(
     };
     let ratios: Vec<f64> = others.iter().map(|j| (schedule.level(*j).lambda() - from.lambda()) / h).collect();
     let rho = weights(&ratios, h, b_h)?;
-    let mut terms = vec![(1.0, first_order)];
-    for ((j, r), rho) in others.iter().zip(&ratios).zip(rho) {
+    let terms = others.iter().zip(&ratios).zip(rho).flat_map(|((j, r), rho)| {
         let c = -to.alpha * b_h * rho / r;
-        terms.push((c, history[*j].clone()));
-        terms.push((-c, history[i].clone()));
-    }
-    Ok(Row::sum(&terms.iter().map(|(c, row)| (*c, row)).collect::<Vec<_>>()))
+        [(*j, c), (i, -c)]
+    });
+    Ok(terms.collect())
 }
 
 /// rho of sum_m rho_m r_m^{n-1} = n! h phi_{n+1} / B for n = 1 ..., one for each ratio r_m.

@@ -1,13 +1,62 @@
 //! Forward and reverse through a table, for any field that has a vector-Jacobian product.
 //!
-//! Reverse mode of `y_{k+1} = next.x base + sum_j next.u_j u_j`: with the cotangents of the next
-//! point and of the base known, the velocities' cotangents collect, and one vector-Jacobian
-//! product takes u_k's to y_k and t_k (`method.md`, "A trainer that asks the field for two things").
+//! Reverse mode of `y_{k+1} = sum_j c_j source_j`: with the cotangents of the next point and of the
+//! state known, the velocities' cotangents collect, and one vector-Jacobian product takes u_k's to
+//! y_k and t_k.
 
-use crate::error::Result;
-use crate::tableau::{Base, Row, Tableau};
+use crate::error::{Error, Result};
+use crate::tableau::{Keep, Operand, Place, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField};
+
+/// What a term of a trained table reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// The state.
+    State,
+    /// The velocity of an evaluation.
+    Velocity(usize),
+}
+
+impl Source {
+    /// The tensor itself.
+    pub fn of<'a, T>(&self, state: &'a T, velocities: &'a [T]) -> &'a T {
+        match self {
+            Source::State => state,
+            Source::Velocity(j) => &velocities[*j],
+        }
+    }
+}
+
+/// Of every stage, what the terms of its next point read.
+///
+/// # Errors
+/// [`Error::State`] for a table that reads or keeps anything but the state and velocities: none of the
+/// trained families does.
+pub(super) fn sources<D>(tableau: &Tableau<D>) -> Result<Vec<Vec<Source>>> {
+    let untrained = || Error::State("a table under training reads the state and velocities alone".into());
+    // The evaluation whose velocity each register holds.
+    let mut held: Vec<Option<usize>> = Vec::new();
+    let mut all = Vec::with_capacity(tableau.nfe());
+    for (k, stage) in tableau.stages.iter().enumerate() {
+        let source = |operand: &Operand| match operand {
+            Operand::State => Ok(Source::State),
+            Operand::Velocity => Ok(Source::Velocity(k)),
+            Operand::Kept(slot) => held.get(*slot).copied().flatten().map(Source::Velocity).ok_or_else(untrained),
+            Operand::Point => Err(untrained()),
+        };
+        all.push(stage.next.terms.iter().map(|(operand, _)| source(operand)).collect::<Result<_>>()?);
+        match &stage.keep {
+            Keep::Nothing => {}
+            Keep::Combination(..) => return Err(untrained()),
+            Keep::Velocity(slot) => {
+                held.resize(held.len().max(slot + 1), None);
+                held[*slot] = Some(k);
+            }
+        }
+    }
+    Ok(all)
+}
 
 /// What a forward pass leaves for the reverse pass.
 pub struct Trace<T> {
@@ -25,14 +74,7 @@ pub struct Gradients<T> {
     pub start: Option<T>,
 }
 
-/// `row` over a base and velocities.
-fn evaluate<T: Tensor>(row: &Row<PerRowBuf>, base: &T, velocities: &[T]) -> Result<T> {
-    let mut terms = vec![(row.x.get(), base)];
-    terms.extend(row.u.iter().map(|(j, c)| (c.get(), &velocities[*j])));
-    T::linear_combination(&terms)
-}
-
-/// Runs the table forward and keeps the velocities. `visit` sees (y_k, base_k) of every stage.
+/// Runs the table forward and keeps the velocities. `visit` sees (y_k, state_k) of every stage.
 pub fn forward<F: VelocityField>(
     tableau: &Tableau<PerRowBuf>,
     field: &F,
@@ -41,16 +83,17 @@ pub fn forward<F: VelocityField>(
     mut visit: impl FnMut(F::Tensor, F::Tensor),
 ) -> Result<Trace<F::Tensor>> {
     let mut velocities = Vec::with_capacity(tableau.nfe());
-    let (mut base, mut point) = (start.duplicate()?, start.duplicate()?);
-    for stage in &tableau.stages {
+    let (mut state, mut point) = (start.duplicate()?, start.duplicate()?);
+    for (stage, sources) in tableau.stages.iter().zip(sources(tableau)?) {
         velocities.push(field.eval(stage.t.get(), &point, condition)?);
-        let next = evaluate(&stage.next, &base, &velocities)?;
-        let next_base = match &stage.base {
-            Base::Keep => base.duplicate()?,
-            Base::Next => next.duplicate()?,
-            Base::Row(row) => evaluate(row, &base, &velocities)?,
+        let terms = stage.next.terms.iter().zip(sources);
+        let terms: Vec<_> = terms.map(|((_, c), source)| (c.get(), source.of(&state, &velocities))).collect();
+        let next = F::Tensor::linear_combination(&terms)?;
+        let next_state = match stage.place {
+            Place::Point => state.duplicate()?,
+            Place::State => next.duplicate()?,
         };
-        visit(std::mem::replace(&mut point, next), std::mem::replace(&mut base, next_base));
+        visit(std::mem::replace(&mut point, next), std::mem::replace(&mut state, next_state));
     }
     Ok(Trace { velocities, end: point })
 }
@@ -59,8 +102,8 @@ pub fn forward<F: VelocityField>(
 struct Reverse<T> {
     /// Of the next point, or `None` for zero.
     point: Option<T>,
-    /// Of the base.
-    base: Option<T>,
+    /// Of the state.
+    state: Option<T>,
     /// Of the velocities.
     velocities: Vec<Option<T>>,
     /// Gradients found so far, by stage.
@@ -76,80 +119,67 @@ fn accumulate<T: Tensor>(slot: &mut Option<T>, coefficient: PerRow<'_>, tensor: 
     Ok(())
 }
 
+/// A stage on the way back, and what it read.
+struct Read<'a, T> {
+    stage: &'a Stage<PerRowBuf>,
+    sources: &'a [Source],
+    state: &'a T,
+    velocities: &'a [T],
+}
+
 impl<T: Tensor> Reverse<T> {
-    /// Back through `output = row`: gradients by the row's coefficients, in order; the
-    /// velocities' cotangents grow; the base's comes back.
-    fn row(&mut self, row: &Row<PerRowBuf>, output: &T, base: &T, velocities: &[T]) -> Result<(Vec<T>, T)> {
-        let mut gradients = vec![output.dot(base)?];
-        for (j, c) in &row.u {
-            gradients.push(output.dot(&velocities[*j])?);
-            accumulate(&mut self.velocities[*j], c.get(), output)?;
+    /// Back through the next point of a stage: gradients by its coefficients, in order; the cotangents of
+    /// what it read grow.
+    fn row(&mut self, read: &Read<'_, T>) -> Result<()> {
+        if read.stage.place == Place::State
+            && let Some(of_state) = self.state.take()
+        {
+            accumulate(&mut self.point, PerRow::All(1.0), &of_state)?;
         }
-        Ok((gradients, T::linear_combination(&[(row.x.get(), output)])?))
+        let output = match self.point.take() {
+            Some(output) => output,
+            None => read.state.zeros_like(read.state.batch())?,
+        };
+        let mut gradients = Vec::with_capacity(read.sources.len() + 1);
+        for ((_, c), source) in read.stage.next.terms.iter().zip(read.sources) {
+            gradients.push(output.dot(source.of(read.state, read.velocities))?);
+            let cotangent = match source {
+                Source::State => &mut self.state,
+                Source::Velocity(j) => &mut self.velocities[*j],
+            };
+            accumulate(cotangent, c.get(), &output)?;
+        }
+        self.stages.push(gradients);
+        Ok(())
     }
 }
 
 /// Takes `cotangents` of y_N back through the table.
 ///
-/// `state(k)` gives (y_k, base_k). Without `start`, neither the gradient by the start nor that by
+/// `registers(k)` gives (y_k, state_k). Without `start`, neither the gradient by the start nor that by
 /// the first time is found (it is zero in the result), which saves the first evaluation's product.
 pub fn reverse<F: VelocityField>(
     tableau: &Tableau<PerRowBuf>,
     field: &F,
     condition: &Condition,
     velocities: &[F::Tensor],
-    state: impl Fn(usize) -> Result<(F::Tensor, F::Tensor)>,
+    registers: impl Fn(usize) -> Result<(F::Tensor, F::Tensor)>,
     cotangents: Vec<F::Tensor>,
     start: bool,
 ) -> Result<Vec<Gradients<F::Tensor>>> {
     let nfe = tableau.nfe();
-    let mut reverses: Vec<Reverse<F::Tensor>> = cotangents
-        .into_iter()
-        .map(|point| Reverse {
-            point: Some(point),
-            base: None,
-            velocities: (0..nfe).map(|_| None).collect(),
-            stages: Vec::with_capacity(nfe),
-        })
-        .collect();
+    let sources = sources(tableau)?;
+    let begin = |point| Reverse {
+        point: Some(point),
+        state: None,
+        velocities: (0..nfe).map(|_| None).collect(),
+        stages: Vec::with_capacity(nfe),
+    };
+    let mut reverses: Vec<Reverse<F::Tensor>> = cotangents.into_iter().map(begin).collect();
     for (k, stage) in tableau.stages.iter().enumerate().rev() {
-        let (point, base) = state(k)?;
-        for reverse in &mut reverses {
-            let mut after = reverse.base.take();
-            let mut base_row = None;
-            let mut base_cotangent = None;
-            match (&stage.base, &after) {
-                (Base::Next, Some(of_base)) => {
-                    accumulate(&mut reverse.point, PerRow::All(1.0), of_base)?;
-                    after = None;
-                }
-                (Base::Row(row), Some(of_base)) => base_row = Some(reverse.row(row, of_base, &base, velocities)?),
-                (Base::Row(row), None) => {
-                    let nothing = base.zeros_like(base.batch())?;
-                    base_row = Some(reverse.row(row, &nothing, &base, velocities)?);
-                }
-                _ => {}
-            }
-            let output = match reverse.point.take() {
-                Some(output) => output,
-                None => base.zeros_like(base.batch())?,
-            };
-            let (mut gradients, through) = reverse.row(&stage.next, &output, &base, velocities)?;
-            accumulate(&mut base_cotangent, PerRow::All(1.0), &through)?;
-            match base_row {
-                Some((row_gradients, through_base)) => {
-                    gradients.extend(row_gradients);
-                    accumulate(&mut base_cotangent, PerRow::All(1.0), &through_base)?;
-                }
-                None => {
-                    if let Some(kept) = &after {
-                        accumulate(&mut base_cotangent, PerRow::All(1.0), kept)?;
-                    }
-                }
-            }
-            reverse.base = base_cotangent;
-            reverse.stages.push(gradients);
-        }
+        let (point, state) = registers(k)?;
+        let read = Read { stage, sources: &sources[k], state: &state, velocities };
+        reverses.iter_mut().try_for_each(|reverse| reverse.row(&read))?;
         if k == 0 && !start {
             for reverse in &mut reverses {
                 let by_time = zero_column(&reverse.stages[nfe - 1][0])?;
@@ -180,9 +210,9 @@ fn finish<T: Tensor>(mut reverse: Reverse<T>, start: bool) -> Result<Gradients<T
     if !start {
         return Ok(Gradients { scalars, start: None });
     }
-    // y_0 is the base: both lead to the start.
-    if let Some(base) = &reverse.base {
-        accumulate(&mut reverse.point, PerRow::All(1.0), base)?;
+    // y_0 is the state: both lead to the start.
+    if let Some(state) = &reverse.state {
+        accumulate(&mut reverse.point, PerRow::All(1.0), state)?;
     }
     Ok(Gradients { scalars, start: reverse.point })
 }

@@ -7,7 +7,7 @@ use super::LossGradient;
 use super::adjoint::{forward, reverse};
 use super::differences::Step;
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Combination, Keep, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::train::parameters::{Coordinates, Parameters, Shape};
 use crate::train::paths::Pool;
@@ -27,11 +27,12 @@ fn stacked_step(table: &Tableau<f64>, stages_per_step: usize, batch: usize) -> T
     };
     let stage = |s: usize| {
         let template = &table.stages[s];
-        let u = (0..template.next.u.len()).map(|j| (template.next.u[j].0, each(&|stage| stage.next.u[j].1, s)));
+        let term = |j: usize| (template.next.terms[j].0, each(&|stage| stage.next.terms[j].1, s));
         Stage {
             t: each(&|stage| stage.t, s),
-            next: Row { x: each(&|stage| stage.next.x, s), u: u.collect() },
-            base: if template.base == Base::Next { Base::Next } else { Base::Keep },
+            next: Combination { terms: (0..template.next.terms.len()).map(term).collect() },
+            place: template.place,
+            keep: template.keep.slot().map_or(Keep::Nothing, Keep::Velocity),
             ends_step: template.ends_step,
         }
     };
@@ -68,7 +69,7 @@ pub fn bound_loss<F: VelocityField>(
 
     let step = stacked_step(&table, per_step, batch);
     let mut states = Vec::with_capacity(per_step);
-    let trace = forward(&step, field, &start, &condition, |point, base| states.push((point, base)))?;
+    let trace = forward(&step, field, &start, &condition, |point, state| states.push((point, state)))?;
     let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &target)])?;
     let rms = trace.end.rmse(&target)?;
     if let Some(row) = rms.iter().position(|rms| !rms.is_finite()) {
@@ -91,12 +92,12 @@ pub fn bound_loss<F: VelocityField>(
     }
     // The first column is the part of the first time by which the start moves along the path.
     let (by_motion, scalars) = if field.differentiable() {
-        let state = |k: usize| {
-            let (point, base): &(F::Tensor, F::Tensor) = &states[k];
-            Ok((point.duplicate()?, base.duplicate()?))
+        let registers = |k: usize| {
+            let (point, state): &(F::Tensor, F::Tensor) = &states[k];
+            Ok((point.duplicate()?, state.duplicate()?))
         };
         let of_step =
-            reverse(&step, field, &condition, &trace.velocities, state, vec![cotangent], true)?.swap_remove(0);
+            reverse(&step, field, &condition, &trace.velocities, registers, vec![cotangent], true)?.swap_remove(0);
         let by_start = of_step.start.ok_or_else(|| Error::State("the reverse pass lost the start".into()))?;
         (by_start.dot(&trace.velocities[0])?, of_step.scalars)
     } else {

@@ -14,8 +14,9 @@
 //! one in float64. Rounding differs from element to element, so that its part all but vanishes in
 //! the dot products with the cotangent.
 
+use super::adjoint::{Source, sources};
 use crate::error::Result;
-use crate::tableau::{Base, Row, Tableau};
+use crate::tableau::Tableau;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField};
 
@@ -24,7 +25,7 @@ pub struct Step<'a, F: VelocityField> {
     pub tableau: &'a Tableau<PerRowBuf>,
     pub field: &'a F,
     pub condition: &'a Condition,
-    /// (y_k, base) of every stage: the base is the step's start throughout.
+    /// (y_k, state) of every stage: the state is the step's start throughout.
     pub states: &'a [(F::Tensor, F::Tensor)],
     pub velocities: &'a [F::Tensor],
 }
@@ -39,42 +40,41 @@ impl<F: VelocityField> Step<'_, F> {
     /// <cotangent, d end / d scalar> per sample, `[batch, 1]` for each scalar in the order of
     /// [`Tableau::scalars`]. The start moves along the path with the first time.
     pub fn pull_back(&self, cotangent: &F::Tensor) -> Result<Vec<F::Tensor>> {
+        let sources = sources(self.tableau)?;
         let mut columns = Vec::new();
-        for (k, stage) in self.tableau.stages.iter().enumerate() {
-            columns.push(cotangent.dot(&self.by_time(k)?)?);
-            let sources =
-                std::iter::once(&self.states[k].1).chain(stage.next.u.iter().map(|(j, _)| &self.velocities[*j]));
-            for source in sources {
-                columns.push(cotangent.dot(&self.by_coefficient(k, source)?)?);
+        for (k, read) in sources.iter().enumerate() {
+            columns.push(cotangent.dot(&self.by_time(k, &sources)?)?);
+            for source in read {
+                let source = source.of(&self.states[k].1, self.velocities);
+                columns.push(cotangent.dot(&self.by_coefficient(k, source, &sources)?)?);
             }
-            debug_assert!(!matches!(stage.base, Base::Row(_)), "a Runge-Kutta step keeps its base");
         }
         Ok(columns)
     }
 
     /// d end by t_k; at the start of the step x moves along the path, dx/dt = u_0 (BES Eq. 27).
-    fn by_time(&self, k: usize) -> Result<F::Tensor> {
+    fn by_time(&self, k: usize, sources: &[Vec<Source>]) -> Result<F::Tensor> {
         let start = (k == 0).then(|| self.velocities[0].duplicate()).transpose()?;
         let along = self.derivative(k, 1.0, start.as_ref())?;
         let mut tangent = Tangent { start, velocities: (0..self.velocities.len()).map(|_| None).collect() };
         tangent.velocities[k] = Some(along);
-        self.run(k, tangent)
+        self.run(k, tangent, sources)
     }
 
     /// d end by a coefficient of the row after evaluation k, whose term is `source`.
-    fn by_coefficient(&self, k: usize, source: &F::Tensor) -> Result<F::Tensor> {
+    fn by_coefficient(&self, k: usize, source: &F::Tensor, sources: &[Vec<Source>]) -> Result<F::Tensor> {
         if k + 1 == self.velocities.len() {
             return source.duplicate();
         }
         let mut tangent = Tangent { start: None, velocities: (0..self.velocities.len()).map(|_| None).collect() };
         tangent.velocities[k + 1] = Some(self.derivative(k + 1, 0.0, Some(source))?);
-        self.run(k + 1, tangent)
+        self.run(k + 1, tangent, sources)
     }
 
     /// Takes a tangent whose velocities are known up to stage `k` to the end.
-    fn run(&self, mut k: usize, mut tangent: Tangent<F::Tensor>) -> Result<F::Tensor> {
+    fn run(&self, mut k: usize, mut tangent: Tangent<F::Tensor>, sources: &[Vec<Source>]) -> Result<F::Tensor> {
         loop {
-            let next = self.combine(&self.tableau.stages[k].next, &tangent)?;
+            let next = self.combine(k, &sources[k], &tangent)?;
             k += 1;
             if k == self.velocities.len() {
                 return Ok(next);
@@ -83,9 +83,16 @@ impl<F: VelocityField> Step<'_, F> {
         }
     }
 
-    fn combine(&self, row: &Row<PerRowBuf>, tangent: &Tangent<F::Tensor>) -> Result<F::Tensor> {
-        let velocities = row.u.iter().filter_map(|(j, c)| Some((c.get(), tangent.velocities[*j].as_ref()?)));
-        let terms: Vec<_> = tangent.start.iter().map(|start| (row.x.get(), start)).chain(velocities).collect();
+    /// The next point of stage `k` over the tangent; what it does not name is zero.
+    fn combine(&self, k: usize, sources: &[Source], tangent: &Tangent<F::Tensor>) -> Result<F::Tensor> {
+        let terms = self.tableau.stages[k].next.terms.iter().zip(sources).filter_map(|((_, c), source)| {
+            let tangent = match source {
+                Source::State => tangent.start.as_ref(),
+                Source::Velocity(j) => tangent.velocities[*j].as_ref(),
+            };
+            Some((c.get(), tangent?))
+        });
+        let terms: Vec<_> = terms.collect();
         if terms.is_empty() {
             return self.velocities[0].zeros_like(self.velocities[0].batch());
         }

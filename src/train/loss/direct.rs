@@ -3,7 +3,7 @@
 use super::LossGradient;
 use super::adjoint::{forward, reverse};
 use crate::error::{Error, Result};
-use crate::tableau::{Base, Row, Stage, Tableau};
+use crate::tableau::{Contents, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::train::parameters::Parameters;
 use crate::train::paths::Pool;
@@ -57,9 +57,8 @@ pub(super) fn broadcast(tableau: &Tableau<f64>) -> Tableau<PerRowBuf> {
 /// A solve, its error, and what the reverse pass needs.
 pub struct Residual<T> {
     tableau: Tableau<PerRowBuf>,
-    /// y_k and base_k over x_0 and velocities: states are made again, not stored.
-    points: Vec<Row<f64>>,
-    bases: Vec<Row<f64>>,
+    /// What point and state are before each stage, over x_0 and velocities: they are made again, not stored.
+    contents: Vec<Contents>,
     x0: T,
     condition: Condition,
     velocities: Vec<T>,
@@ -80,7 +79,12 @@ pub fn direct_residual<F: VelocityField>(
     rows: &[usize],
 ) -> Result<Residual<F::Tensor>> {
     let table = parameters.tableau();
-    let (points, bases) = table.propagate();
+    let contents = table.stages.iter().scan(Contents::start(), |contents, stage| {
+        let mut next = contents.clone();
+        next.advance(stage);
+        Some(std::mem::replace(contents, next))
+    });
+    let contents = contents.collect();
     let tableau = broadcast(&table);
     let (x0, x1) = (pool.x0.select(rows)?, pool.x1.select(rows)?);
     let condition = pool.condition(rows)?;
@@ -90,7 +94,7 @@ pub fn direct_residual<F: VelocityField>(
     if rms.iter().any(|rms| !rms.is_finite()) {
         return Err(Error::NonFinite { evaluation: table.nfe() - 1, t: 1.0 });
     }
-    Ok(Residual { tableau, points, bases, x0, condition, velocities: trace.velocities, error, rms })
+    Ok(Residual { tableau, contents, x0, condition, velocities: trace.velocities, error, rms })
 }
 
 impl<T: Tensor> Residual<T> {
@@ -100,13 +104,17 @@ impl<T: Tensor> Residual<T> {
     /// # Errors
     /// The field's own.
     pub fn pull_back<F: VelocityField<Tensor = T>>(&self, field: &F, cotangents: Vec<T>) -> Result<Vec<DMatrix<f64>>> {
-        let over_start = |row: &Row<f64>| {
-            let mut terms = vec![(PerRow::All(row.x), &self.x0)];
-            terms.extend(row.u.iter().filter(|(_, c)| *c != 0.0).map(|(j, c)| (PerRow::All(*c), &self.velocities[*j])));
-            T::linear_combination(&terms)
+        let over_start = |row: &[f64]| {
+            let sources = std::iter::once(&self.x0).chain(&self.velocities);
+            let terms = row.iter().zip(sources).filter(|(c, _)| **c != 0.0);
+            let terms: Vec<_> = terms.map(|(c, source)| (PerRow::All(*c), source)).collect();
+            match terms.is_empty() {
+                true => self.x0.zeros_like(self.x0.batch()),
+                false => T::linear_combination(&terms),
+            }
         };
-        let state = |k: usize| Ok((over_start(&self.points[k])?, over_start(&self.bases[k])?));
-        let gradients = reverse(&self.tableau, field, &self.condition, &self.velocities, state, cotangents, false)?;
+        let registers = |k: usize| Ok((over_start(self.contents[k].point())?, over_start(self.contents[k].state())?));
+        let gradients = reverse(&self.tableau, field, &self.condition, &self.velocities, registers, cotangents, false)?;
         let columns: Vec<&T> = gradients.iter().flat_map(|g| &g.scalars).collect();
         let fetched = T::fetch(&columns)?;
         let batch = self.x0.batch();
@@ -137,25 +145,4 @@ pub fn direct_loss<F: VelocityField>(
     let by_scalar = residual.pull_back(field, vec![cotangent])?.swap_remove(0).row_sum().transpose();
     let gradient: DVector<f64> = parameters.table_jacobian().jacobian.tr_mul(&by_scalar);
     Ok(LossGradient { loss: values.iter().sum::<f64>() / batch, gradient: gradient.as_slice().to_vec() })
-}
-
-impl<D> Tableau<D> {
-    /// The same table over other scalars.
-    pub(crate) fn map<B>(&self, mut f: impl FnMut(&D) -> B) -> Tableau<B> {
-        let row = |row: &Row<D>, f: &mut dyn FnMut(&D) -> B| Row {
-            x: f(&row.x),
-            u: row.u.iter().map(|(j, c)| (*j, f(c))).collect(),
-        };
-        let stage = |stage: &Stage<D>| Stage {
-            t: f(&stage.t),
-            next: row(&stage.next, &mut f),
-            base: match &stage.base {
-                Base::Keep => Base::Keep,
-                Base::Next => Base::Next,
-                Base::Row(of) => Base::Row(row(of, &mut f)),
-            },
-            ends_step: stage.ends_step,
-        };
-        Tableau { stages: self.stages.iter().map(stage).collect() }
-    }
 }

@@ -12,7 +12,7 @@ from .errors import BespokeError, FormatError, InvalidArgumentError, NonFiniteEr
 
 CPU = 1
 INT, FLOAT, BFLOAT = 0, 2, 4
-BASE_NEXT, BASE_COMBINATION = 1, 2
+REGISTER_NONE = 0xFFFFFFFF
 
 _EXCEPTIONS = {1: InvalidArgumentError, 2: FormatError, 5: NonFiniteError}
 
@@ -54,23 +54,23 @@ class Row(_Sized):
 
 class Combination(ctypes.Structure):
     _fields_ = [
-        ("x", c_double),
-        ("u", POINTER(c_double)),
-        ("evaluations", POINTER(c_uint32)),
+        ("target", c_uint32),
         ("count", c_uint32),
-        ("reserved", c_uint32),
+        ("velocity", c_double),
+        ("registers", POINTER(c_uint32)),
+        ("coefficients", POINTER(c_double)),
     ]
 
 
 class Stage(_Sized):
     _fields_ = [
         ("struct_size", c_uint32),
-        ("base_rule", c_uint32),
         ("ends_step", c_uint32),
+        ("self_contained", c_uint32),
         ("reserved", c_uint32),
         ("t", c_double),
         ("next", Combination),
-        ("base", Combination),
+        ("kept", Combination),
     ]
 
 
@@ -79,11 +79,12 @@ class ThetaProperties(_Sized):
         ("struct_size", c_uint32),
         ("steps", c_uint32),
         ("nfe", c_uint32),
-        ("kept_velocities", c_uint32),
+        ("kept_registers", c_uint32),
         ("family", c_char_p),
         ("model", c_char_p),
         ("training", c_char_p),
         ("document", c_char_p),
+        ("bytes", c_uint64),
     ]
 
 
@@ -160,6 +161,7 @@ _SIGNATURES = {
     "load_theta": [c_char_p, _OUT],
     "theta_parse": [c_char_p, _OUT],
     "theta_save": [_HANDLE, c_char_p],
+    "theta_compile": [_HANDLE, _OUT],
     "theta_info": [_HANDLE, POINTER(ThetaProperties)],
     "theta_stage": [_HANDLE, c_uint32, POINTER(Stage)],
     "theta_solver": [c_char_p, c_uint32, c_char_p, _OUT],

@@ -14,24 +14,6 @@ import torch
 from .convention import Convention, convention_of
 from .theta import VelocityScalars
 
-_CONVENTION_KEYS = (
-    "prediction_type",
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-)
-_CONVENTION_DEFAULTS = {
-    "prediction_type": "flow_prediction",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-}
-
-
 class TorchField:
     """u_t(x) of a module, in the library's time: a ``field`` for `train`, with a vector-Jacobian product by autograd.
 
@@ -67,8 +49,7 @@ class TorchField:
         data_range: tuple[float, float] = (-1.0, 1.0),
         name: str | None = None,
     ) -> None:
-        keys = {key: scheduler[key] if key in scheduler else _CONVENTION_DEFAULTS[key] for key in _CONVENTION_KEYS}
-        self.convention: Convention = convention_of(**keys)
+        self.convention: Convention = convention_of(scheduler)
         self.shape = tuple(int(size) for size in shape)
         self.conditions, self.null = dict(conditions or {}), dict(null or {})
         self.classes = len(next(iter(self.conditions.values()))) if self.conditions else 0
@@ -81,6 +62,7 @@ class TorchField:
         self._device = parameter.device if parameter is not None else torch.device("cpu")
         self._dtype = parameter.dtype if parameter is not None else torch.float32
         self.precision = str(self._dtype).removeprefix("torch.").replace("float64", "float32")
+        self._placed: dict[Any, dict[str, torch.Tensor]] = {}
         self._call = _calling(module)
         if not autograd:
             self.vjp = None  # type: ignore[assignment]
@@ -139,7 +121,9 @@ class TorchField:
     def _scalars(self, t: torch.Tensor) -> dict[str, torch.Tensor]:
         """Of each sample, u = x state + output o, both with their derivatives by time, and the module's timestep."""
         found: list[VelocityScalars] = self.convention.scalars(t.tolist())
-        columns = {name: [getattr(s, name) for s in found] for name in ("x", "output", "x_dot", "output_dot")}
+        columns = {name: [getattr(s, name) for s in found] for name in ("x", "x_dot")}
+        for name in ("output", "output_dot"):
+            columns[name] = [self.convention.sign * getattr(s, name) for s in found]
         times = np.array([s.t for s in found])
         columns["timestep"] = self.convention.timestep_at(times).tolist()
         columns["slope"] = self.convention.timestep_slope(times).tolist()
@@ -149,11 +133,20 @@ class TorchField:
         """What the module is given beside state and timestep; with guidance once more, of the null condition."""
         if classes is None:
             return {}
-        given = {key: values.to(self._device)[classes.to(self._device)] for key, values in self.conditions.items()}
+        rows = classes.to(self._device)
+        given = {key: values[rows] for key, values in self._on_device(self.conditions).items()}
         if not self._guided:
             return given
-        null = {key: self.null[key].to(self._device).expand_as(values) for key, values in given.items()}
+        nothing = self._on_device(self.null)
+        null = {key: nothing[key].expand_as(values) for key, values in given.items()}
         return {key: torch.cat([given[key], null[key]]) for key in given}
+
+    def _on_device(self, of: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Conditions where the module is, brought there once."""
+        key = id(of), self._device
+        if key not in self._placed:
+            self._placed[key] = {name: values.to(self._device) for name, values in of.items()}
+        return self._placed[key]
 
     def _output(self, x: torch.Tensor, timestep: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
         """The module's guided output, on its device, in its dtype."""
@@ -240,4 +233,5 @@ class _Traced(torch.nn.Module):
         if classes is not None:
             kwargs = {key: getattr(self, f"condition_{key}")[classes] for key in self._field.conditions}
         output = self._field._call(x, timestep, kwargs)[:, : self._field.shape[0]]
-        return -output if self._field.convention.output == "flow" else output
+        sign = self._field.convention.sign * (-1.0 if self._field.convention.output == "flow" else 1.0)
+        return sign * output

@@ -1,162 +1,123 @@
-"""What `BespokeScheduler` knows of a solver, and what a solve keeps between evaluations."""
+"""A solver for a model on a device: what all solves of `BespokeScheduler` share."""
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import _native
-from ._native import BFLOAT, FLOAT, DLTensor, lib
 from .convention import Convention
-from .theta import Combination, Theta
+from .published import Course, evaluations_of_step, on_levels
 
-#: Under this name a sample carries its `Solve` to the next step.
-HISTORY = "_bespoke_solve"
+#: The solver by which a learned one of full rows goes on where it is begun amid its evaluations.
+RESTART = "deis1"
+#: The one that takes a sample from the middle of a step to the end of it.
+_BRIDGE = "ddim"
 
-_DTYPES = {
-    torch.float32: (FLOAT, 32),
-    torch.float64: (FLOAT, 64),
-    torch.float16: (FLOAT, 16),
-    torch.bfloat16: (BFLOAT, 16),
-}
+
+class Table:
+    """A course's scalars, evaluation by evaluation. Immutable."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self.theta, self.frames = course.theta, course.frames
+        self.nfe = course.theta.nfe
+        self.stages = course.theta.stages()
+        #: Whether an evaluation needs nothing but its sample.
+        self.self_contained = [stage.self_contained for stage in self.stages]
+
+    def velocity(self, k: int) -> tuple[float, float]:
+        """(c, d): the velocity of evaluation ``k`` is c times the state plus d times the output, both in its frame."""
+        return self.course.velocity[k]
+
 
 class Grid:
-    """A solver for a model on a device: everything that all solves share. Immutable."""
+    """A table with the timesteps and noise levels of its evaluations on a device, and its restarts. Immutable.
 
-    def __init__(self, theta: Theta, convention: Convention, device: torch.device) -> None:
-        self.theta = theta.for_output(convention.path, convention.output)
-        self.nfe, self.steps = theta.nfe, theta.steps
-        self.stages = self.theta.stages()
-        self.scalars = convention.scalars([stage.t for stage in self.stages])
-        values = convention.timestep_at([scalars.t for scalars in self.scalars])
-        self.timesteps = torch.tensor(values, dtype=torch.float32, device=device)
-        self.sigmas = torch.tensor([scalars.sigma for scalars in self.scalars] + [0.0], device=device)
-        #: Whether an evaluation needs nothing but its sample.
-        self.self_contained = _self_contained(self.stages)
+    Args:
+        course: The solver.
+        convention: Of the model.
+        steps: What a pipeline counts: ``len(timesteps) / steps`` is the order.
+        device: Of ``timesteps``.
+        name: Of a published solver, which begins by itself where it is begun amid its evaluations.
+    """
+
+    def __init__(
+        self, course: Course, convention: Convention, steps: int, device: torch.device, name: str | None = None
+    ) -> None:
+        self.table = Table(course)
+        self._name = name
+        #: Evaluations of a step, where a step is a method of its own.
+        self._per_step = evaluations_of_step(name) if name else max(self.table.nfe // course.theta.steps, 1)
+        self.nfe, self.steps = self.table.nfe, steps
+        self.convention = convention
+        self.timesteps = torch.tensor(course.timesteps, dtype=torch.float32, device=device)
+        # The end is what the last step goes to.
+        self.levels = np.append(course.levels, course.end)
+        self.sigmas = torch.tensor(_shares(self.levels, convention), dtype=torch.float32, device=device)
+        self._restarts: dict[int, Table | None] = {}
         self._first, self._bytes = self.timesteps.data_ptr(), 4 * self.nfe
         self._on_cpu = self.timesteps.is_cpu
-        self._by_value: dict[float, list[int]] = {}
-        for k, value in enumerate(self.timesteps.tolist()):
-            self._by_value.setdefault(value, []).append(k)
+        self._values = np.asarray(self.timesteps.tolist())
 
-    def evaluation(self, timestep: Any, solve: Solve | None) -> int:
-        """Which evaluation ``timestep`` is: by its place in `timesteps`, where it is an element, else by its value."""
+    def evaluation(self, timestep: Any, due: int | None) -> int:
+        """Which evaluation ``timestep`` is: by its place in `timesteps`, where it is an element, else by its value.
+
+        A value in half precision, or a whole one, is the nearest that rounds to it. Of several, the one that is due.
+        """
+        slack = 1e-6
         if isinstance(timestep, torch.Tensor):
             # An element lies in the memory of all; to read its value would wait for a GPU.
             offset = timestep.data_ptr() - self._first
             if 0 <= offset < self._bytes and timestep.is_cpu is self._on_cpu:
                 return offset >> 2
             timestep = timestep.reshape(-1)[0]
-        found = self._by_value.get(float(torch.tensor(float(timestep), dtype=torch.float32)))
-        if found is None:
-            raise ValueError(f"timestep is {float(timestep)}, expected one of timesteps: {self.timesteps.tolist()}")
-        return solve.next if solve is not None and solve.next in found else found[0]
+            slack = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
+        value = float(timestep)
+        whole = 1.0 if value.is_integer() and not np.any(self._values == value) else 0.0
+        distances = np.abs(self._values - value)
+        found = np.flatnonzero(distances <= max(slack, 1e-6) * np.abs(self._values) + 1e-9)
+        if len(found) == 0 and whole:
+            found = np.flatnonzero((distances == distances.min()) & (distances < whole))
+        if len(found) == 0:
+            raise ValueError(f"timestep is {value}, expected one of timesteps: {self.timesteps.tolist()}")
+        return due if due in found else int(found[np.argmin(distances[found])])
+
+    def restarted(self, k: int) -> Table | None:
+        """The table for a solve that begins at evaluation ``k``, which builds on others in this one's.
+
+        Amid a step it is the rest of the step, by one formula of first order; else the levels that remain, by the
+        published solver itself, which starts with its lower orders. None: the sample stays as it is.
+        """
+        if k not in self._restarts:
+            self._restarts[k] = self._make_restart(k)
+        return self._restarts[k]
+
+    def bridged(self, k: int) -> int:
+        """The evaluation at which the solve of `restarted` ends: the start of the next step, or the end."""
+        if k % self._per_step == 0:
+            return self.nfe
+        return min(k + self._per_step - k % self._per_step, self.nfe)
+
+    def _make_restart(self, k: int) -> Table | None:
+        end = self.bridged(k)
+        if k % self._per_step:
+            levels = self.levels[[k, end]]
+            return Table(on_levels(_BRIDGE, 1, levels, self.convention)) if levels[1] < levels[0] else None
+        levels = np.append(self.levels[k : self.nfe : self._per_step], self.levels[-1])
+        if not np.all(np.diff(levels) < 0):
+            raise _native.BespokeError(
+                f"evaluation {k} builds on the ones before it, and a solver whose noise levels do not fall cannot begin"
+                " there: begin at the first, or use a theta of family rk1 or rk2 or a published solver",
+                "BESPOKE_ERROR_STATE",
+            )
+        return Table(on_levels(self._name or RESTART, self.nfe - k, levels, self.convention))
 
 
-def _self_contained(stages: list[Any]) -> list[bool]:
-    """Evaluations at which a solve may begin: the base is the sample, and no earlier velocity is read any more."""
-    last = list(range(len(stages)))
-    for k, stage in enumerate(stages):
-        for j in stage.next.evaluations + stage.base.evaluations:
-            last[j] = k
-    fresh = [k == 0 or stages[k - 1].base_rule == _native.BASE_NEXT for k in range(len(stages))]
-    return [fresh[k] and all(used < k for used in last[:k]) for k in range(len(stages))]
-
-
-class Solve:
-    """One batch on its way: what earlier evaluations leave for later ones."""
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        #: The evaluation it is due for.
-        self.next = 0
-        self._layout: Any = None
-        self._handle: int | None = None
-        self._base: torch.Tensor | None = None
-        self._velocities: dict[int, torch.Tensor] = {}
-
-    def advance(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """Evaluation ``k``: the next sample."""
-        if output.shape != sample.shape:
-            raise ValueError(f"model_output has shape {tuple(output.shape)}, expected {tuple(sample.shape)}, the sample's")
-        on_host = sample.is_cpu and output.is_cpu
-        if on_host and not ((output.requires_grad or sample.requires_grad) and torch.is_grad_enabled()):
-            following = self._in_library(k, output, sample)
-        else:
-            following = self._in_torch(k, output, sample)
-        self.next = k + 1
-        return following
-
-    def _in_library(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        if not sample.is_contiguous():
-            sample = sample.contiguous()
-        if not output.is_contiguous():
-            output = output.contiguous()
-        layout = sample.shape, sample.dtype, output.dtype
-        if layout != self._layout:
-            self._describe(*layout)
-        following = torch.empty_like(sample)
-        self._x.data = sample.data_ptr()
-        self._u.data = output.data_ptr()
-        self._following.data = following.data_ptr()
-        status = lib.bespoke_sampler_advance(self._handle, k, self._x, self._u, self._following)
-        if status:
-            _native.check(status)
-        return following
-
-    def _describe(self, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype) -> None:
-        """Descriptors for batches of this shape; what changes from call to call is where they lie."""
-        unknown = [str(d) for d in (dtype, output_dtype) if d not in _DTYPES]
-        if unknown:
-            raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
-        if self._handle is None:
-            self._handle = _native.make(lib.bespoke_sampler_new, self.grid.theta._handle, None)
-        self._sizes = (ctypes.c_int64 * len(shape))(*shape)
-
-        def tensor(of: torch.dtype) -> DLTensor:
-            sizes = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
-            host = _native.DLDevice(_native.CPU, 0)
-            return DLTensor(None, host, len(shape), _native.DLDataType(*_DTYPES[of], 1), sizes, None, 0)
-
-        self._x, self._u, self._following = tensor(dtype), tensor(output_dtype), tensor(dtype)
-        self._layout = shape, dtype, output_dtype
-
-    def _in_torch(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """The same with torch's operations and the library's scalars: on a GPU, and where gradients are asked for."""
-        grid = self.grid
-        stage, scalars = grid.stages[k], grid.scalars[k]
-        wide = torch.promote_types(sample.dtype, torch.float32)
-        state = sample.to(wide)
-        if grid.self_contained[k]:
-            self._base, self._velocities = state, {}
-        elif self._base is None or self.next != k:
-            raise _native.BespokeError(f"evaluation {k} builds on the ones before it", "BESPOKE_ERROR_STATE")
-        velocity = output.to(wide) * scalars.output
-        if scalars.x:
-            velocity = velocity.add(state, alpha=scalars.x)
-        self._velocities[k] = velocity
-        point = self._combine(stage.next)
-        if stage.base_rule == _native.BASE_NEXT:
-            self._base = point
-        elif stage.base_rule == _native.BASE_COMBINATION:
-            self._base = self._combine(stage.base)
-        later = {j for s in grid.stages[k + 1 :] for j in s.next.evaluations + s.base.evaluations}
-        self._velocities = {j: u for j, u in self._velocities.items() if j in later}
-        return point.to(sample.dtype)
-
-    def _combine(self, row: Combination) -> torch.Tensor:
-        assert self._base is not None
-        total = self._base * row.x
-        for j, c in zip(row.evaluations, row.u):
-            total = total.add(self._velocities[j], alpha=c)
-        return total
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A sample that is copied or stored leaves its history behind.
-        return type(None), ()
-
-    def __del__(self, free: Any = lib.bespoke_sampler_free) -> None:
-        if handle := getattr(self, "_handle", None):
-            free(handle)
+def _shares(levels: np.ndarray, convention: Convention) -> np.ndarray:
+    """The share of noise in a sample of these levels."""
+    with np.errstate(divide="ignore"):
+        over = 1 / levels
+    return 1 / (1 + over) if convention.is_flow else 1 / np.hypot(1, over)

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import Any, Mapping, Sequence
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
+from diffusers.utils import logging
 
-from .convention import convention_of
-from .grid import HISTORY, Grid, Solve
-from .theta import Theta, solver
+from .base import ModelScheduler
+from .configuration import TRAINING, left_out, understand
+from .grid import Grid
+from .ladder import Ladder
+from .prediction import Prediction
+from .published import intervals, learned, on_levels, on_own_grid, takes_levels
+from .replaced import levels_of, named
+from .solve import HISTORY, Solve
+from .theta import Theta
+
+logger = logging.get_logger(__name__)
+#: Solvers that are kept made, by number of evaluations, device and times.
+_GRIDS = 32
 
 
-class BespokeScheduler(SchedulerMixin, ConfigMixin):
+class Rows(list[Solve]):
+    """The solves of a batch whose samples are at different evaluations, one a sample."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+class BespokeScheduler(ModelScheduler):
     """Samples with a learned solver, or with a published one, in any diffusers pipeline.
 
-    ``BespokeScheduler.from_config(pipeline.scheduler.config, theta=...)`` takes over how the model was trained. Several
-    threads may use one object, each with a pipeline call of its own: nothing that a solve changes belongs to the
-    scheduler. What a solver needs of earlier evaluations travels with the sample that `step` returned; where a pipeline
-    replaces that by another tensor (a mask, a cast), the calling thread's last solve is taken.
+    ``BespokeScheduler.from_config(pipeline.scheduler.config, theta=...)`` takes over how the model was trained, and for
+    a published solver the grid as well. Several threads may use one object, each with a pipeline call of its own:
+    nothing that a solve changes belongs to the scheduler. What a solver needs of earlier evaluations travels with the
+    sample that `step` returned; where a pipeline replaces that by another tensor (a mask, a cast), the calling thread's
+    last solve is taken, and goes on from that tensor.
 
     Args:
         theta: A `Theta`, the path of a theta or ladder file, its content, or a sequence of these (a ladder). Its
             content becomes part of the configuration, so that ``save_pretrained`` writes it along.
-        solver: In place of ``theta``, a published solver such as ``dpm++2m`` (``docs/solvers.md``).
+        solver: In place of ``theta``, a published solver such as ``dpm++2m`` (``docs/solvers.md``): ``NAME`` on the
+            grid of the scheduler that is replaced, ``NAME:GRID`` on one of one's own.
         num_train_timesteps: Timesteps of training; timesteps run from there (noise) to 0 (data).
         prediction_type: ``flow_prediction`` (noise - data, path x_t = t data + (1 - t) noise), or, with betas,
-            ``epsilon``, ``v_prediction`` or ``sample``.
+            ``epsilon``, ``v_prediction`` or ``sample``; ``minus_v`` is EDM's.
         beta_start: First beta, where the prediction type has betas, as diffusers' other schedulers.
         beta_end: Last beta.
-        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2``.
+        beta_schedule: ``linear``, ``scaled_linear``, ``squaredcos_cap_v2`` or ``sigmoid``.
         trained_betas: All betas, in place of these three.
+        rescale_betas_zero_snr: Whether the betas were rescaled so that no data is left at the last timestep.
+        snr_shift_scale: Divisor of the signal-to-noise ratio, as in CogVideoX.
+        noise_path: ``flow``, ``betas``, ``sigmas`` (``sigma_min`` to ``sigma_max``) or ``angle``; by default what the
+            prediction type has.
+        clock: What a model of ``sigmas`` is given: ``log-sigma`` or ``angle``; of ``flow``, ``data`` for timesteps that
+            grow towards the data.
+        sigma_min: Least noise level, of ``sigmas``.
+        sigma_max: Greatest.
+        sigma_data: Standard deviation of its data.
+        replaced: Configuration of the scheduler that is replaced, with its ``_class_name``: its grid.
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["FlowMatchEulerDiscreteScheduler"]
-    init_noise_sigma = 1.0
 
     def __init__(
         self,
@@ -49,39 +80,49 @@ class BespokeScheduler(SchedulerMixin, ConfigMixin):
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float | None = None,
+        noise_path: str | None = None,
+        clock: str | None = None,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        sigma_data: float | None = None,
+        replaced: Mapping[str, Any] | None = None,
     ) -> None:
         if (theta is None) == (solver is None):
             raise ValueError("theta and solver are both given or both missing, expected one of them")
-        rungs = [] if theta is None else [rung for part in _parts(theta) for rung in _thetas(part)]
+        self._ladder = None if theta is None else Ladder.of(theta)
         trained_betas = None if trained_betas is None else [float(beta) for beta in trained_betas]
-        self.register_to_config(
-            theta=[rung.document for rung in rungs] or None,
-            solver=solver,
-            num_train_timesteps=num_train_timesteps,
-            prediction_type=prediction_type,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-        )
-        self._rungs = {rung.steps: rung for rung in rungs}
-        self._convention = convention_of(
-            prediction_type, num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas
-        )
-        self._local = threading.local()
-        self._latest: Grid | None = None
+        training = {
+            "num_train_timesteps": num_train_timesteps,
+            "prediction_type": prediction_type,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+            "beta_schedule": beta_schedule,
+            "trained_betas": trained_betas,
+            "rescale_betas_zero_snr": rescale_betas_zero_snr,
+            "snr_shift_scale": snr_shift_scale,
+            "noise_path": noise_path,
+            "clock": clock,
+            "sigma_min": sigma_min,
+            "sigma_max": sigma_max,
+            "sigma_data": sigma_data,
+        }
+        documents = None if self._ladder is None else [rung.document for rung in self._ladder.rungs]
+        self._describe(training, replaced, theta=documents, solver=solver)
+        self._latest: tuple[Grid, int] | None = None
         self._lock = threading.Lock()
-        self._grids: dict[tuple[int, str], Grid] = {}
-        if rungs:
-            self.set_timesteps(rungs[-1].steps)
+        self._grids: dict[Any, Grid] = {}
+        if self._ladder is not None:
+            self.set_timesteps()
 
     @property
     def order(self) -> int:
-        """Evaluations of a step: ``len(timesteps) / num_inference_steps``."""
-        if not self._rungs:
+        """Evaluations of what the pipeline counts as a step: ``len(timesteps) / num_inference_steps``."""
+        if getattr(self._local, "chosen", None) is None and self._latest is None:
             return 1
-        grid = self._grid()
-        return grid.nfe // grid.steps
+        grid, steps = self._chosen()
+        return max(grid.nfe // steps, 1)
 
     @property
     def timesteps(self) -> torch.Tensor:
@@ -90,19 +131,27 @@ class BespokeScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def sigmas(self) -> torch.Tensor:
-        """The share of noise at each evaluation, and 0, float32 ``[nfe + 1]``."""
+        """The share of noise at each evaluation, and at the end, float32 ``[nfe + 1]``."""
         return self._grid().sigmas
 
     @property
     def num_inference_steps(self) -> int:
-        """Steps of the calling thread's solver."""
-        return self._grid().steps
+        """What the pipeline was told to count."""
+        return self._chosen()[1]
+
+    @property
+    def step_index(self) -> int | None:
+        """The evaluation that the calling thread's last sample is due for; None before the first."""
+        return getattr(self._local, "index", None)
 
     def _grid(self) -> Grid:
-        grid = getattr(self._local, "grid", None) or self._latest
-        if grid is None:
+        return self._chosen()[0]
+
+    def _chosen(self) -> tuple[Grid, int]:
+        chosen = getattr(self._local, "chosen", None) or self._latest
+        if chosen is None:
             raise ValueError("set_timesteps comes first: a published solver has no number of evaluations of its own")
-        return grid
+        return chosen
 
     def set_timesteps(
         self,
@@ -118,34 +167,66 @@ class BespokeScheduler(SchedulerMixin, ConfigMixin):
             num_inference_steps: Steps of a theta, each of ``order`` evaluations (``rk2``: 2); evaluations of a
                 published solver. None is the only theta's, or the largest.
             device: Where ``timesteps`` is to live.
-            timesteps: Only its length is used, as ``num_inference_steps``: a solver has times of its own.
-            sigmas: As ``timesteps``.
-            mu: Not used: a shift of the times is for solvers that have none of their own.
+            timesteps: Of a published solver, as the replaced scheduler takes them. A theta has times of its own.
+            sigmas: Likewise; of a theta only their number is used, as pipelines hand over some of their own.
+            mu: Shift of a resolution, as the replaced scheduler takes it. A theta has learned its times.
         """
         custom = timesteps if timesteps is not None else sigmas
+        if self._ladder is not None and timesteps is not None:
+            raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
-        if num_inference_steps is None:
-            if not self._rungs:
-                raise ValueError("num_inference_steps is None, expected the number of evaluations")
-            num_inference_steps = max(self._rungs)
-        key = int(num_inference_steps), str(torch.device(device or "cpu"))
+        if num_inference_steps is None and self._ladder is None:
+            raise ValueError("num_inference_steps is None, expected the number of evaluations")
+        place = torch.device(device or "cpu")
+        if self._ladder is not None:
+            theta = self._ladder.largest if num_inference_steps is None else self._ladder.of_steps(int(num_inference_steps))
+            key: Any = theta.nfe, str(place)
+            make = functools.partial(self._learned, theta, place)
+        else:
+            count, own = int(num_inference_steps), (_numbers(sigmas), _numbers(timesteps))
+            key = count, str(place), own, None if mu is None else float(mu)
+            make = functools.partial(self._published, count, place, own, mu)
         with self._lock:
             if key not in self._grids:
-                self._grids[key] = Grid(self._theta(key[0]), self._convention, torch.device(key[1]))
-            self._local.grid = self._latest = self._grids[key]
+                while len(self._grids) >= _GRIDS:
+                    del self._grids[next(iter(self._grids))]
+                self._grids[key] = make()
+            grid = self._grids[key]
+            # Who hands over times of its own counts them, and takes what comes back for as many steps.
+            chosen = grid, grid.nfe if custom is not None else grid.steps
+            self._local.chosen = self._latest = chosen
+        self._local.begin = self._local.index = None
 
-    def _theta(self, steps: int) -> Theta:
-        if not self._rungs:
-            return solver(self.config.solver, steps, self._convention.path)
-        if steps not in self._rungs:
-            have = ", ".join(f"{rung.steps} ({rung.nfe} evaluations)" for rung in self._rungs.values())
-            raise ValueError(f"num_inference_steps is {steps}, expected that of a theta at hand: {have}")
-        return self._rungs[steps]
+    def _learned(self, theta: Theta, device: torch.device) -> Grid:
+        return Grid(learned(theta, self._convention), self._convention, theta.steps, device)
 
-    def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
-        """The sample: models of these kinds are given it as it is."""
-        return sample
+    def _published(self, count: int, device: torch.device, own: Any, mu: float | None) -> Grid:
+        """The published solver of ``count`` evaluations, on the levels of the scheduler replaced or on a grid of its own."""
+        convention = self._convention
+        name, replaced = self.config.solver, self.config.replaced
+        sigmas, timesteps = own
+        base = name.partition(":")[0]
+        steps = intervals(base, count)
+        if takes_levels(name, convention) and steps is not None and (replaced or sigmas or timesteps):
+            levels = levels_of(replaced or self._bare(), convention, steps, sigmas, timesteps, mu)
+            course = on_levels(name, count, levels, convention)
+        elif sigmas or timesteps:
+            raise ValueError(f"{'sigmas' if sigmas else 'timesteps'} are given, expected none: {name} has a grid of its own")
+        else:
+            course = on_own_grid(name, count, convention)
+        return Grid(course, convention, count, device, base)
+
+    def _bare(self) -> dict[str, Any]:
+        """The plainest of diffusers' schedulers for the model, where none was replaced."""
+        if self._convention.is_flow:
+            inverted = {"invert_sigmas": True} if self._training["clock"] == "data" else {}
+            steps = self._training["num_train_timesteps"]
+            return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": steps, **inverted}
+        if self._training["noise_path"] not in (None, "betas"):
+            raise ValueError("sigmas or timesteps are given, expected none: no scheduler was replaced that could read them")
+        keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+        return {"_class_name": "EulerDiscreteScheduler", **{key: self._training[key] for key in keys}}
 
     def step(
         self,
@@ -154,107 +235,180 @@ class BespokeScheduler(SchedulerMixin, ConfigMixin):
         sample: torch.Tensor,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        per_token_timesteps: torch.Tensor | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """From the model's output at ``timestep`` and ``sample`` to the sample at the next timestep.
 
+        The solve goes on from ``sample`` whatever was done to it since it was answered. One that begins at a later
+        timestep than the first is a solve of its own from there.
+
         Args:
-            model_output: ``[batch, ...]``, of the sample's shape.
+            model_output: ``[batch, ...]``, of the sample's shape; twice its channels where the model learned a
+                variance, which is not used.
             timestep: An element of ``timesteps``, or its value. Where two evaluations have the same time, an element
-                tells them apart; a plain value means the one that the sample is due for.
+                tells them apart; a plain value means the one that the sample is due for. ``[batch]`` of different
+                ones: one for each sample.
             sample: ``[batch, ...]``.
             generator: Not used: solvers are deterministic.
-            return_dict: A `SchedulerOutput`, or a tuple.
+            return_dict: A `Prediction`, or a tuple.
+            eta: 0, as pipelines of DDIM hand it over.
+            use_clipped_model_output: Likewise false.
+            per_token_timesteps: None: parts of one sample at different times are more than one solve.
 
         Raises:
             ValueError: ``timestep`` is none of ``timesteps``.
             BespokeError: The evaluation builds on earlier ones that were not made, or the output is not finite.
         """
+        if eta or use_clipped_model_output:
+            name, value = ("eta", eta) if eta else ("use_clipped_model_output", use_clipped_model_output)
+            raise ValueError(f"{name} is {value}, expected {0.0 if eta else False}: solvers are deterministic, and linear in the output")
+        if per_token_timesteps is not None:
+            raise ValueError("per_token_timesteps are given, expected none: parts of one sample at different times are more than one solve")
         local = self._local
         try:
-            grid = local.grid
-        except AttributeError:
+            grid = local.chosen[0]
+        except (AttributeError, TypeError):
             grid = self._grid()
         # Taken away: what comes of this sample is the only one that continues its solve.
         solve = sample.__dict__.pop(HISTORY, None)
-        if solve is not None and solve.grid is not grid:
-            solve = None
-        k = grid.evaluation(timestep, solve)
-        if solve is None:
-            solve = self._solve(grid, k)
-        following = solve.advance(k, model_output, sample)
-        local.last = solve
-        if k + 1 < grid.nfe:
-            setattr(following, HISTORY, solve)
-        return SchedulerOutput(following) if return_dict else (following,)
+        if isinstance(timestep, torch.Tensor) and timestep.numel() > 1 and _differ(timestep):
+            following, k = self._rows(grid, model_output, timestep, sample, solve)
+        else:
+            if type(solve) is Rows:
+                solve = None
+            k = grid.evaluation(timestep, None if solve is None else solve.due)
+            following = self._one(grid, k, model_output, sample, solve)
+        local.index = k + 1
+        if not return_dict:
+            return (following,)
+        return Prediction(following, self._convention, grid, k, model_output, sample)
 
-    def _solve(self, grid: Grid, k: int) -> Solve:
-        """The history for a sample that carries none: at the start of a step an empty one, else this thread's last."""
-        last = getattr(self._local, "last", None)
-        if last is not None and last.grid is grid:
-            idle, due = last.next == grid.nfe, last.next == k
-            if idle if grid.self_contained[k] else due:
-                return last
-        return Solve(grid)
-
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    def _one(
+        self, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor, solve: Solve | None
     ) -> torch.Tensor:
-        """alpha * data + sigma * noise at timesteps of training, ``[batch]``, whole or not."""
-        times = self._convention.time_of(timesteps.detach().double().cpu().numpy().reshape(-1))
-        scalars = self._convention.scalars(times)
-        shape = [-1] + [1] * (original_samples.ndim - 1)
-        data = original_samples.new_tensor([s.alpha for s in scalars]).reshape(shape)
-        share = original_samples.new_tensor([s.sigma for s in scalars]).reshape(shape)
-        return data * original_samples + share * noise
+        """Evaluation ``k`` of a batch, whose next sample carries its solve."""
+        if solve is None or solve.due != k or solve.grid is not grid:
+            solve = self._solve(grid, k)
+            if solve is None:
+                return sample
+        following = solve.advance(k, output, sample)
+        self._local.last = solve
+        if solve.due < solve.stop:
+            setattr(following, HISTORY, solve)
+        return following
 
-    def scale_noise(self, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """`add_noise`, as flow-matching pipelines call it."""
-        return self.add_noise(sample, noise, torch.as_tensor(timestep).reshape(-1))
+    def _solve(self, grid: Grid, k: int) -> Solve | None:
+        """For a sample that carries no solve: at the start of a step an idle one, else this thread's last, or a restart.
 
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Nothing: which evaluation it is follows from the timestep."""
+        None: nothing is left to be done until a later evaluation.
+        """
+        last = getattr(self._local, "last", None)
+        if last is not None and last.grid is grid and last.due < last.stop and last.due == k:
+            return last
+        if grid.table.self_contained[k]:
+            if last is not None and last.grid is grid and last.due == last.stop and last.table is grid.table:
+                return last
+            return Solve(grid, grid.table)
+        table = grid.restarted(k)
+        return None if table is None else Solve(grid, table, k, grid.bridged(k))
+
+    def _rows(
+        self, grid: Grid, output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor, solves: Any
+    ) -> tuple[torch.Tensor, int]:
+        """Samples at evaluations of their own, one by one."""
+        values = timesteps.reshape(-1).tolist()
+        if len(values) != len(sample):
+            raise ValueError(
+                f"timestep has shape {tuple(timesteps.shape)} and different values, expected one for each of"
+                f" {len(sample)} samples: parts of one sample at different times are more than one solve"
+            )
+        parts, following, k = list(solves) if type(solves) is Rows else [], [], 0
+        for row, value in enumerate(values):
+            solve = parts[row] if row < len(parts) else None
+            k = grid.evaluation(torch.tensor(value, dtype=timesteps.dtype), None if solve is None else solve.due)
+            self._local.last = solve
+            following.append(self._one(grid, k, output[row : row + 1], sample[row : row + 1], solve))
+            parts[row : row + 1] = [self._local.last]
+        answer = torch.cat(following)
+        setattr(answer, HISTORY, Rows(parts))
+        self._local.last = None
+        return answer, k
 
     def index_for_timestep(self, timestep: float | torch.Tensor, schedule_timesteps: Any = None) -> int:
         """Which evaluation ``timestep`` is."""
         return self._grid().evaluation(timestep, None)
 
-    def __len__(self) -> int:
-        return self.config.num_train_timesteps
-
     def __deepcopy__(self, memo: Any) -> BespokeScheduler:
-        return type(self).from_config(self.config)
+        made = type(self).from_config(self.config)
+        if self._latest is not None:
+            made._local.chosen = made._latest = self._chosen()
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (type(self), dict(self.config))
 
     @classmethod
     def from_config(cls, config: Any, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """As diffusers' own; what the other scheduler took by default is taken over, since the model was trained so."""
-        if isinstance(config, Mapping):
-            config = {key: value for key, value in config.items() if key != "_use_default_values"}
-        return super().from_config(config, return_unused_kwargs, **kwargs)
+        """Takes over how a model was trained, and for published solvers the grid, from any scheduler's configuration.
+
+        Args:
+            config: Of one of diffusers' schedulers, or such a scheduler, or of this one, whose solver is replaced by the one given.
+            return_unused_kwargs: Whether to answer them as well: there are none.
+            kwargs: Of the constructor.
+
+        Raises:
+            ValueError: What the configuration asks for cannot be honoured; it is named (``README.md`` has the table).
+        """
+        if not isinstance(config, (Mapping, ConfigMixin)):
+            raise ValueError(f"config is {type(config).__name__}, expected a scheduler's configuration")
+        config = named(config)
+        name = config["_class_name"]
+        ours = name == cls.__name__ or "replaced" in config
+        made: dict[str, Any] = understand(config)
+        if ours:
+            made |= {key: config.get(key) for key in ("theta", "solver", "replaced")}
+        elif name is not None:
+            kept = {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
+            made["replaced"] = kept
+            for key in left_out(config):
+                logger.warning(f"{name}'s {key} is on, and is not done by BespokeScheduler: it is not linear in the output")
+        if kwargs.get("theta") is not None or kwargs.get("solver") is not None:
+            made |= {"theta": None, "solver": None}
+        unknown = sorted(set(kwargs) - set(TRAINING) - {"theta", "solver", "replaced"})
+        if unknown and not return_unused_kwargs:
+            raise TypeError(f"from_config got {unknown[0]}, expected one of theta, solver, {', '.join(TRAINING)}")
+        unused = {key: kwargs.pop(key) for key in unknown}
+        scheduler = cls(**{**made, **kwargs})
+        return (scheduler, unused) if return_unused_kwargs else scheduler
 
     @classmethod
     def fit(cls, pipeline: Any, **options: Any) -> BespokeScheduler:
-        """Learns a solver for a pipeline's model; see `bespoke_solver.fitting.fit` for the options."""
+        """Learns a solver for what a pipeline runs; see `bespoke_solver.fitting.fit` for the options."""
         from .fitting import fit
 
-        return fit(cls, pipeline, **options)
+        return cls.from_config(pipeline.scheduler, theta=fit(pipeline, **options))
+
+
+# diffusers names a class by its module, and asks for `import bespoke_solver` where that was not imported yet.
+BespokeScheduler.__module__ = __package__
 
 
 def _revive(cls: type[BespokeScheduler], config: dict[str, Any]) -> BespokeScheduler:
     return cls.from_config(config)
 
 
-def _parts(theta: Any) -> list[Any]:
-    return list(theta) if isinstance(theta, Sequence) and not isinstance(theta, (str, bytes)) else [theta]
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+    return tuple(float(value) for value in np.asarray(values).reshape(-1))
 
 
-def _thetas(part: Any) -> list[Theta]:
-    """The thetas of a file, a document or a ladder's document, by increasing nfe."""
-    if isinstance(part, Theta):
-        return [part]
-    if isinstance(part, Mapping):
-        rungs = part["rungs"] if part.get("format") == "bespoke-ladder" else [part]
-        return [Theta.parse(dict(rung)) for rung in rungs]
-    return Theta.load_all(part)
+def _differ(timesteps: torch.Tensor) -> bool:
+    flat = timesteps.reshape(-1)
+    # An expanded element is one number.
+    if all(stride == 0 or size == 1 for stride, size in zip(timesteps.stride(), timesteps.shape)):
+        return False
+    return bool((flat != flat[0]).any())

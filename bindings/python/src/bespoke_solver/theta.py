@@ -20,33 +20,38 @@ def scheduler_text(scheduler: Scheduler) -> bytes:
     return (scheduler if isinstance(scheduler, str) else json.dumps(dict(scheduler))).encode()
 
 
+STATE = 0
+"""The register of the state, x(0) at first."""
+
 @dataclass(frozen=True)
 class Combination:
-    """``x * base + sum_j u[j] * (velocity of evaluation evaluations[j])``."""
+    """Register ``target`` becomes ``velocity * u + sum_j coefficients[j] * (register registers[j])``."""
 
-    x: float
-    u: tuple[float, ...]
-    evaluations: tuple[int, ...]
+    target: int
+    velocity: float
+    registers: tuple[int, ...]
+    coefficients: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Stage:
     """The scalars of one evaluation, for a program that applies them itself.
 
-    Begin with base = point = x(0). For each stage: evaluate the velocity at ``t``, in [0, 1] from noise to data, and
-    the point; the next point is the combination ``next``; then the base stays (``base_rule`` 0), becomes the point (1),
-    or the combination ``base`` of the old base and the velocities (2). After the last, the point is x(1).
+    Register 0 begins as x(0). For each stage: evaluate the velocity u at ``t``, in [0, 1] from noise to data, and the
+    point, which is where the stage before wrote ``next``, at first register 0; then ``next`` is written, and ``kept``
+    where there is one, both from what the registers held before. After the last, the point is x(1).
     """
 
     t: float
     next: Combination
-    base_rule: int
-    base: Combination
+    kept: Combination | None
     ends_step: bool
+    #: Whether this evaluation and those after it need nothing but register 0: a solve may begin here.
+    self_contained: bool
 
 
 def _combination(c: _native.Combination) -> Combination:
-    return Combination(c.x, tuple(c.u[: c.count]), tuple(c.evaluations[: c.count]))
+    return Combination(c.target, c.velocity, tuple(c.registers[: c.count]), tuple(c.coefficients[: c.count]))
 
 
 class Theta:
@@ -56,7 +61,7 @@ class Theta:
         self._handle = handle
         info = _native.ThetaProperties()
         _native.check(lib.bespoke_theta_info(handle, info))
-        #: ``rk1``, ``rk2`` or ``ns``.
+        #: ``rk1``, ``rk2`` or ``ns``; ``published`` for one of `solver`.
         self.family: str = info.family.decode()
         #: Number of steps.
         self.steps: int = info.steps
@@ -66,7 +71,7 @@ class Theta:
         self.model: dict[str, Any] = json.loads(info.model)
         #: How it was trained.
         self.training: dict[str, Any] = json.loads(info.training)
-        self._text = info.document.decode()
+        self._text: str | None = info.document.decode() if info.document else None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], nfe: int | None = None) -> Theta:
@@ -95,21 +100,26 @@ class Theta:
         return cls(_native.make(lib.bespoke_theta_parse, text.encode()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the theta file, atomically."""
+        """Writes the theta file, atomically; that of a published solver as `compile` makes it."""
         _native.check(lib.bespoke_theta_save(self._handle, _native.path_bytes(path)))
 
     @property
     def document(self) -> dict[str, Any]:
-        """The content of the file (``docs/formats.md``)."""
-        return json.loads(self._text)
+        """The content of the file (``docs/formats.md``); of a published solver, which has none, that of `compile`."""
+        return json.loads(self.compile()._text if self._text is None else self._text)
+
+    def compile(self) -> Theta:
+        """A published solver as a theta of family ``ns``, a table over all velocities; any other theta as it is."""
+        return self if self._text is not None else Theta(_native.make(lib.bespoke_theta_compile, self._handle))
 
     def stages(self) -> list[Stage]:
         """The scalars of every evaluation."""
         stage, stages = _native.Stage(), []
         for k in range(self.nfe):
             _native.check(lib.bespoke_theta_stage(self._handle, k, stage))
-            rows = _combination(stage.next), _combination(stage.base)
-            stages.append(Stage(stage.t, rows[0], stage.base_rule, rows[1], bool(stage.ends_step)))
+            kept = None if stage.kept.target == _native.REGISTER_NONE else _combination(stage.kept)
+            flags = bool(stage.ends_step), bool(stage.self_contained)
+            stages.append(Stage(stage.t, _combination(stage.next), kept, *flags))
         return stages
 
     def for_output(self, scheduler: Scheduler, output: str) -> Theta:
@@ -124,8 +134,10 @@ class Theta:
 
     def show(self) -> str:
         """A text for people: what it is, how good it was in training, and its numbers."""
-        document = self.document
         lines = [f"{self.family}, {self.steps} steps, {self.nfe} evaluations"]
+        if self._text is None:
+            return "\n".join([*lines, f"model: {json.dumps(self.model)}", f"training: {json.dumps(self.training)}"])
+        document = self.document
         lines += [f"{part}: {json.dumps(notes)}" for part in ("model", "training") if (notes := document.get(part))]
         columns = [key for key in ("t", "t_dot", "s", "s_dot", "a") if key in document]
         lines.append("".join(f"{name:>12}" for name in ["knot", *columns]))
@@ -140,17 +152,28 @@ class Theta:
         return f"Theta(family={self.family!r}, steps={self.steps}, nfe={self.nfe})"
 
     def __eq__(self, other: object) -> bool:
-        return self.document == other.document if isinstance(other, Theta) else NotImplemented
+        return self._key() == other._key() if isinstance(other, Theta) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, ...]:
+        return (self._text,) if self._text is not None else (json.dumps(self.model), json.dumps(self.training))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Theta.parse, (self._text,)
+        if self._text is not None:
+            return Theta.parse, (self._text,)
+        return _published, (self.training["solver"], {**self.model["scheduler"], "end": self.model["end"]})
 
     def __del__(self, free: Any = lib.bespoke_theta_free) -> None:
         if handle := getattr(self, "_handle", None):
             free(handle)
+
+
+def _published(reference: str, scheduler: Scheduler) -> Theta:
+    name, _, count = reference.partition("@")
+    nfe, _, grid = count.partition(":")
+    return solver(f"{name}:{grid}" if grid else name, int(nfe), scheduler)
 
 
 def solver(name: str, nfe: int, scheduler: Scheduler = "fm-ot") -> Theta:

@@ -1,0 +1,50 @@
+"""What a step of `BespokeScheduler` answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
+from .convention import Convention
+from .grid import Grid
+
+
+@dataclass
+class _Output(SchedulerOutput):
+    """diffusers' outputs are dataclasses of tensors."""
+
+
+class Prediction(_Output):
+    """The next sample, and the data that the model's output points to, computed where it is asked for."""
+
+    def __init__(
+        self, following: torch.Tensor, convention: Convention, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor
+    ) -> None:
+        super().__init__(prev_sample=following)
+        object.__setattr__(self, "_of", (convention, float(grid.levels[k]), output, sample))
+
+    @property
+    def pred_original_sample(self) -> torch.Tensor:
+        """x_0 as the model predicts it."""
+        convention, level, output, sample = self._of
+        output = output[:, : sample.shape[1]] * convention.sign
+        over = 1 / level if level else float("inf")
+        if convention.is_flow:
+            sigma = 1 / (1 + over)
+            alpha = 1 - sigma
+        else:
+            sigma = 1 / (1 + over * over) ** 0.5
+            alpha = (1 - sigma * sigma) ** 0.5
+        data: Any = {
+            "flow": lambda: sample - sigma * output,
+            "epsilon": lambda: (sample - sigma * output) / alpha,
+            "v": lambda: alpha * sample - sigma * output,
+            "x1": lambda: output,
+        }[convention.output]()
+        return data * convention.data_scale
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SchedulerOutput, (self.prev_sample,)

@@ -1,0 +1,228 @@
+"""One batch on its way through a table: what earlier evaluations leave for later ones.
+
+The state that a solve goes on from is the sample it is given. Where a table keeps a base from before, and the sample is
+not the one that was answered, their difference is carried along: the base moves by as much as moves the point by that
+difference, and what was kept of earlier evaluations stays as it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from typing import Any
+
+import torch
+
+from . import _native
+from ._native import BFLOAT, FLOAT, DLTensor, lib
+from .grid import Grid, Table
+from .theta import STATE, Combination
+
+#: Under this name a sample carries its `Solve` to the next step.
+HISTORY = "_bespoke_solve"
+
+_DTYPES = {
+    torch.float32: (FLOAT, 32),
+    torch.float64: (FLOAT, 64),
+    torch.float16: (FLOAT, 16),
+    torch.bfloat16: (BFLOAT, 16),
+}
+#: Below this part of the base in a point, a difference moves the base by itself and no more.
+_LEAST = 0.1
+
+
+class Registers:
+    """What a table's registers hold, as tensors; one that was not written holds nothing, 0."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.held: dict[int, torch.Tensor] = {}
+
+    def advance(self, k: int, velocity: torch.Tensor) -> torch.Tensor:
+        """Takes in the velocity of evaluation ``k``: the next point."""
+        stage = self.table.stages[k]
+        point = self._combine(stage.next, velocity)
+        kept = None if stage.kept is None else self._combine(stage.kept, velocity)
+        self.held[stage.next.target] = point
+        if stage.kept is not None and kept is not None:
+            self.held[stage.kept.target] = kept
+        return point
+
+    def _combine(self, row: Combination, velocity: torch.Tensor) -> torch.Tensor:
+        total = velocity * row.velocity
+        for register, c in zip(row.registers, row.coefficients):
+            if register in self.held:
+                total = total.add(self.held[register], alpha=c)
+        return total
+
+    def move(self, k: int, difference: torch.Tensor) -> None:
+        """The sample that evaluation ``k`` is made at lies by ``difference`` beside the point."""
+        made = self.table.stages[k - 1].next
+        self._add(made.target, difference)
+        if made.target != STATE and made.target not in self.table.stages[k].next.registers:
+            # What follows is built on the state, so that moves as moves the point by the difference.
+            share = dict(zip(made.registers, made.coefficients)).get(STATE, 0.0)
+            self._add(STATE, difference / (share if abs(share) > _LEAST else 1.0))
+
+    def _add(self, register: int, difference: torch.Tensor) -> None:
+        held = self.held.get(register)
+        self.held[register] = difference if held is None else held + difference
+
+
+class Solve:
+    """A batch in a table: the grid's own, or one whose evaluation 0 is the grid's evaluation ``first``.
+
+    Args:
+        grid: Whose evaluations are counted.
+        table: What is run.
+        first: The grid's evaluation that the table begins at.
+        stop: The one that the next solve begins at; between the table's last evaluation and that the sample stays.
+    """
+
+    def __init__(self, grid: Grid, table: Table, first: int = 0, stop: int | None = None) -> None:
+        self.grid, self.table, self.first = grid, table, first
+        #: The grid's evaluation that it is due for, and the one that it is done at.
+        self.due, self.stop = first, first + table.nfe if stop is None else stop
+        self._layout: Any = None
+        self._handle: int | None = None
+        self._registers: Registers | None = None
+        #: In the library's place of `_registers`: what the differences of edited samples amount to.
+        self._moved: Registers | None = None
+        self._offset: torch.Tensor | None = None
+        #: The sample that was answered last, its version then, and its numbers where the next evaluation asks for them.
+        self._answered: Any = None
+        self._version = 0
+        self._expected: torch.Tensor | None = None
+
+    def advance(self, index: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The grid's evaluation ``index``: the next sample."""
+        if output.shape != sample.shape:
+            if output.shape[:1] + (output.shape[1] // 2,) + output.shape[2:] != sample.shape:
+                raise ValueError(
+                    f"model_output has shape {tuple(output.shape)}, expected {tuple(sample.shape)}, the sample's"
+                )
+            output = output[:, : sample.shape[1]]  # the other half is a learned variance
+        k = index - self.first
+        table = self.table
+        if k >= table.nfe:
+            self.due = index + 1
+            return sample
+        fresh = table.self_contained[k]
+        difference = None
+        if not fresh and (self._answered is None or sample is not self._answered() or sample._version != self._version):
+            difference = self._difference(sample)
+        given = sample
+        if table.frames is not None:
+            frame = table.frames[k]
+            output = output * frame.output + sample * frame.x if frame.x else output * frame.output
+            if frame.state != 1.0:
+                given = sample * frame.state
+                difference = None if difference is None else difference * frame.state
+        on_host = given.is_cpu and output.is_cpu
+        if on_host and not ((output.requires_grad or given.requires_grad) and torch.is_grad_enabled()):
+            following = self._in_library(k, output, given, difference)
+        else:
+            following = self._in_torch(k, output, given, difference)
+        if table.frames is not None and table.frames[k].following != 1.0:
+            following = following * table.frames[k].following
+        self.due = index + 1
+        if k + 1 < table.nfe and not table.self_contained[k + 1]:
+            self._answered, self._version = weakref.ref(following), following._version
+            self._expected = following.clone()
+        else:
+            self._answered = self._expected = None
+        return following
+
+    def _difference(self, sample: torch.Tensor) -> torch.Tensor | None:
+        """What was done to the sample since it was answered; None for nothing."""
+        expected = self._expected
+        if expected is None or expected.shape != sample.shape or expected.device != sample.device:
+            return None
+        wide = torch.promote_types(sample.dtype, torch.float32)
+        if sample.dtype != expected.dtype:
+            # A cast alone is no edit.
+            narrow = min(sample.dtype, expected.dtype, key=lambda dtype: torch.finfo(dtype).bits)
+            if torch.equal(sample.to(narrow), expected.to(narrow)):
+                return None
+        elif torch.equal(sample, expected):
+            return None
+        return sample.to(wide) - expected.to(wide)
+
+    def _in_library(
+        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None
+    ) -> torch.Tensor:
+        if not sample.is_contiguous():
+            sample = sample.contiguous()
+        if not output.is_contiguous():
+            output = output.contiguous()
+        layout = sample.shape, sample.dtype, output.dtype
+        if layout != self._layout:
+            self._describe(*layout)
+        following = torch.empty_like(sample)
+        self._x.data = sample.data_ptr()
+        self._u.data = output.data_ptr()
+        self._following.data = following.data_ptr()
+        status = lib.bespoke_sampler_advance(self._handle, k, self._x, self._u, self._following)
+        if status:
+            _native.check(status)
+        if self.table.self_contained[k]:
+            self._moved = self._offset = None
+        elif difference is not None or self._moved is not None:
+            following = self._move(k, following, difference)
+        return following
+
+    def _move(self, k: int, following: torch.Tensor, difference: torch.Tensor | None) -> torch.Tensor:
+        """The library goes on from the points it knows; all is linear, so the rest is a solve of the differences."""
+        if self._moved is None:
+            assert difference is not None
+            self._moved, self._offset = Registers(self.table), torch.zeros_like(difference)
+        assert self._offset is not None
+        if difference is not None:
+            self._moved.move(k, difference)
+            self._offset = self._offset + difference
+        self._offset = self._moved.advance(k, self._offset * self.table.velocity(k)[0])
+        return following + self._offset.to(following.dtype)
+
+    def _describe(self, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype) -> None:
+        """Descriptors for batches of this shape; what changes from call to call is where they lie."""
+        unknown = [str(d) for d in (dtype, output_dtype) if d not in _DTYPES]
+        if unknown:
+            raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
+        if self._handle is None:
+            self._handle = _native.make(lib.bespoke_sampler_new, self.table.theta._handle, None)
+        self._sizes = (ctypes.c_int64 * len(shape))(*shape)
+
+        def tensor(of: torch.dtype) -> DLTensor:
+            sizes = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
+            host = _native.DLDevice(_native.CPU, 0)
+            return DLTensor(None, host, len(shape), _native.DLDataType(*_DTYPES[of], 1), sizes, None, 0)
+
+        self._x, self._u, self._following = tensor(dtype), tensor(output_dtype), tensor(dtype)
+        self._layout = shape, dtype, output_dtype
+
+    def _in_torch(
+        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The same with torch's operations and the library's scalars: on a GPU, and where gradients are asked for."""
+        wide = torch.promote_types(sample.dtype, torch.float32)
+        state = sample.to(wide)
+        if self.table.self_contained[k]:
+            self._registers = Registers(self.table)
+            self._registers.held[STATE] = state
+        elif self._registers is None:
+            raise _native.BespokeError(f"evaluation {k} builds on the ones before it", "BESPOKE_ERROR_STATE")
+        elif difference is not None:
+            self._registers.move(k, difference)
+        of_x, of_output = self.table.velocity(k)
+        velocity = output.to(wide) * of_output
+        if of_x:
+            velocity = velocity.add(state, alpha=of_x)
+        return self._registers.advance(k, velocity).to(sample.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A sample that is copied or stored leaves its history behind.
+        return type(None), ()
+
+    def __del__(self, free: Any = lib.bespoke_sampler_free) -> None:
+        if handle := getattr(self, "_handle", None):
+            free(handle)

@@ -1,0 +1,275 @@
+"""Every pipeline of `gallery.py` with a solver in place of its scheduler: one table of what is checked.
+
+``python tests/test_gallery.py`` prints the table of the README.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bespoke_solver as bespoke
+import diffusers
+import pytest
+import torch
+from bespoke_solver import BespokeScheduler
+from bespoke_solver.pipeline_field import PipelineField
+from gallery import GALLERY, Entry, build
+
+#: Evaluations of the comparison, and what training has for each pipeline.
+NFE = 8
+TRAINING = {"family": "rk2", "steps": NFE // 2, "pool": 24, "validation": 24, "batch": 24, "iterations": 6, "rtol": 1e-3, "atol": 1e-3}
+#: The solver that agrees with any other at many steps, and how many.
+MANY = 40
+#: Of each scheduler that comes with a pipeline, the published solver that takes the same steps.
+SAME = {
+    "FlowMatchEulerDiscreteScheduler": "ddim",
+    "EulerDiscreteScheduler": "ddim",
+    "DDIMScheduler": "ddim",
+    "CogVideoXDDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpm++2m",
+    "UniPCMultistepScheduler": "unipc",
+}
+#: How far the same steps may lie apart, as a part of the samples' root mean square.
+APART = 5e-3
+
+
+@dataclasses.dataclass
+class Case:
+    """A pipeline, its noise, and what it makes of it."""
+
+    entry: Entry
+    pipeline: Any
+    field: PipelineField
+    noise: torch.Tensor
+    exact: torch.Tensor
+
+    def run(self, scheduler: Any, steps: int, pipeline: Any = None, **more: Any) -> torch.Tensor:
+        pipeline = copy.copy(pipeline or self.pipeline)
+        pipeline.scheduler = scheduler
+        call = {**self.field.call((0,)), "num_inference_steps": steps, "output_type": "latent", **more}
+        call["generator"] = torch.Generator().manual_seed(0)
+        # What goes on from an image begins with that, noised.
+        return samples(pipeline, scheduler, call, None if self.entry.image else self.noise)
+
+    def error(self, found: torch.Tensor) -> float:
+        return rmse(found, self.exact)
+
+
+def samples(pipeline: Any, scheduler: Any, call: dict[str, Any], noise: torch.Tensor | None) -> torch.Tensor:
+    """What the last step of a pipeline's scheduler answers; it begins with ``noise``, where there is any."""
+    found: list[torch.Tensor] = []
+    pipeline.scheduler = scheduler
+    step = scheduler.step
+
+    @functools.wraps(step)
+    def kept(model_output: Any, timestep: Any, sample: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        if noise is not None and not found:
+            start = noise.to(sample.dtype) * getattr(scheduler, "init_noise_sigma", 1.0)
+            sample.copy_(torch.cat([start] * (len(sample) // len(start))))
+        answer = step(model_output, timestep, sample, *rest, **options)
+        found.append(answer[0])
+        return answer
+
+    scheduler.step = kept
+    accepted = set(inspect.signature(pipeline.__call__).parameters)
+    if noise is not None and "latents" in accepted:
+        call = {**call, "latents": noise}
+    try:
+        pipeline(**{key: value for key, value in call.items() if key in accepted})
+    finally:
+        scheduler.step = step
+    return found[-1][:1].float()
+
+
+def rmse(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).square().mean().sqrt())
+
+
+@functools.lru_cache(maxsize=1)
+def case(name: str) -> Case:
+    torch.set_num_threads(1)
+    entry, pipeline = GALLERY[name], build(name)
+    field = PipelineField(pipeline, entry.prompts(), entry.calls())
+    noise = torch.randn(1, *field.shape, generator=torch.Generator().manual_seed(3))
+    exact = bespoke.sample(bespoke.solver("rk4", 120), noise, lambda t, x: field(t, x, torch.zeros(1, dtype=torch.long)))
+    return Case(entry, pipeline, field, noise, exact)
+
+
+def same(pipeline: Any) -> tuple[Any, BespokeScheduler]:
+    """A scheduler of diffusers' that a published solver is, for the pipeline's model, and that solver."""
+    own = pipeline.scheduler
+    if type(own).__name__ not in SAME:
+        # PNDM's start and DDPM's noise have no counterpart.
+        own = diffusers_ddim(own)
+    return own, BespokeScheduler.from_config(own, solver=SAME[type(own).__name__])
+
+
+def diffusers_ddim(scheduler: Any) -> Any:
+    return diffusers.DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return rmse(one, other) / float(other.square().mean().sqrt())
+
+
+def halved_once(at: int) -> Any:
+    """A callback that edits the sample after one step, by a new tensor."""
+
+    def callback(pipeline: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": given["latents"] * 0.5} if step == at else {}
+
+    return callback
+
+
+def has_callback(pipeline: Any) -> bool:
+    return "callback_on_step_end" in inspect.signature(pipeline.__call__).parameters
+
+
+def outcome(name: str) -> dict[str, Any]:
+    """What is checked of a pipeline, as numbers."""
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    made = case(name)
+    own, ours = same(made.pipeline)
+    found: dict[str, Any] = {"agrees": apart(made.run(ours, MANY), made.run(own, MANY))}
+    if not made.entry.image:
+        theta = bespoke.train(made.field, progress=False, **TRAINING)
+        learned = BespokeScheduler.from_config(own, theta=theta)
+        size = float(made.exact.square().mean().sqrt())
+        found["fit"] = made.error(made.run(learned, NFE // 2)) / size
+        found["own"] = made.error(made.run(own, NFE)) / size
+        found["unipc"] = made.error(made.run(BespokeScheduler.from_config(own, solver="unipc"), NFE)) / size
+    else:
+        for strength in (0.3, 0.6, 0.9):
+            more = {"strength": strength}
+            found[f"strength {strength}"] = apart(made.run(ours, 20, **more), made.run(own, 20, **more))
+            found[f"evaluations {strength}"] = evaluations(made, strength)
+    if has_callback(made.pipeline):
+        if "UniPC" in type(own).__name__:
+            # Its corrector goes on from its own last sample, whatever was done to it.
+            own = diffusers.DPMSolverMultistepScheduler.from_config(own.config)
+            ours = BespokeScheduler.from_config(own, solver="dpm++2m")
+        more = {"callback_on_step_end": halved_once(10), "callback_on_step_end_tensor_inputs": ["latents"]}
+        found["callback"] = apart(made.run(ours, MANY, **more), made.run(own, MANY, **more))
+    made.field.close()
+    return found
+
+
+def evaluations(made: Case, strength: float) -> bool:
+    """Whether a theta and a multistep solver make as many evaluations as the pipeline's own scheduler, to finite samples."""
+    theta = BespokeScheduler.from_config(made.pipeline.scheduler, theta=identity(NFE))
+    multistep = BespokeScheduler.from_config(made.pipeline.scheduler, solver="dpm++2m")
+
+    def count(scheduler: Any, steps: int) -> int:
+        counted: list[int] = []
+        step = scheduler.step
+
+        @functools.wraps(step)
+        def stepped(*arguments: Any, **options: Any) -> Any:
+            counted.append(1)
+            return step(*arguments, **options)
+
+        scheduler.step = stepped
+        sample = made.run(scheduler, steps, strength=strength)
+        del scheduler.step
+        return len(counted) if sample.isfinite().all() else -1
+
+    own, half, whole = same(made.pipeline)[0], count(theta, NFE // 2), count(multistep, NFE)
+    # Pipelines that hand over sigmas count evaluations, the others a theta's steps.
+    return whole == count(own, NFE) and half in (2 * count(own, NFE // 2), count(own, NFE))
+
+
+def identity(nfe: int) -> bespoke.Theta:
+    """The midpoint rule, as a theta."""
+    return bespoke.Theta.parse({
+        "format": "bespoke-theta", "version": 1, "family": "rk2", "steps": nfe // 2, "t": [i / nfe for i in range(nfe + 1)],
+        "t_dot": [1.0] * nfe, "s": [1.0] * (nfe + 1), "s_dot": [0.0] * nfe,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(GALLERY))
+def test_a_pipeline_with_a_solver(name: str) -> None:
+    found = outcome(name)
+    assert found["agrees"] < APART, found
+    assert found.get("callback", 0.0) < APART, found
+    if "fit" in found:
+        assert found["fit"] < found["own"] and found["fit"] < found["unipc"], found
+    for strength in (0.3, 0.6, 0.9):
+        assert found.get(f"strength {strength}", 0.0) < APART and found.get(f"evaluations {strength}", True), found
+
+
+def test_an_ensemble_hands_its_sample_on():
+    """SDXL's base to a level, its refiner from there, as with the scheduler replaced."""
+    base, refiner = build("StableDiffusionXL"), build("StableDiffusionXLImg2Img")
+    entry, found = GALLERY["StableDiffusionXL"], []
+    call = {**{key: value[:1] for key, value in (entry.prompts() or {}).items()}, "guidance_scale": 3.0, "num_inference_steps": 20}
+    for solver in (None, "ddim"):
+        for pipeline in (base, refiner):
+            if solver:
+                pipeline.scheduler = BespokeScheduler.from_config(pipeline.scheduler, solver=solver)
+        generator = torch.Generator().manual_seed(1)
+        half = base(**call, height=8, width=8, denoising_end=0.6, output_type="latent", generator=generator).images
+        whole = refiner(**call, image=half, denoising_start=0.6, output_type="latent", generator=generator).images
+        found.append(whole)
+        assert len(refiner.scheduler.timesteps) == 20
+    assert apart(found[1], found[0]) < APART
+
+
+LOADING = """
+import sys, torch, logging, bespoke_solver
+from pathlib import Path
+import diffusers
+sys.path.insert(0, sys.argv[2])
+import test_gallery, gallery
+torch.set_num_threads(1)
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    kept = torch.load(folder / "kept.pt", weights_only=False)
+    pipeline = getattr(diffusers, kept["class"]).from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    found = test_gallery.samples(pipeline, pipeline.scheduler, kept["call"], kept["noise"])
+    assert type(pipeline.scheduler) is bespoke_solver.BespokeScheduler, folder
+    assert torch.equal(found, kept["sample"]), (folder.name, float((found - kept["sample"]).abs().max()))
+    print(folder.name)
+"""
+
+
+def test_saved_pipelines_are_loaded_by_another_process(tmp_path: Path) -> None:
+    names = [name for name, entry in GALLERY.items() if not entry.image]
+    for name in names:
+        pipeline, entry = build(name), GALLERY[name]
+        pipeline.scheduler = BespokeScheduler.from_config(pipeline.scheduler, theta=identity(4))
+        field_call = {**{k: (v[:1] if isinstance(v, torch.Tensor) else list(v)[:1]) for k, v in (entry.prompts() or {}).items()}, **entry.calls()}
+        call = {**field_call, "num_inference_steps": 2, "output_type": "latent", "generator": torch.Generator().manual_seed(5)}
+        folder = tmp_path / name.replace(" ", "-").replace(",", "")
+        pipeline.save_pretrained(folder)
+        kept = {"class": type(pipeline).__name__, "call": call, "noise": None}
+        kept["sample"] = samples(pipeline, pipeline.scheduler, {**call, "generator": torch.Generator().manual_seed(5)}, None)
+        call["generator"] = torch.Generator().manual_seed(5)
+        torch.save(kept, folder / "kept.pt")
+    code = [sys.executable, "-c", LOADING, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.split()) == len(names)
+
+
+def table() -> None:
+    """The README's: relative to the root mean square of the samples."""
+    print(f"| pipeline | agrees with its scheduler | own, {NFE} evaluations | unipc | fitted | strengths .3 .6 .9 | edited sample |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in GALLERY:
+        found = outcome(name)
+        errors = [f"{found[key]:.4f}" if key in found else "" for key in ("own", "unipc", "fit")]
+        strengths = [found[f"strength {s}"] for s in (0.3, 0.6, 0.9) if f"strength {s}" in found]
+        callback = f"{found['callback']:.0e}" if "callback" in found else ""
+        print(f"| {name} | {found['agrees']:.0e} | {' | '.join(errors)} | {' '.join(f'{s:.0e}' for s in strengths)} | {callback} |", flush=True)
+
+
+if __name__ == "__main__":
+    table()

@@ -1,0 +1,138 @@
+//! Conditions as data: safetensors files whose keys are the inputs' names, each `[C, ...]`.
+
+use crate::card::{Card, Sizes};
+use crate::error::{Error, Result};
+use crate::inputs::{Column, Inputs};
+use crate::tensor::Dtype;
+use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// The conditions of a run: sample i takes row i mod C. Immutable; any thread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditions {
+    inputs: Inputs,
+    sizes: Sizes,
+    digest: String,
+}
+
+impl Conditions {
+    /// Reads `files`, in order, for the model of `card`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming the file and the input: a file that is no safetensors file, an
+    /// input that is missing, not known, of another type or shape; rows that disagree; no rows; other sizes than
+    /// in the first file.
+    pub fn read(files: &[PathBuf], card: &Card) -> Result<Self> {
+        let mut hash = Sha256::new();
+        let parts = files.iter().map(|file| read(file, card, &mut hash)).collect::<Result<Vec<_>>>()?;
+        let Some((first, sizes)) = parts.first() else {
+            return Err(Error::invalid("conditions", "no file", "at least one"));
+        };
+        for (file, (_, other)) in files.iter().zip(&parts) {
+            if other != sizes {
+                let problem = format!("has the sizes {other:?}, but the first file {sizes:?}: one run has one size");
+                return Err(Error::format(file.display().to_string(), ".", problem));
+            }
+        }
+        let joined = |column: &Column| {
+            let of = |(part, _): &(Inputs, Sizes)| part.get(column.name()).cloned();
+            let own: Vec<Column> = parts.iter().filter_map(of).collect();
+            let rows: Vec<&[u8]> = own.iter().flat_map(|part| (0..part.batch()).map(|row| part.row(row))).collect();
+            column.of_rows(&rows)
+        };
+        let inputs = Inputs::new(first.columns().iter().map(joined).collect::<Result<_>>()?)?;
+        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { inputs, sizes: sizes.clone(), digest: format!("sha256:{digits}") })
+    }
+
+    /// Number of conditions, at least 1.
+    pub fn count(&self) -> usize {
+        self.inputs.columns().first().map_or(0, Column::batch)
+    }
+
+    /// What they say the card's named sizes are.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// SHA-256 of the files.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What the samples `indices` are given.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn of(&self, indices: impl Iterator<Item = usize>) -> Result<Inputs> {
+        self.inputs.select(&indices.map(|i| i % self.count()).collect::<Vec<_>>())
+    }
+}
+
+/// The inputs in one file, and the sizes that they and its metadata say.
+fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> {
+    let document = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(&bytes);
+    let wrong = |field: &str, problem: String| Error::format(&document, field, problem);
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(".", e.to_string()))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(".", e.to_string()))?;
+    let mut columns = Vec::new();
+    for (name, tensor) in tensors.tensors() {
+        let Some(dtype) = dtype_of(tensor.dtype()) else {
+            let problem = format!("is {:?}, expected F64, F32, F16, BF16, I64, I32 or BOOL", tensor.dtype());
+            return Err(wrong(&name, problem));
+        };
+        let [rows, shape @ ..] = tensor.shape() else {
+            return Err(wrong(&name, "is a single number, expected [C, ...], a row for each condition".into()));
+        };
+        if *rows == 0 {
+            return Err(wrong(&name, "has no rows, expected at least one".into()));
+        }
+        columns.push(Column::new(&name, dtype, shape, *rows, tensor.data()).map_err(|e| within(&document, e))?);
+    }
+    let batch = columns.first().map_or(0, Column::batch);
+    let inputs = Inputs::new(columns).map_err(|e| within(&document, e))?;
+    let (columns, mut sizes) = card.signature().bind(batch, &inputs).map_err(|e| within(&document, e))?;
+    if columns.is_empty() {
+        return Err(wrong(".", "holds no input, and the model has none".into()));
+    }
+    for (name, text) in metadata.metadata().iter().flatten() {
+        let named = card.shape.names().any(|own| own == name);
+        if !named {
+            continue;
+        }
+        let size = text.parse::<usize>().ok().filter(|n| *n > 0);
+        let size = size.ok_or_else(|| wrong(name, format!("is {text:?} in the metadata, expected a size")))?;
+        let known = *sizes.entry(name.clone()).or_insert(size);
+        if known != size {
+            return Err(wrong(name, format!("is {size} in the metadata, but the inputs say {known}")));
+        }
+    }
+    Ok((Inputs::new(columns)?, sizes))
+}
+
+fn dtype_of(dtype: safetensors::Dtype) -> Option<Dtype> {
+    Some(match dtype {
+        safetensors::Dtype::F64 => Dtype::Float64,
+        safetensors::Dtype::F32 => Dtype::Float32,
+        safetensors::Dtype::F16 => Dtype::Float16,
+        safetensors::Dtype::BF16 => Dtype::Bfloat16,
+        safetensors::Dtype::I64 => Dtype::Int64,
+        safetensors::Dtype::I32 => Dtype::Int32,
+        safetensors::Dtype::BOOL => Dtype::Bool,
+        _ => return None,
+    })
+}
+
+/// An error about an input, of the file it is in.
+fn within(document: &str, error: Error) -> Error {
+    match error {
+        Error::Invalid { field, value, expected } => {
+            Error::format(document, field, format!("is {value}, expected {expected}"))
+        }
+        other => other,
+    }
+}
