@@ -10,13 +10,13 @@ TORCH := torch==2.11.0
 LEAN := --no-deps $(TORCH) 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
 STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
-LEAN_BUILD := --release --no-default-features --features cli
+LEAN_BUILD := --release --no-default-features --features cli,onnx
 
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean fuzz libtorch-cuda
+.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean fuzz libtorch-cuda onnxruntime
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results clean
 
 build: $(STAMP)
@@ -28,6 +28,15 @@ $(STAMP):
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(LEAN)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/libtorch
 	touch $@
+
+# ONNX Runtime's library from its Python wheel, without Python's own dependencies: 80 MB, CPU.
+ONNX_STAMP := .venv/onnxruntime-1.32.0
+$(ONNX_STAMP):
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime==1.32.0
+	touch $@
+
+onnxruntime: $(ONNX_STAMP)
 
 # Everything libtorch needs to run on an NVIDIA GPU: 4.7 GB.
 libtorch-cuda: $(STAMP)
@@ -56,10 +65,10 @@ demo-mixture:
 test: test-lean test-torch
 
 # Without libtorch.
-test-lean:
+test-lean: $(ONNX_STAMP)
 	cargo test $(LEAN_BUILD)
 
-test-torch: $(STAMP)
+test-torch: $(STAMP) $(ONNX_STAMP)
 	cargo test --release
 
 # Several processes over MPI, without libtorch. Needs libopenmpi-dev, openmpi-bin and libclang-dev. The program

@@ -2,10 +2,11 @@
 //! the library finds it; `make onnxruntime` installs it.
 
 use bespoke::Error;
+use bespoke::inputs::{Column, Inputs};
 use bespoke::model::{self, Model};
-use bespoke::networks::Onnx;
+use bespoke::networks::{Call, Network, Onnx};
 use bespoke::noise::{Purpose, normal};
-use bespoke::tensor::{Compute, Device, Host, PerRow};
+use bespoke::tensor::{Compute, Device, Dtype, Host, PerRow};
 use bespoke::velocity::{Condition, VelocityField};
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -175,14 +176,72 @@ fn guidance_stacks_passes_and_empty_batches_are_empty() {
     let expected: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + 0.5 + class[i / 3]).collect();
     assert_eq!(found, expected);
     assert!(!model.host_field().unwrap().differentiable());
-    let call = bespoke::networks::Call {
+    let call = Call {
         time: PerRow::All(0.5),
         x: &Host::zeros(0, 3).unwrap(),
         shape: &[3],
         inputs: &Condition::default().inputs,
     };
     let network = Onnx::load(model.card(), Device::Cpu, Compute::F32).unwrap();
-    assert!(bespoke::networks::Network::forward(&network, &call).unwrap().data().is_empty());
+    assert!(network.forward(&call).unwrap().data().is_empty());
+}
+
+/// The names, the shapes of time and the named sizes of a card, as exporters of diffusion models write them.
+#[test]
+fn names_times_and_named_sizes_are_those_of_the_card() {
+    let nodes = |time: &str| {
+        vec![
+            node("Cast", &["timestep"], "t32", Some(FLOAT)),
+            node("Cast", &["keep"], "kept", Some(FLOAT)),
+            node("Add", &["sample", "kept"], "both", None),
+            node("Add", &["both", time], "eps", None),
+            node("Neg", &["eps"], "rest", None),
+        ]
+    };
+    let graph = |time: &str, element: u64, shape: &[i64]| Graph {
+        nodes: nodes(time),
+        inputs: vec![port("sample", FLOAT, &[-1, -1]), port("timestep", element, shape), port("keep", BOOL, &[-1, -1])],
+        outputs: vec![port("rest", FLOAT, &[-1, -1]), port("eps", FLOAT, &[-1, -1])],
+    };
+    let card = |dtype: &str, shape: &str| {
+        json!({
+            "shape": ["frames"], "classes": 0, "null_class": null,
+            "names": { "x": "sample", "time": "timestep", "output": "eps" },
+            "time": { "scale": 10.0, "dtype": dtype, "shape": shape },
+            "inputs": [{ "name": "keep", "dtype": "bool", "shape": ["frames"] }]
+        })
+    };
+    let cases = [
+        (graph("t32", FLOAT, &[-1, 1]), card("float32", "column"), 2.6f32),
+        (graph("t32", INT64, &[-1, 1]), card("int64", "column"), 3.0),
+        (graph("t32", INT64, &[]), card("int64", "scalar"), 3.0),
+        (graph("t32", DOUBLE, &[]), card("float32", "scalar"), 2.6),
+    ];
+    for (graph, card, time) in cases {
+        let (_folder, path) = written(&graph.bytes(), card.clone());
+        let model = opened(&path);
+        for frames in [1usize, 4] {
+            let keep: Vec<u8> = (0..2 * frames).map(|i| (i % 3 == 0).into()).collect();
+            let column = Column::new("keep", Dtype::Bool, &[frames], 2, &keep).unwrap();
+            let condition = Condition { inputs: Inputs::new(vec![column]).unwrap(), ..Condition::default() };
+            let x: Vec<f32> = (0..2 * frames).map(|i| i as f32 * 0.25).collect();
+            let network = Onnx::load(model.card(), Device::Cpu, Compute::F32).unwrap();
+            let state = Host::new(x.clone(), frames).unwrap();
+            let at = |time: PerRow<'_>| {
+                let call = Call { time, x: &state, shape: &[frames], inputs: &condition.inputs };
+                network.forward(&call).map(|output| output.data().to_vec())
+            };
+            let found = at(PerRow::All(f64::from(time))).unwrap();
+            let expected: Vec<f32> = x.iter().zip(&keep).map(|(x, keep)| x + f32::from(*keep) + time).collect();
+            assert_eq!(found, expected, "{card}");
+            let scalar = card["time"]["shape"] == "scalar";
+            let unequal = at(PerRow::Each(&[1.0, 2.0]));
+            assert_eq!(unequal.is_err(), scalar, "{card}");
+            if let Err(error) = unequal {
+                assert!(error.to_string().contains("time.shape scalar"), "{error}");
+            }
+        }
+    }
 }
 
 /// What a graph says of itself is held against the card, name by name.
@@ -203,9 +262,16 @@ fn a_graph_that_disagrees_with_its_card_is_refused_by_name() {
     says(&good.bytes(), json!({ "classes": 0, "null_class": null }), &["class", "an input of the graph", "x, t"]);
     says(&good.bytes(), json!({ "shape": [4] }), &["x: ", "[any, 3] in the graph", "[any, 4] in the card"]);
     says(&good.bytes(), json!({ "shape": [3, 1] }), &["x: ", "[any, 3, 1] in the card"]);
-    says(&with_input(0, port("x", FLOAT, &[7, 3])), json!({}), &["x: ", "[7, 3]", "dynamic"]);
+    says(&with_input(0, port("x", FLOAT, &[7, 3])), json!({}), &["x: ", "[7, 3]", "[any, 3] in the card", "dynamic"]);
     says(&with_input(0, port("x", INT64, &[-1, 3])), json!({}), &["x: ", "int64", "expected a float"]);
     says(&with_input(1, port("t", FLOAT, &[-1, 1])), json!({}), &["t: ", "[any, 1] in the graph"]);
+    let scalar = json!({ "time": { "shape": "scalar" } });
+    says(&good.bytes(), scalar, &["t: ", "[any] in the graph", "[] in the card"]);
+    says(&good.bytes(), json!({ "time": { "dtype": "int64" } }), &["t: ", "float32 in the graph", "int64 in the card"]);
+    says(&good.bytes(), json!({ "names": { "x": "sample" } }), &["x: ", "sample, t, class"]);
+    says(&good.bytes(), json!({ "names": { "output": "eps" } }), &["eps: ", "outputs of the graph are output"]);
+    let more = json!({ "inputs": [{ "name": "mask", "dtype": "bool", "shape": ["frames"] }] });
+    says(&good.bytes(), more, &["mask: ", "an input of the card", "x, t, class"]);
     says(
         &with_input(2, port("class", INT32, &[-1])),
         json!({}),
@@ -215,7 +281,7 @@ fn a_graph_that_disagrees_with_its_card_is_refused_by_name() {
 
     let mut graph = good.clone();
     graph.outputs.push(port("row", FLOAT, &[-1]));
-    says(&graph.bytes(), json!({}), &["outputs: ", "output, row"]);
+    says(&graph.bytes(), json!({}), &["outputs: ", "output, row", "names.output"]);
     graph.outputs = vec![port("row", FLOAT, &[-1])];
     says(&graph.bytes(), json!({}), &["row: ", "[any] in the graph", "[any, 3] in the card"]);
 

@@ -5,9 +5,8 @@ mod session;
 
 use self::session::{Port, Session, View, ViewMut};
 use super::network::{Call, Network, Opened};
-use crate::card::Card;
+use crate::card::{Card, Shape, Size, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
-use crate::inputs::CLASS;
 use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -17,21 +16,46 @@ struct Expected {
     name: String,
     /// `None`: any float, which the numbers are converted to.
     dtype: Option<Dtype>,
-    /// Of one sample.
-    shape: Vec<usize>,
+    /// The batch's size first, where there is one; `None` for what is the call's.
+    shape: Vec<Option<usize>>,
+}
+
+impl Expected {
+    /// Rows of `shape`, one a sample.
+    fn rows(name: &str, dtype: Option<Dtype>, shape: &Shape) -> Self {
+        let size = |size: &Size| if let Size::Number(n) = size { Some(*n) } else { None };
+        Self {
+            name: name.to_owned(),
+            dtype,
+            shape: std::iter::once(None).chain(shape.sizes().iter().map(size)).collect(),
+        }
+    }
+
+    fn time(name: &str, time: Time) -> Self {
+        let shape = match time.shape {
+            TimeShape::Batch => vec![None],
+            TimeShape::Column => vec![None, Some(1)],
+            TimeShape::Scalar => Vec::new(),
+        };
+        Self { name: name.to_owned(), dtype: (time.dtype == TimeDtype::Int64).then_some(Dtype::Int64), shape }
+    }
 }
 
 /// An ONNX model on its device. Any number of threads at a time: the processor's sessions serve them side by side, the
 /// others one after another.
 pub struct Onnx {
     session: Session,
-    /// What is called `x` and `t` here.
-    state: Port,
-    time: Port,
-    output: Port,
-    /// The types that states, times and outputs have in the graph.
-    dtypes: [Dtype; 3],
-    /// The other inputs, by the names of the call's columns.
+    ports: Ports,
+    time_shape: TimeShape,
+}
+
+/// The inputs and outputs of a graph that is what its card says.
+struct Ports {
+    /// With the type of its numbers.
+    state: (Port, Dtype),
+    time: (Port, Dtype),
+    output: (Port, Dtype),
+    /// By the names of the call's columns.
     inputs: Vec<Port>,
 }
 
@@ -51,45 +75,58 @@ impl Onnx {
         // ONNX Runtime's own message for a missing file does not say so.
         std::fs::File::open(&path).map_err(|e| Error::io("read", &path, e))?;
         let session = Session::open(&path, device, rayon::current_num_threads())?;
-        let document = path.display().to_string();
-        let wrong = |port: &str, problem: String| Error::format(&document, port, problem);
-
-        let float = |name: &str, shape: &[usize]| Expected { name: name.into(), dtype: None, shape: shape.to_vec() };
-        let mut expected = vec![float("x", &card.shape), float("t", &[])];
-        if card.classes > 0 {
-            expected.push(Expected { name: CLASS.into(), dtype: Some(Dtype::Int64), shape: Vec::new() });
-        }
-        let names = |names: &mut dyn Iterator<Item = Cow<'_, str>>| names.collect::<Vec<_>>().join(", ");
-        let ours = names(&mut expected.iter().map(|own| Cow::Borrowed(own.name.as_str())));
-        if let Some(port) = session.inputs().iter().find(|port| !expected.iter().any(|own| own.name == port.name())) {
-            return Err(wrong(&port.name(), format!("is an input of the graph, but the card has {ours}")));
-        }
-        let theirs = names(&mut session.inputs().iter().map(Port::name));
-        let mut ports = Vec::new();
-        for own in &expected {
-            let port = session.inputs().iter().find(|port| own.name == port.name()).ok_or_else(|| {
-                wrong(&own.name, format!("is an input of the card, but those of the graph are {theirs}"))
-            })?;
-            ports.push((port.clone(), agreed(port, own).map_err(|problem| wrong(&own.name, problem))?));
-        }
-        let [output] = session.outputs() else {
-            let theirs = names(&mut session.outputs().iter().map(Port::name));
-            return Err(wrong("outputs", format!("are {theirs}, expected one alone")));
-        };
-        let output = output.clone();
-        let name = output.name().into_owned();
-        let output_dtype = agreed(&output, &float(&name, &card.shape)).map_err(|problem| wrong(&name, problem))?;
-
-        let mut ports = ports.into_iter();
-        let (Some((state, state_dtype)), Some((time, time_dtype))) = (ports.next(), ports.next()) else {
-            return Err(wrong("inputs", "are missing".into()));
-        };
-        let dtypes = [state_dtype, time_dtype, output_dtype];
-        Ok(Self { session, state, time, output, dtypes, inputs: ports.map(|(port, _)| port).collect() })
+        let ports = matched(card, &session)
+            .map_err(|(port, problem)| Error::format(path.display().to_string(), port, problem))?;
+        Ok(Self { session, ports, time_shape: card.time.shape })
     }
 }
 
-/// The type of `port`, where it is what the card says, for a batch of any size.
+/// The ports of `session` by the names of `card`; the one that disagrees with it, and how.
+fn matched(card: &Card, session: &Session) -> Result<Ports, (String, String)> {
+    let names = &card.names;
+    let mut expected = vec![Expected::rows(&names.x, None, &card.shape), Expected::time(&names.time, card.time)];
+    let signature = card.signature();
+    expected
+        .extend(signature.inputs().iter().map(|input| Expected::rows(&input.name, Some(input.dtype), &input.shape)));
+
+    let unknown = |port: &&Port| !expected.iter().any(|own| own.name == port.name());
+    if let Some(port) = session.inputs().iter().find(unknown) {
+        let ours = listed(expected.iter().map(|own| own.name.as_str().into()));
+        return Err((port.name().into_owned(), format!("is an input of the graph, but the card has {ours}")));
+    }
+    let found = |own: &Expected| {
+        let port = session.inputs().iter().find(|port| own.name == port.name()).ok_or_else(|| {
+            let theirs = listed(session.inputs().iter().map(Port::name));
+            format!("is an input of the card, but those of the graph are {theirs}")
+        })?;
+        agreed(port, own).map(|dtype| (port.clone(), dtype))
+    };
+    let mut inputs = Vec::with_capacity(expected.len());
+    for own in &expected {
+        inputs.push(found(own).map_err(|problem| (own.name.clone(), problem))?);
+    }
+    let theirs = || listed(session.outputs().iter().map(Port::name));
+    let output = match (&names.output, session.outputs()) {
+        (None, [output]) => output,
+        (None, _) => return Err(("outputs".into(), format!("are {}: the card's names.output says which", theirs()))),
+        (Some(name), outputs) => outputs.iter().find(|port| port.name() == *name).ok_or_else(|| {
+            (name.clone(), format!("is the card's names.output, but the outputs of the graph are {}", theirs()))
+        })?,
+    };
+    let name = output.name();
+    let dtype = agreed(output, &Expected::rows(&name, None, &card.shape)).map_err(|e| (name.into_owned(), e))?;
+    let mut inputs = inputs.into_iter();
+    let (Some(state), Some(time)) = (inputs.next(), inputs.next()) else {
+        return Err(("inputs".into(), "are missing".into()));
+    };
+    Ok(Ports { state, time, output: (output.clone(), dtype), inputs: inputs.map(|(port, _)| port).collect() })
+}
+
+fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The type of `port`, where it is what the card says; otherwise how it is not.
 fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
     let dtype = port.dtype.clone().map_err(|found| {
         let asked = expected.dtype.map_or("a tensor of floats".into(), |dtype| format!("a tensor of {dtype}"));
@@ -105,18 +142,16 @@ fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
     if port.shape.is_empty() {
         return Ok(dtype);
     }
-    let shown = |size: &i64| if *size < 0 { "any".into() } else { size.to_string() };
-    let found = || port.shape.iter().map(shown).collect::<Vec<_>>().join(", ");
-    let asked = || std::iter::once("any".into()).chain(expected.shape.iter().map(usize::to_string)).collect::<Vec<_>>();
-    let agree = |(found, asked): (&i64, &usize)| *found < 0 || usize::try_from(*found) == Ok(*asked);
-    if port.shape.len() != expected.shape.len() + 1 || !port.shape[1..].iter().zip(&expected.shape).all(agree) {
-        return Err(format!("is of shape [{}] in the graph, but of [{}] in the card", found(), asked().join(", ")));
+    let shown = |size: Option<usize>| size.map_or("any".into(), |n| n.to_string());
+    let of = |sizes: &[Option<usize>]| sizes.iter().map(|size| shown(*size)).collect::<Vec<_>>().join(", ");
+    let sizes: Vec<Option<usize>> = port.shape.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let shapes = || format!("is of shape [{}] in the graph, but of [{}] in the card", of(&sizes), of(&expected.shape));
+    let pairs = || sizes.iter().zip(&expected.shape);
+    if sizes.len() != expected.shape.len() || pairs().any(|(a, b)| a.zip(*b).is_some_and(|(a, b)| a != b)) {
+        return Err(shapes());
     }
-    if port.shape[0] >= 0 {
-        return Err(format!(
-            "is of shape [{}] in the graph: its first size, the batch's, is fixed; export the model with a dynamic one",
-            found()
-        ));
+    if pairs().any(|(found, asked)| found.is_some() && asked.is_none()) {
+        return Err(format!("{}: a size is fixed that is any; export the model with a dynamic one", shapes()));
     }
     Ok(dtype)
 }
@@ -145,12 +180,25 @@ fn decode(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
     });
 }
 
-/// The bytes of times `[batch]` in `dtype`, a float.
-fn times(time: PerRow<'_>, batch: usize, dtype: Dtype) -> Vec<u8> {
-    if dtype == Dtype::Float64 {
-        return (0..batch).flat_map(|row| time.at(row).to_ne_bytes()).collect();
+/// The bytes of a call's times in `dtype`, and their shape.
+fn times(time: PerRow<'_>, batch: usize, dtype: Dtype, shape: TimeShape) -> Result<(Vec<u8>, Vec<i64>)> {
+    let rows = sizes(batch, &[])?;
+    let (count, shape) = match shape {
+        TimeShape::Batch => (batch, rows),
+        TimeShape::Column => (batch, [rows, vec![1]].concat()),
+        TimeShape::Scalar => (1, Vec::new()),
+    };
+    if let Some(other) = (count..batch).map(|row| time.at(row)).find(|t| *t != time.at(0)) {
+        let expected = "one time for the whole batch: the card says time.shape scalar";
+        return Err(Error::invalid("t", format!("{} and {other} as the network counts", time.at(0)), expected));
     }
-    encoded(&super::times(time, batch), dtype).into_owned()
+    let bytes = match dtype {
+        // They have been rounded.
+        Dtype::Int64 => (0..count).flat_map(|row| (time.at(row) as i64).to_ne_bytes()).collect(),
+        Dtype::Float64 => (0..count).flat_map(|row| time.at(row).to_ne_bytes()).collect(),
+        _ => encoded(&super::times(time, count), dtype).into_owned(),
+    };
+    Ok((bytes, shape))
 }
 
 /// `[batch, shape...]`, as the graph counts.
@@ -172,29 +220,30 @@ impl Network for Onnx {
         if batch == 0 {
             return Ok(output);
         }
-        let [state_dtype, time_dtype, output_dtype] = self.dtypes;
-        let (shape, rows) = (sizes(batch, call.shape)?, sizes(batch, &[])?);
-        let state = encoded(call.x.data(), state_dtype);
-        let time = times(call.time, batch, time_dtype);
+        let Ports { state: (state_port, state_dtype), time: (time_port, time_dtype), .. } = &self.ports;
+        let shape = sizes(batch, call.shape)?;
+        let state = encoded(call.x.data(), *state_dtype);
+        let (time, time_shape) = times(call.time, batch, *time_dtype, self.time_shape)?;
         let mut inputs = vec![
-            (self.state.name.as_c_str(), View::new(state_dtype, &shape, &state)?),
-            (self.time.name.as_c_str(), View::new(time_dtype, &rows, &time)?),
+            (state_port.name.as_c_str(), View::new(*state_dtype, &shape, &state)?),
+            (time_port.name.as_c_str(), View::new(*time_dtype, &time_shape, &time)?),
         ];
-        for port in &self.inputs {
+        for port in &self.ports.inputs {
             let name = port.name();
             let column = call.inputs.get(&name).ok_or_else(|| Error::invalid(&*name, "absent", "there"))?;
             let value = View::new(column.dtype(), &sizes(column.batch(), column.shape())?, column.bytes())?;
             inputs.push((port.name.as_c_str(), value));
         }
-        let name = self.output.name.as_c_str();
-        if output_dtype == Dtype::Float32 {
+        let (port, dtype) = &self.ports.output;
+        let name = port.name.as_c_str();
+        if *dtype == Dtype::Float32 {
             let bytes = bytemuck::cast_slice_mut(output.data_mut());
-            self.session.run(&inputs, (name, ViewMut::new(output_dtype, &shape, bytes)?))?;
+            self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, bytes)?))?;
             return Ok(output);
         }
-        let mut bytes = vec![0; output.data().len() * output_dtype.size()];
-        self.session.run(&inputs, (name, ViewMut::new(output_dtype, &shape, &mut bytes)?))?;
-        decode(&bytes, output_dtype, output.data_mut());
+        let mut bytes = vec![0; output.data().len() * dtype.size()];
+        self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, &mut bytes)?))?;
+        decode(&bytes, *dtype, output.data_mut());
         Ok(output)
     }
 }
