@@ -102,10 +102,11 @@ test-python: python
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && ../../.venv-python/bin/python -m pytest
 
-# Writes include/bespoke.h, include/bespoke.symbols and tests/c/layout.c anew.
+# Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all abi_surface::
+	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all train_options::
 
 # Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
 PREFIX ?= /usr/local
@@ -120,10 +121,12 @@ install-lean:
 results: python
 	python3 scripts/results
 
-# Ten million inputs; a few minutes.
+# Sixteen million inputs; some minutes.
 fuzz:
 	fuzz/run.sh documents 3000000
 	fuzz/run.sh tensors 8000000
+	fuzz/run.sh files 5000000
+	fuzz/run.sh outputs 200000
 
 # A tritonserver (release 24.10) from its Python package, without what the package's Python half needs, and the
 # clients: 250 MB. The server's Python models need numpy below 2.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes a target with libFuzzer, on the stable toolchain:
 #
-#     fuzz/run.sh documents|tensors EXECUTIONS
+#     fuzz/run.sh documents|tensors|files|outputs EXECUTIONS
 #
 # Inputs that reach new code are kept in fuzz/new/TARGET beside those of fuzz/corpus/TARGET; an input
 # that fails is left in fuzz/artifacts. With 0 executions, the corpus alone is run.
@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 if [ $# -ne 2 ]; then
-  echo "usage: fuzz/run.sh documents|tensors EXECUTIONS" >&2
+  echo "usage: fuzz/run.sh documents|tensors|files|outputs EXECUTIONS" >&2
   exit 2
 fi
 target=$1 executions=$2

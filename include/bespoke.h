@@ -51,6 +51,21 @@ typedef struct {
 #endif
 
 /**
+ * A published solver.
+ */
+#define BESPOKE_REFERENCE_PUBLISHED 0
+
+/**
+ * One of the names that the caller gave.
+ */
+#define BESPOKE_REFERENCE_FILE 1
+
+/**
+ * The adaptive ground truth, `gt`.
+ */
+#define BESPOKE_REFERENCE_GROUND_TRUTH 2
+
+/**
  * The register of the state: x(0) at first.
  */
 #define BESPOKE_REGISTER_STATE 0
@@ -76,8 +91,8 @@ typedef struct bespoke_ladder bespoke_ladder;
 typedef struct bespoke_model bespoke_model;
 
 /**
- * Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
- * a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+ * Scratch of one batch, for one thread at a time. A call that finds another one at work, even from inside its
+ * velocity callback, is refused with `BESPOKE_ERROR_STATE`.
  */
 typedef struct bespoke_sampler bespoke_sampler;
 
@@ -359,6 +374,37 @@ typedef struct bespoke_velocity_scalars {
      */
     double output_dot;
 } bespoke_velocity_scalars;
+
+/**
+ * What `bespoke_reference_parse` finds.
+ */
+typedef struct bespoke_reference {
+    /**
+     * sizeof(bespoke_reference), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * BESPOKE_REFERENCE_PUBLISHED, BESPOKE_REFERENCE_FILE or BESPOKE_REFERENCE_GROUND_TRUTH.
+     */
+    uint32_t kind;
+    /**
+     * Of a file, its index among the caller's names; else 0.
+     */
+    uint32_t file;
+    /**
+     * Evaluations of a published solver; of a file the most that are wanted, as `bespoke_ladder_theta`
+     * takes them. 0 where the text says none.
+     */
+    uint32_t nfe;
+    /**
+     * Of a published solver the length of its name, with which the text begins; else 0.
+     */
+    uint32_t name_length;
+    /**
+     * Where in the text the grid of a published solver begins; 0 for the solver's own grid.
+     */
+    uint32_t grid_begin;
+} bespoke_reference;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -645,7 +691,7 @@ typedef struct bespoke_model_binding {
 #define BESPOKE_ERROR_UNSUPPORTED 4
 
 /**
- * The velocity, or a state computed from it, holds a NaN or an infinity.
+ * The velocity, a vector-Jacobian product of it, or a state computed from it, holds a NaN or an infinity.
  */
 #define BESPOKE_ERROR_NON_FINITE 5
 
@@ -680,6 +726,11 @@ typedef struct bespoke_model_binding {
  */
 #define BESPOKE_ERROR_PANIC 11
 
+/**
+ * ONNX Runtime reported an error.
+ */
+#define BESPOKE_ERROR_ONNX 12
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -687,18 +738,27 @@ extern "C" {
 /**
  * Begins a solve of the batch `x0`, `[batch, ...]`, with the sampler's theta. What the sampler
  * held before is given up.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `x0` is NULL or describes memory that may be read during
+ * the call.
  */
-bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler, const DLTensor *x0);
+bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler,
+                                     const DLTensor *x0);
 
 /**
  * Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
  * sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
  * They are the sampler's, not to be written, and valid until its next call.
  *
- * Samples that are done while others are not stay in the batch; what the velocity says of them is
- * not read.
+ * Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `t` and `x` are NULL or can be written.
  */
-bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTensor **t, const DLTensor **x);
+bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler,
+                                     const DLTensor **t,
+                                     const DLTensor **x);
 
 /**
  * Takes in the velocity `u` at the last query's times and states, `[batch, ...]`, of any strides
@@ -706,16 +766,26 @@ bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler, const DLTe
  *
  * `BESPOKE_ERROR_NON_FINITE` says that some sample's velocity held a NaN or an infinity. The other
  * samples have advanced; go on after the failed ones have left, or start anew.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `u` is NULL or describes memory that may be read during
+ * the call.
  */
-bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler, const DLTensor *u);
+bespoke_status bespoke_sampler_update(struct bespoke_sampler *sampler,
+                                      const DLTensor *u);
 
 /**
- * One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
- * `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+ * Takes one evaluation, for a host with a loop of its own. `u` is the velocity at the time of evaluation `k` and at
+ * the states `x`; the states of the next evaluation, or x(1) after the last, are written into `next`.
  *
  * Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
  * held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and
  * the numbers in `x` are not read. `x` and `next` may be the same; on failure `next` is as it was.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `x` and `u` are NULL or describe memory that may be read
+ * during the call. `next` is NULL or describes memory that may be written, and that no other thread uses, during
+ * the call.
  */
 bespoke_status bespoke_sampler_advance(struct bespoke_sampler *sampler,
                                        uint32_t k,
@@ -726,13 +796,22 @@ bespoke_status bespoke_sampler_advance(struct bespoke_sampler *sampler,
 /**
  * Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
  * be done. The samples stay until the next start.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `x` is NULL or describes memory that may be written, and
+ * that no other thread uses, during the call.
  */
-bespoke_status bespoke_sampler_finish(struct bespoke_sampler *sampler, DLTensor *x);
+bespoke_status bespoke_sampler_finish(struct bespoke_sampler *sampler,
+                                      DLTensor *x);
 
 /**
  * Adds the samples `x0`, `[count, ...]`, behind the present ones, at the start of `theta`; NULL is
  * the sampler's own. They must match the present ones in dtype and shape but for the batch; an
  * empty sampler takes any. A query comes before the next update.
+ *
+ * # Safety
+ * `sampler` and `theta` are NULL or objects that have not been freed. `x0` is NULL or describes memory that may be
+ * read during the call.
  */
 bespoke_status bespoke_sampler_join(struct bespoke_sampler *sampler,
                                     const struct bespoke_theta *theta,
@@ -741,11 +820,21 @@ bespoke_status bespoke_sampler_join(struct bespoke_sampler *sampler,
 /**
  * Takes sample `row` out, done or not, and writes its state into `x`, `[1, ...]`; NULL drops it.
  * The last sample moves into its place. A query comes before the next update.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `x` is NULL or describes memory that may be written, and
+ * that no other thread uses, during the call.
  */
-bespoke_status bespoke_sampler_leave(struct bespoke_sampler *sampler, uint32_t row, DLTensor *x);
+bespoke_status bespoke_sampler_leave(struct bespoke_sampler *sampler,
+                                     uint32_t row,
+                                     DLTensor *x);
 
 /**
  * Says where sample `row` stands. `progress->struct_size` must be set.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `progress` is NULL or begins with its size, and that
+ * many bytes of it can be written.
  */
 bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
                                    uint32_t row,
@@ -753,6 +842,9 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
 
 /**
  * Number of samples that the sampler holds; 0 before the first start.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `batch` is NULL or can be written.
  */
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
 
@@ -760,6 +852,10 @@ bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint
  * Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the
  * card's time and output are then translated to a velocity as for any model. `network` may be called from
  * every thread that evaluates the model, from several at a time, until the model is freed.
+ *
+ * # Safety
+ * `path` is NULL or NUL-terminated. `network` is NULL or a function that may be called with `user_data` as its
+ * type says. `out` is NULL or can be written.
  */
 bespoke_status bespoke_model_host(const char *path,
                                   bespoke_network_fn network,
@@ -767,7 +863,11 @@ bespoke_status bespoke_model_host(const char *path,
                                   struct bespoke_model **out);
 
 /**
- * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+ * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,
+ * and for ONNX models `tensorrt` or `tensorrt:INDEX`; NULL is `cpu`.
+ *
+ * # Safety
+ * `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.
  */
 bespoke_status bespoke_model_open(const char *path,
                                   const char *device,
@@ -775,6 +875,10 @@ bespoke_status bespoke_model_open(const char *path,
 
 /**
  * Says what `model` is. `properties->struct_size` must be set.
+ *
+ * # Safety
+ * `model` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+ * many bytes of it can be written.
  */
 bespoke_status bespoke_model_info(const struct bespoke_model *model,
                                   struct bespoke_model_properties *properties);
@@ -783,6 +887,11 @@ bespoke_status bespoke_model_info(const struct bespoke_model *model,
  * Evaluates the velocity of `model` in solver time: `u` = u_t(x), `x` and `u` `[batch, ...]` of the
  * model's shape, `t` `[batch]` in [0, 1]; each of any dtype and strides. The network computes in
  * float32. `condition` may be NULL.
+ *
+ * # Safety
+ * `model` is NULL or an object that has not been freed. `t` and `x` are NULL or describe memory that may be read
+ * during the call. `u` is NULL or describes memory that may be written, and that no other thread uses, during the
+ * call. `condition` is NULL or begins with its size, and its members are what their comments say.
  */
 bespoke_status bespoke_model_velocity(const struct bespoke_model *model,
                                       const struct bespoke_condition *condition,
@@ -793,13 +902,26 @@ bespoke_status bespoke_model_velocity(const struct bespoke_model *model,
 /**
  * `bespoke_model_velocity` as a `bespoke_velocity_fn`: give it to `bespoke_step` or `bespoke_sample`
  * with a `bespoke_model_binding` as `user_data`. Answers a `bespoke_status`.
+ *
+ * # Safety
+ * `t` and `x` are NULL or describe memory that may be read during the call. `u` is NULL or describes memory that
+ * may be written, and that no other thread uses, during the call. `user_data` is NULL or points to a
+ * `bespoke_model_binding` whose model has not been freed.
  */
-int32_t bespoke_model_field(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
+int32_t bespoke_model_field(void *user_data,
+                            const DLTensor *t,
+                            const DLTensor *x,
+                            DLTensor *u);
 
 /**
  * Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
  * state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
  * model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+ *
+ * # Safety
+ * `model` is NULL or an object that has not been freed. `t`, `x` and `u` are NULL or describe memory that may be
+ * read during the call. `x1` is NULL or describes memory that may be written, and that no other thread uses,
+ * during the call.
  */
 bespoke_status bespoke_model_prediction(const struct bespoke_model *model,
                                         const DLTensor *t,
@@ -809,6 +931,9 @@ bespoke_status bespoke_model_prediction(const struct bespoke_model *model,
 
 /**
  * Frees a model; NULL is fine.
+ *
+ * # Safety
+ * `model` is NULL or was made by this library, and nothing uses it any more.
  */
 void bespoke_model_free(struct bespoke_model *model);
 
@@ -816,6 +941,9 @@ void bespoke_model_free(struct bespoke_model *model);
  * Writes standard normal noise into `x`, `[count, ...]`: that of the samples `first`, `first` + 1, ... of
  * `seed`. A sample's noise depends on the seed, its index and its number of elements alone, and is
  * what `bespoke sample --seed` starts from.
+ *
+ * # Safety
+ * `x` is NULL or describes memory that may be written, and that no other thread uses, during the call.
  */
 bespoke_status bespoke_noise(uint64_t seed, uint64_t first, DLTensor *x);
 
@@ -827,6 +955,10 @@ bespoke_status bespoke_noise(uint64_t seed, uint64_t first, DLTensor *x);
  * `output` is `velocity`, `epsilon`, `x1`, `v` or `flow`, and `scheduler` as in
  * `bespoke_theta_solver`. Where `output` says nothing about the velocity at an end, the times
  * asked for stop 1e-4 short of it. Scalars (`bespoke_theta_stage`) and file stay those of `theta`.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `scheduler` and `output` are NULL or NUL-terminated. `out`
+ * is NULL or can be written.
  */
 bespoke_status bespoke_theta_for_output(const struct bespoke_theta *theta,
                                         const char *scheduler,
@@ -836,6 +968,10 @@ bespoke_status bespoke_theta_for_output(const struct bespoke_theta *theta,
 /**
  * Gives the scalars of `count` solver times `t`, each in [0, 1]; `scalars` has room for as many.
  * `scheduler` and `output` as in `bespoke_theta_for_output`. Velocity and derivatives are by solver time.
+ *
+ * # Safety
+ * `scheduler` and `output` are NULL or NUL-terminated. `t` is NULL or has `count` numbers, and `scalars` is NULL
+ * or has room for as many.
  */
 bespoke_status bespoke_output_velocity(const char *scheduler,
                                        const char *output,
@@ -844,7 +980,26 @@ bespoke_status bespoke_output_velocity(const char *scheduler,
                                        struct bespoke_velocity_scalars *scalars);
 
 /**
+ * Reads a solver as users write it, the same everywhere: `NAME@NFE` and `NAME@NFE:GRID` of a published
+ * solver, `FILE` and `FILE@NFE` (at most so many evaluations) of a theta or ladder, `gt`. The files are the
+ * `count` names in `files`; they go before published solvers of the same name. The NFE of a published solver
+ * may be left out, for a host that is told it elsewhere. `reference->struct_size` must be set.
+ *
+ * # Safety
+ * `text` is NULL or NUL-terminated. `reference` is NULL or begins with its size, and that many bytes of it can be
+ * written.
+ */
+bespoke_status bespoke_reference_parse(const char *text,
+                                       const char *const *files,
+                                       uint32_t count,
+                                       struct bespoke_reference *reference);
+
+/**
  * Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `options` is NULL or begins with its size, and its members
+ * are what their comments say. `out` is NULL or can be written.
  */
 bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
                                    const struct bespoke_sampler_options *options,
@@ -860,6 +1015,11 @@ bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
  *
  * `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
  * After the first call of a shape nothing is allocated.
+ *
+ * # Safety
+ * `theta` and `sampler` are NULL or objects that have not been freed. `x` is NULL or describes memory that may be
+ * written, and that no other thread uses, during the call. `velocity` is NULL or a function that may be called
+ * with `user_data` as its type says.
  */
 bespoke_status bespoke_step(const struct bespoke_theta *theta,
                             struct bespoke_sampler *sampler,
@@ -871,6 +1031,11 @@ bespoke_status bespoke_step(const struct bespoke_theta *theta,
 /**
  * The whole solve: from `x0`, x(0), to `x1`, x(1), with a call of `velocity` for each evaluation.
  * `x1` is `x0` itself, or of the same shape and dtype in memory of its own. On failure it is as it was.
+ *
+ * # Safety
+ * `theta` and `sampler` are NULL or objects that have not been freed. `x0` is NULL or describes memory that may be
+ * read during the call. `x1` is NULL or describes memory that may be written, and that no other thread uses,
+ * during the call. `velocity` is NULL or a function that may be called with `user_data` as its type says.
  */
 bespoke_status bespoke_sample(const struct bespoke_theta *theta,
                               struct bespoke_sampler *sampler,
@@ -881,6 +1046,9 @@ bespoke_status bespoke_sample(const struct bespoke_theta *theta,
 
 /**
  * Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
+ *
+ * # Safety
+ * `sampler` is NULL or was made by this library, and nothing uses it any more.
  */
 void bespoke_sampler_free(struct bespoke_sampler *sampler);
 
@@ -893,6 +1061,9 @@ void bespoke_sampler_free(struct bespoke_sampler *sampler);
  * `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
  * its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
  * (`bespoke_theta_compile`).
+ *
+ * # Safety
+ * `name` and `scheduler` are NULL or NUL-terminated. `out` is NULL or can be written.
  */
 bespoke_status bespoke_theta_solver(const char *name,
                                     uint32_t nfe,
@@ -901,12 +1072,18 @@ bespoke_status bespoke_theta_solver(const char *name,
 
 /**
  * Reads a ladder file; a theta file is a ladder of one theta.
+ *
+ * # Safety
+ * `path` is NULL or NUL-terminated. `out` is NULL or can be written.
  */
 bespoke_status bespoke_ladder_load(const char *path, struct bespoke_ladder **out);
 
 /**
  * Gives the theta of the greatest nfe that is at most `nfe_at_most`, as an object of its own: it
  * outlives the ladder. `BESPOKE_ERROR_INVALID` where even the least nfe is more.
+ *
+ * # Safety
+ * `ladder` is NULL or an object that has not been freed. `out` is NULL or can be written.
  */
 bespoke_status bespoke_ladder_theta(const struct bespoke_ladder *ladder,
                                     uint32_t nfe_at_most,
@@ -914,6 +1091,9 @@ bespoke_status bespoke_ladder_theta(const struct bespoke_ladder *ladder,
 
 /**
  * Frees a ladder; thetas taken from it stay usable. NULL is fine.
+ *
+ * # Safety
+ * `ladder` is NULL or was made by this library, and nothing uses it any more.
  */
 void bespoke_ladder_free(struct bespoke_ladder *ladder);
 
@@ -939,6 +1119,10 @@ const char *bespoke_version(void);
 /**
  * Gives the scalars of evaluation `k`, 0 to nfe - 1. `stage->struct_size` must be set.
  * The arrays are the theta's and live as long as it does.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `stage` is NULL or begins with its size, and that many
+ * bytes of it can be written.
  */
 bespoke_status bespoke_theta_stage(const struct bespoke_theta *theta,
                                    uint32_t k,
@@ -946,17 +1130,27 @@ bespoke_status bespoke_theta_stage(const struct bespoke_theta *theta,
 
 /**
  * Reads a theta file.
+ *
+ * # Safety
+ * `path` is NULL or NUL-terminated. `out` is NULL or can be written.
  */
 bespoke_status bespoke_load_theta(const char *path, struct bespoke_theta **out);
 
 /**
  * Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+ *
+ * # Safety
+ * `json` is NULL or NUL-terminated. `out` is NULL or can be written.
  */
 bespoke_status bespoke_theta_parse(const char *json, struct bespoke_theta **out);
 
 /**
- * Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
- * written as `bespoke_theta_compile` makes it.
+ * Writes a theta file. An earlier file stays whole until the new one is, with its owner and mode; a
+ * symbolic link is followed, a pipe or a device written to, and `-` is standard output. A published
+ * solver is written as `bespoke_theta_compile` makes it.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `path` is NULL or NUL-terminated.
  */
 bespoke_status bespoke_theta_save(const struct bespoke_theta *theta, const char *path);
 
@@ -964,17 +1158,27 @@ bespoke_status bespoke_theta_save(const struct bespoke_theta *theta, const char 
  * Makes the theta of family `ns` that samples as `theta` does: a table of its own, with a document. Its
  * samplers keep every velocity, where those of a published solver keep as many as its order. A learned
  * theta comes back as it is. `BESPOKE_ERROR_INVALID` for more than 1000 evaluations.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `out` is NULL or can be written.
  */
 bespoke_status bespoke_theta_compile(const struct bespoke_theta *theta, struct bespoke_theta **out);
 
 /**
  * Says what `theta` is. `properties->struct_size` must be set.
+ *
+ * # Safety
+ * `theta` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+ * many bytes of it can be written.
  */
 bespoke_status bespoke_theta_info(const struct bespoke_theta *theta,
                                   struct bespoke_theta_properties *properties);
 
 /**
  * Frees a theta; samplers made from it stay usable. NULL is fine.
+ *
+ * # Safety
+ * `theta` is NULL or was made by this library, and nothing uses it any more.
  */
 void bespoke_theta_free(struct bespoke_theta *theta);
 
@@ -987,6 +1191,10 @@ void bespoke_theta_free(struct bespoke_theta *theta);
  * in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
  *
  * Where the progress callback stops the run, `*out` is the best theta so far.
+ *
+ * # Safety
+ * `config_json` is NULL or NUL-terminated. `callbacks` is NULL or begins with its size, and its members are what
+ * their comments say. `out` is NULL or can be written.
  */
 bespoke_status bespoke_train(const char *config_json,
                              const struct bespoke_train_callbacks *callbacks,

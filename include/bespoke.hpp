@@ -322,7 +322,7 @@ public:
         return theta(out);
     }
 
-    /// Writes a theta file, atomically.
+    /// Writes a theta file, as bespoke_theta_save does.
     void save(const std::string &path) const { check(bespoke_theta_save(get(), path.c_str())); }
 
     bespoke_theta_properties info() const {
@@ -373,6 +373,31 @@ public:
 
 private:
     detail::handle<bespoke_ladder, bespoke_ladder_free> handle_;
+};
+
+/// A solver as users write it, taken apart: of the published ones, of the host's own files, or the ground truth.
+struct reference {
+    /// BESPOKE_REFERENCE_...
+    std::uint32_t kind;
+    /// Of a file, its index among the host's.
+    std::size_t file;
+    /// Of a published solver NAME or NAME:GRID, as bespoke_theta_solver takes it.
+    std::string name;
+    /// Evaluations of a published solver, at most so many of a file; none where the text says none.
+    std::optional<std::uint32_t> nfe;
+
+    /// Reads NAME@NFE, NAME@NFE:GRID, FILE, FILE@NFE or gt, as the command line does; `files` are names of the host's.
+    static reference parse(const std::string &text, const std::vector<std::string> &files) {
+        std::vector<const char *> names;
+        for (const std::string &file : files) names.push_back(file.c_str());
+        bespoke_reference found{};
+        found.struct_size = sizeof found;
+        check(bespoke_reference_parse(text.c_str(), names.data(), static_cast<std::uint32_t>(names.size()), &found));
+        std::string name = text.substr(0, found.name_length);
+        if (found.grid_begin != 0) name += ':' + text.substr(found.grid_begin);
+        const auto nfe = found.nfe == 0 ? std::nullopt : std::optional<std::uint32_t>(found.nfe);
+        return {found.kind, found.file, std::move(name), nfe};
+    }
 };
 
 /// What a sampler asks the host for.
@@ -505,7 +530,7 @@ private:
 /// A model that the library runs. Immutable; any thread.
 class model {
 public:
-    /// Opens a model card on `device`: cpu, cuda or cuda:INDEX.
+    /// Opens a model card on `device`: cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX].
     static model open(const std::string &path, const std::string &device = "cpu") {
         bespoke_model *out = nullptr;
         check(bespoke_model_open(path.c_str(), device.c_str(), &out));

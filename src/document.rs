@@ -1,10 +1,11 @@
-//! JSON documents, read strictly and written atomically.
+//! JSON documents, read strictly and written whole.
 
 use crate::error::{Error, Result};
+use crate::output;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::io::{BufWriter, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 /// No document of ours comes near this size, in bytes.
@@ -44,11 +45,35 @@ fn check_size(bytes: usize, name: &str) -> Result<()> {
 /// [`Error::Format`] naming the key at fault.
 pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
     check_size(text.len(), name)?;
+    let text = without_mark(text);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|e| Error::format(name, e.path().to_string(), e.inner()))?;
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        let problem = not_finite(text, e.inner()).unwrap_or_else(|| e.inner().to_string());
+        Error::format(name, e.path().to_string(), problem)
+    })?;
     deserializer.end().map_err(|e| Error::format(name, ".", e))?;
     Ok(value)
+}
+
+/// `text` without the byte-order mark that some editors begin a file with.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// How other programs write what JSON has no number for, the longer names first.
+const NOT_FINITE: [&str; 6] = ["-Infinity", "Infinity", "-inf", "inf", "NaN", "nan"];
+
+/// What there is to say of a NaN or an infinity of `text`, if it is one that `error` is about.
+fn not_finite(text: &str, error: &serde_json::Error) -> Option<String> {
+    if !error.is_syntax() {
+        return None;
+    }
+    let line = text.lines().nth(error.line().checked_sub(1)?)?;
+    // The error stands on the word, or behind its sign.
+    let begins =
+        |at: usize| NOT_FINITE.into_iter().find(|word| line.get(at..).is_some_and(|rest| rest.starts_with(word)));
+    let word = (error.column().saturating_sub(3)..=error.column()).find_map(begins)?;
+    Some(format!("is {word}, expected a finite number (line {}, column {})", error.line(), error.column()))
 }
 
 /// Checks what a document says that it is: its format, and the format's version.
@@ -65,12 +90,12 @@ pub fn check_format(name: &str, found: (&str, u64), expected: (&str, u64)) -> Re
     Ok(())
 }
 
-/// Writes `document` to `path` as indented JSON, by way of a temporary file in the same folder.
+/// Writes `document` to `path` as indented JSON.
 ///
 /// # Errors
-/// [`Error::Io`]; the earlier file, if any, is then untouched.
+/// As [`output::write_with`].
 pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<()> {
-    write_bytes(path, text(document, &path.display().to_string())?.as_bytes())
+    output::write_bytes(path, text(document, &path.display().to_string())?.as_bytes())
 }
 
 /// `document` as indented JSON; `name` is what messages call it.
@@ -81,68 +106,6 @@ pub fn text<T: Serialize>(document: &T, name: &str) -> Result<String> {
     let mut text = serde_json::to_string_pretty(document).map_err(|e| Error::format(name, ".", e))?;
     text.push('\n');
     Ok(text)
-}
-
-/// Writes `bytes` to `path` by way of a temporary file in the same folder.
-///
-/// # Errors
-/// [`Error::Io`]; the earlier file, if any, is then untouched.
-pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_with(path, |file| file.write_all(bytes).map_err(|e| Error::io("write", path, e)))
-}
-
-/// Lets `fill` write a temporary file in the folder of `path`, which then takes that name.
-///
-/// # Errors
-/// [`Error::Io`] or what `fill` gives; the earlier file, if any, is then untouched.
-pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let failed = |e| Error::io("write", path, e);
-    let mut file = BufWriter::new(temporary(path)?);
-    fill(&mut file)?;
-    let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
-}
-
-/// Lets `fill` write a file of a temporary name in the folder of `path`, which then takes that name.
-///
-/// # Errors
-/// As [`write_with`].
-pub fn write_at(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let failed = |e| Error::io("write", path, e);
-    let file = temporary(path)?;
-    fill(file.path())?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
-}
-
-/// Whether a file could be written at `path`: hours of work should not end in a wrong folder.
-///
-/// # Errors
-/// [`Error::Io`] where its folder takes no file, or `path` is a folder.
-pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::io("write", path, std::io::ErrorKind::IsADirectory.into()));
-    }
-    temporary(path).map(drop)
-}
-
-/// An empty file in the folder of `path`.
-fn temporary(path: &Path) -> Result<tempfile::NamedTempFile> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // The mode a plain `open` would ask for; the process's umask applies.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.prefix(".bespoke-").tempfile_in(folder).map_err(|e| Error::io("write", path, e))
 }
 
 /// Serde of a number that may be NaN or infinite, which JSON has no numbers for.

@@ -50,6 +50,9 @@ pub enum Error {
         /// Its solver time, in [0, 1].
         t: f64,
     },
+    /// A vector-Jacobian product of the velocity field gave NaN or infinity.
+    #[error("a vector-Jacobian product of the velocity holds a NaN or an infinity")]
+    NonFiniteProduct,
     /// A callback of the host asked to stop with a non-zero answer.
     #[error("the {callback} callback answered {code}{detail}")]
     Callback {

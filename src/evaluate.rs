@@ -165,7 +165,7 @@ pub fn evaluate<F: VelocityField>(
         let indices = first..(first + chunk).min(count);
         let size = indices.len();
         let condition = conditioning.of(indices.clone())?;
-        let x0 = field.start(&noises.read(indices, elements))?;
+        let x0 = field.start(&noises.read(indices, elements)?)?;
         let begun = Instant::now();
         let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
         // To the host and back: on a GPU, what was asked for is only then done.

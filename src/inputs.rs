@@ -3,6 +3,7 @@
 //! The library hands them on as they are: it never computes on them.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::tensor::Dtype;
 use std::sync::Arc;
 
@@ -40,10 +41,7 @@ impl Column {
         {
             return Err(wrong(format!("a boolean of {byte}"), "0 or 1"));
         }
-        let mut words = Vec::new();
-        let count = bytes.len().div_ceil(size_of::<u64>());
-        words.try_reserve_exact(count).map_err(|_| Error::Memory { bytes: bytes.len() })?;
-        words.resize(count, 0u64);
+        let mut words = memory::filled(bytes.len().div_ceil(size_of::<u64>()), 0u64)?;
         bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
         Ok(Self { name: name.to_owned(), dtype, shape: shape.to_vec(), batch, row_bytes, words: Arc::new(words) })
     }
@@ -96,8 +94,7 @@ impl Column {
     /// # Errors
     /// [`Error::Memory`].
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
-        let own: Vec<&[u8]> = rows.iter().map(|row| self.row(*row)).collect();
-        self.of_rows(&own)
+        self.of_rows(&memory::collected(rows.iter().map(|row| self.row(*row)))?)
     }
 
     /// A column like this one, of these rows' bytes.
@@ -105,7 +102,9 @@ impl Column {
     /// # Errors
     /// [`Error::Memory`], or [`Error::Invalid`] where a row has another length.
     pub fn of_rows(&self, rows: &[&[u8]]) -> Result<Self> {
-        Self::new(&self.name, self.dtype, &self.shape, rows.len(), &rows.concat())
+        let mut bytes = memory::room(rows.iter().map(|row| row.len()).sum())?;
+        rows.iter().for_each(|row| bytes.extend_from_slice(row));
+        Self::new(&self.name, self.dtype, &self.shape, rows.len(), &bytes)
     }
 }
 

@@ -17,7 +17,11 @@
 //! | floor | place | what lives there |
 //! |---|---|---|
 //! | 1 | [`error`] | the one error type |
+//! | 1 | [`output`] | where output goes: files, links, pipes, standard output |
 //! | 1 | [`document`] | files: JSON in, JSON out |
+//! | 1 | [`npy`] | arrays of samples in files |
+//! | 1 | [`stored`] | named tensors in files |
+//! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
@@ -46,6 +50,9 @@
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
 
+// A library has no say over its host's streams.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod capi;
 pub mod card;
 pub mod distance;
@@ -55,10 +62,13 @@ pub mod error;
 pub mod evaluate;
 pub mod inputs;
 pub mod ladder;
+pub mod memory;
 pub mod model;
 pub mod networks;
 pub mod noise;
+pub mod npy;
 pub mod number;
+pub mod output;
 pub mod path;
 pub mod ranks;
 pub mod reference;
@@ -66,6 +76,7 @@ pub mod sampler;
 pub mod samples;
 pub mod scheduler;
 pub mod solvers;
+pub mod stored;
 pub mod tableau;
 pub mod tensor;
 pub mod theta;

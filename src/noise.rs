@@ -1,5 +1,7 @@
 //! Standard normal noise that depends on seed, purpose and index alone: not on batches or devices.
 
+use crate::error::Result;
+use crate::memory;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
@@ -35,11 +37,14 @@ fn mix(value: u64) -> u64 {
 }
 
 /// Standard normal numbers for the samples `indices`, `elements` each.
-pub fn normal(seed: u64, purpose: Purpose, indices: Range<usize>, elements: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(indices.len() * elements);
+///
+/// # Errors
+/// [`crate::Error::Memory`].
+pub fn normal(seed: u64, purpose: Purpose, indices: Range<usize>, elements: usize) -> Result<Vec<f32>> {
+    let mut values = memory::room(memory::numbers(indices.len(), elements)?)?;
     for index in indices {
         let rng = generator(seed, purpose, index as u64);
         values.extend(Distribution::<f32>::sample_iter(StandardNormal, rng).take(elements));
     }
-    values
+    Ok(values)
 }

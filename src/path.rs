@@ -279,7 +279,7 @@ impl FromStr for GaussianPath {
             let expected = format!("{SCHEDULERS}, or a JSON object with such a name and its constants{why}");
             Error::invalid("scheduler", format!("{text:?}"), expected)
         };
-        if !text.trim_start().starts_with('{') {
+        if !document::without_mark(text).trim_start().starts_with('{') {
             return Self::new(Scheduler::from_name(text).map_err(|_| wrong(&""))?, 1.0);
         }
         let mut object: Notes = document::parse(text, "scheduler").map_err(|e| wrong(&format!(" ({e})")))?;

@@ -163,6 +163,11 @@ impl Evaluations {
     pub fn equivalents(&self) -> u64 {
         self.forward + 2 * self.backward
     }
+
+    /// What came after there were `before`, which must not be more.
+    pub fn since(&self, before: Evaluations) -> Self {
+        Self { forward: self.forward - before.forward, backward: self.backward - before.backward }
+    }
 }
 
 impl<'a, F: VelocityField> Counted<'a, F> {
@@ -176,6 +181,12 @@ impl<'a, F: VelocityField> Counted<'a, F> {
         self.forward.store(evaluations.forward, Ordering::Relaxed);
         self.backward.store(evaluations.backward, Ordering::Relaxed);
         *self.settled.lock() = evaluations;
+    }
+
+    /// Counts what an earlier process was asked for as this one's.
+    pub fn add(&self, evaluations: Evaluations) {
+        self.forward.fetch_add(evaluations.forward, Ordering::Relaxed);
+        self.backward.fetch_add(evaluations.backward, Ordering::Relaxed);
     }
 
     /// Takes in what the other ranks were asked since the last time; they take this one's in.

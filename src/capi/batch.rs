@@ -29,6 +29,10 @@ sized_struct!(bespoke_row { evaluations, nfe, failed });
 
 /// Begins a solve of the batch `x0`, `[batch, ...]`, with the sampler's theta. What the sampler
 /// held before is given up.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `x0` is NULL or describes memory that may be read during
+/// the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_start(sampler: *mut bespoke_sampler, x0: *const DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -44,8 +48,10 @@ pub unsafe extern "C" fn bespoke_sampler_start(sampler: *mut bespoke_sampler, x0
 /// sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
 /// They are the sampler's, not to be written, and valid until its next call.
 ///
-/// Samples that are done while others are not stay in the batch; what the velocity says of them is
-/// not read.
+/// Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `t` and `x` are NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_query(
     sampler: *mut bespoke_sampler,
@@ -68,18 +74,27 @@ pub unsafe extern "C" fn bespoke_sampler_query(
 ///
 /// `BESPOKE_ERROR_NON_FINITE` says that some sample's velocity held a NaN or an infinity. The other
 /// samples have advanced; go on after the failed ones have left, or start anew.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `u` is NULL or describes memory that may be read during
+/// the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_update(sampler: *mut bespoke_sampler, u: *const DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.update(&HostTensor::new("u", u)?) })
 }
 
-/// One evaluation for a host with a loop of its own: from `u`, the velocity at the time of evaluation
-/// `k` and the states `x`, the states of the next evaluation, or x(1) after the last, into `next`.
+/// Takes one evaluation, for a host with a loop of its own. `u` is the velocity at the time of evaluation `k` and at
+/// the states `x`; the states of the next evaluation, or x(1) after the last, are written into `next`.
 ///
 /// Where a step begins, in `rk1` and `rk2` thetas, nothing but `x` is needed, and what the sampler
 /// held before is given up. Otherwise `k` follows the evaluation before, with the same sampler, and
 /// the numbers in `x` are not read. `x` and `next` may be the same; on failure `next` is as it was.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `x` and `u` are NULL or describe memory that may be read
+/// during the call. `next` is NULL or describes memory that may be written, and that no other thread uses, during
+/// the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_advance(
     sampler: *mut bespoke_sampler,
@@ -99,6 +114,10 @@ pub unsafe extern "C" fn bespoke_sampler_advance(
 
 /// Writes x(1) of the whole batch into `x`, of the shape and dtype the batch has. Every sample must
 /// be done. The samples stay until the next start.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `x` is NULL or describes memory that may be written, and
+/// that no other thread uses, during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_finish(sampler: *mut bespoke_sampler, x: *mut DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -108,6 +127,10 @@ pub unsafe extern "C" fn bespoke_sampler_finish(sampler: *mut bespoke_sampler, x
 /// Adds the samples `x0`, `[count, ...]`, behind the present ones, at the start of `theta`; NULL is
 /// the sampler's own. They must match the present ones in dtype and shape but for the batch; an
 /// empty sampler takes any. A query comes before the next update.
+///
+/// # Safety
+/// `sampler` and `theta` are NULL or objects that have not been freed. `x0` is NULL or describes memory that may be
+/// read during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_join(
     sampler: *mut bespoke_sampler,
@@ -120,6 +143,10 @@ pub unsafe extern "C" fn bespoke_sampler_join(
 
 /// Takes sample `row` out, done or not, and writes its state into `x`, `[1, ...]`; NULL drops it.
 /// The last sample moves into its place. A query comes before the next update.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `x` is NULL or describes memory that may be written, and
+/// that no other thread uses, during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_leave(
     sampler: *mut bespoke_sampler,
@@ -134,6 +161,10 @@ pub unsafe extern "C" fn bespoke_sampler_leave(
 }
 
 /// Says where sample `row` stands. `progress->struct_size` must be set.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `progress` is NULL or begins with its size, and that
+/// many bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_row(
     sampler: *const bespoke_sampler,
@@ -148,6 +179,9 @@ pub unsafe extern "C" fn bespoke_sampler_row(
 }
 
 /// Number of samples that the sampler holds; 0 before the first start.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `batch` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_batch(sampler: *const bespoke_sampler, batch: *mut u32) -> bespoke_status {
     // SAFETY: as the header asks.

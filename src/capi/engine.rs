@@ -3,6 +3,7 @@
 use super::callback::Velocity;
 use super::dlpack::DLTensor;
 use super::layout::{Dtype, HostTensor, describe};
+use super::watched::Watched;
 use crate::error::{Error, Result};
 use crate::sampler::{Plan, Row, Sampler};
 use crate::tensor::{Crew, Element, Host, HostView, Tensor};
@@ -72,6 +73,8 @@ struct Typed<E> {
     times: Vec<f32>,
     /// Of the batch, the batch first.
     shape: Vec<i64>,
+    /// Whether the host's velocity function leaves the states as they are.
+    watched: Watched,
     /// What the last query gave out.
     asked: (DLTensor, DLTensor),
 }
@@ -93,6 +96,7 @@ impl<E: Element> Typed<E> {
             velocity: Host::zeros(0, 1)?,
             times: Vec::new(),
             shape: Vec::new(),
+            watched: Watched::default(),
             asked: (nothing, nothing),
         })
     }
@@ -109,6 +113,8 @@ impl<E: Element> Typed<E> {
     fn ask(&mut self) -> Result<Option<(DLTensor, DLTensor)>> {
         let Some((times, x)) = self.sampler.query()? else { return Ok(None) };
         self.times.clear();
+        let bytes = size_of_val(times);
+        self.times.try_reserve(times.len()).map_err(|_| Error::Memory { bytes })?;
         self.times.extend(times.iter().map(|t| *t as f32));
         let shape = self.shape.as_mut_ptr();
         let t = describe(self.times.as_mut_ptr(), Dtype::F32, shape, 1);
@@ -134,7 +140,9 @@ impl<E: Element> Typed<E> {
         };
         let mut u =
             describe(self.velocity.data_mut().as_mut_ptr(), self.dtype, self.shape.as_mut_ptr(), self.shape.len());
-        velocity.call(&t, &x, &mut u)?;
+        // SAFETY: the states of the batch, which this object owns and nothing but the callback could write.
+        let states = unsafe { std::slice::from_raw_parts(x.data.cast::<E>(), self.velocity.data().len()) };
+        self.watched.run("velocity", states, || velocity.call(&t, &x, &mut u))?;
         self.sampler.update(self.velocity.view())
     }
 

@@ -79,11 +79,22 @@ pub(super) unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str
     text.to_str().map_err(|_| Error::invalid(name, format!("{text:?}"), "UTF-8"))
 }
 
-/// As [`text`], a path.
+/// As [`text`], a path: of any bytes, where the system's are.
 ///
 /// # Safety
 /// As [`text`].
 pub(super) unsafe fn path<'a>(name: &str, path: *const c_char) -> Result<&'a Path> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        if path.is_null() {
+            return Err(null(name));
+        }
+        // SAFETY: by this function's contract.
+        let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
+        Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+    }
     // SAFETY: by this function's contract.
+    #[cfg(not(unix))]
     Ok(Path::new(unsafe { text(name, path) }?))
 }

@@ -4,6 +4,7 @@ use super::call::{Results, ask, bespoke_call};
 use super::guard::{create, path};
 use super::model::bespoke_model;
 use super::status::bespoke_status;
+use super::watched::Watched;
 use crate::error::Error;
 use crate::model::open_caller;
 use crate::networks::Forward;
@@ -35,6 +36,10 @@ impl UserData {
 /// Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the
 /// card's time and output are then translated to a velocity as for any model. `network` may be called from
 /// every thread that evaluates the model, from several at a time, until the model is freed.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `network` is NULL or a function that may be called with `user_data` as its
+/// type says. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_host(
     path: *const c_char,
@@ -46,10 +51,12 @@ pub unsafe extern "C" fn bespoke_model_host(
     unsafe {
         create(out, || {
             let network = network.ok_or_else(|| Error::invalid("network", "NULL", "a function"))?;
-            let user_data = UserData(user_data);
+            let (user_data, watched) = (UserData(user_data), Watched::default());
             let forward: Box<Forward> = Box::new(move |times, call, output| {
                 // SAFETY: as the header asks; the tensors describe live memory of their shape.
-                ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call))
+                let run =
+                    || ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call));
+                watched.run("network", call.x.data(), run)
             });
             bespoke_model::new(open_caller(self::path("path", path)?, forward)?)
         })

@@ -135,7 +135,7 @@ impl<'a> HostTensor<'a> {
         Ok(Self { name, dtype, first, shape, dimensions, rank, bytes, borrow: PhantomData })
     }
 
-    /// Whether `other` is the very same numbers in the same order.
+    /// Whether `other` describes the same numbers in memory, in the same order.
     pub(super) fn same_memory(&self, other: &HostTensor<'_>) -> bool {
         let layout = |tensor: &HostTensor<'_>| (tensor.first, tensor.dimensions, tensor.rank);
         layout(self) == layout(other)
@@ -175,7 +175,7 @@ impl<'a> HostTensor<'a> {
         Err(Error::invalid(format!("{}.dtype", self.name), self.dtype.name(), dtype.name()))
     }
 
-    /// Errors where a number might share memory with another one, so that it cannot be written.
+    /// Errors where two numbers might share memory: such a tensor cannot be written.
     pub(super) fn check_writable(&self) -> Result<()> {
         let mut dimensions = self.dimensions;
         let dimensions = &mut dimensions[..self.rank];

@@ -1,7 +1,7 @@
 //! The C ABI, declared for C in `include/bespoke.h` (generated from here) and promised in `docs/abi.md`.
 //!
 //! The only `extern "C"` of the library: guard against panics, check what came in, call safe Rust.
-#![allow(non_camel_case_types, clippy::missing_safety_doc)] // C's names; what is safe is said once, in docs/abi.md
+#![allow(non_camel_case_types)] // C's names
 
 mod batch;
 mod call;
@@ -15,12 +15,14 @@ mod layout;
 mod model;
 mod noise;
 mod output;
+mod reference;
 mod sampler;
 mod solver;
 mod status;
 mod structs;
 mod theta;
 mod train;
+mod watched;
 
 pub use batch::*;
 pub use call::{bespoke_call, bespoke_input};
@@ -31,6 +33,7 @@ pub use host::*;
 pub use model::*;
 pub use noise::*;
 pub use output::*;
+pub use reference::*;
 pub use sampler::*;
 pub use solver::*;
 pub use status::*;

@@ -10,6 +10,7 @@ use super::structs::{self, sized_struct};
 use crate::card::Sizes;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
+use crate::memory;
 use crate::model::{self, FieldTask, Model};
 use crate::tensor::{Device, PerRow, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE, Scale, VelocityField};
@@ -127,7 +128,11 @@ pub struct bespoke_model_binding {
 
 sized_struct!(bespoke_model_binding { reserved, model, condition });
 
-/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,
+/// and for ONNX models `tensorrt` or `tensorrt:INDEX`; NULL is `cpu`.
+///
+/// # Safety
+/// `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_open(
     path: *const c_char,
@@ -144,6 +149,10 @@ pub unsafe extern "C" fn bespoke_model_open(
 }
 
 /// Says what `model` is. `properties->struct_size` must be set.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+/// many bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_info(
     model: *const bespoke_model,
@@ -156,6 +165,11 @@ pub unsafe extern "C" fn bespoke_model_info(
 /// Evaluates the velocity of `model` in solver time: `u` = u_t(x), `x` and `u` `[batch, ...]` of the
 /// model's shape, `t` `[batch]` in [0, 1]; each of any dtype and strides. The network computes in
 /// float32. `condition` may be NULL.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `t` and `x` are NULL or describe memory that may be read
+/// during the call. `u` is NULL or describes memory that may be written, and that no other thread uses, during the
+/// call. `condition` is NULL or begins with its size, and its members are what their comments say.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_velocity(
     model: *const bespoke_model,
@@ -173,6 +187,11 @@ pub unsafe extern "C" fn bespoke_model_velocity(
 
 /// `bespoke_model_velocity` as a `bespoke_velocity_fn`: give it to `bespoke_step` or `bespoke_sample`
 /// with a `bespoke_model_binding` as `user_data`. Answers a `bespoke_status`.
+///
+/// # Safety
+/// `t` and `x` are NULL or describe memory that may be read during the call. `u` is NULL or describes memory that
+/// may be written, and that no other thread uses, during the call. `user_data` is NULL or points to a
+/// `bespoke_model_binding` whose model has not been freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_field(
     user_data: *mut c_void,
@@ -191,6 +210,11 @@ pub unsafe extern "C" fn bespoke_model_field(
 /// Predicts x(1) along the way: writes into `x1` the data that the velocity `u` of `model` at time `t` and
 /// state `x` points to, given the model's scheduler. `t` is `[batch]`, all others `[batch, ...]` of the
 /// model's shape, as `bespoke_model_velocity` takes and gives them. No network is run.
+///
+/// # Safety
+/// `model` is NULL or an object that has not been freed. `t`, `x` and `u` are NULL or describe memory that may be
+/// read during the call. `x1` is NULL or describes memory that may be written, and that no other thread uses,
+/// during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_prediction(
     model: *const bespoke_model,
@@ -207,6 +231,9 @@ pub unsafe extern "C" fn bespoke_model_prediction(
 }
 
 /// Frees a model; NULL is fine.
+///
+/// # Safety
+/// `model` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_model_free(model: *mut bespoke_model) {
     // SAFETY: as the header asks.
@@ -229,7 +256,7 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
     };
     let mut columns = inputs.iter().map(|input| unsafe { column(input) }).collect::<Result<Vec<_>>>()?;
     let (classes, guidance) =
-        unsafe { (array(condition.classes, condition.batch), array(condition.guidance_scale, condition.batch)) };
+        unsafe { (array(condition.classes, condition.batch)?, array(condition.guidance_scale, condition.batch)?) };
     if !classes.is_empty() {
         columns.push(Column::of_integers(CLASS, &classes)?);
     }
@@ -239,7 +266,7 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
         if read.scale(name).is_some() {
             return Err(Error::invalid(format!("condition.scales.{name}"), "there twice", "each scale once"));
         }
-        let values = unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? }.to_vec();
+        let values = memory::copied(unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? })?;
         read.scales.push(Scale { name: name.to_owned(), values });
     }
     Ok(read)
@@ -258,12 +285,12 @@ unsafe fn elements<'a, T>(name: &str, elements: *const T, count: u32) -> Result<
 
 /// # Safety
 /// `numbers` is NULL or has `count` numbers.
-unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Vec<T> {
+unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Result<Vec<T>> {
     if numbers.is_null() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     // SAFETY: by this function's contract.
-    unsafe { std::slice::from_raw_parts(numbers, count as usize) }.to_vec()
+    memory::copied(unsafe { std::slice::from_raw_parts(numbers, count as usize) })
 }
 
 impl bespoke_model {
@@ -328,7 +355,7 @@ impl bespoke_model {
         u.check_shape(x.shape())?;
         x1.check_shape(x.shape())?;
         let (times, mut values) = self.at(t, x)?;
-        let mut velocities = vec![0.0f32; values.len()];
+        let mut velocities = memory::filled(values.len(), 0.0f32)?;
         u.gather(&mut velocities, Dtype::F32);
         let rows = values.chunks_exact_mut(x.elements()).zip(velocities.chunks_exact(x.elements()));
         for (t, (x, u)) in times.iter().zip(rows) {
@@ -351,7 +378,8 @@ impl bespoke_model {
             Error::invalid("x.shape", format!("{:?}", x.shape()), expected)
         })?;
         t.check_shape(&x.shape()[..1])?;
-        let (mut times, mut values) = (vec![0.0f64; batch], vec![0.0f32; batch * x.elements()]);
+        let mut times = memory::filled(batch, 0.0f64)?;
+        let mut values = memory::filled(memory::numbers(batch, x.elements())?, 0.0f32)?;
         t.gather(&mut times, Dtype::F64);
         if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
             return Err(Error::invalid("t", t, "times in [0, 1]"));

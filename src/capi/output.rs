@@ -17,6 +17,10 @@ use std::ffi::c_char;
 /// `output` is `velocity`, `epsilon`, `x1`, `v` or `flow`, and `scheduler` as in
 /// `bespoke_theta_solver`. Where `output` says nothing about the velocity at an end, the times
 /// asked for stop 1e-4 short of it. Scalars (`bespoke_theta_stage`) and file stay those of `theta`.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `scheduler` and `output` are NULL or NUL-terminated. `out`
+/// is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_for_output(
     theta: *const bespoke_theta,
@@ -56,6 +60,10 @@ pub struct bespoke_velocity_scalars {
 
 /// Gives the scalars of `count` solver times `t`, each in [0, 1]; `scalars` has room for as many.
 /// `scheduler` and `output` as in `bespoke_theta_for_output`. Velocity and derivatives are by solver time.
+///
+/// # Safety
+/// `scheduler` and `output` are NULL or NUL-terminated. `t` is NULL or has `count` numbers, and `scalars` is NULL
+/// or has room for as many.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_output_velocity(
     scheduler: *const c_char,

@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// More threads than any machine has is a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// Scratch of one batch. One thread at a time: a call while another one is at work, as from inside
-/// a velocity callback, is refused with `BESPOKE_ERROR_STATE`.
+/// Scratch of one batch, for one thread at a time. A call that finds another one at work, even from inside its
+/// velocity callback, is refused with `BESPOKE_ERROR_STATE`.
 pub struct bespoke_sampler {
     inner: Mutex<Inner>,
 }
@@ -44,6 +44,10 @@ pub struct bespoke_sampler_options {
 sized_struct!(bespoke_sampler_options { threads });
 
 /// Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `options` is NULL or begins with its size, and its members
+/// are what their comments say. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_new(
     theta: *const bespoke_theta,
@@ -63,6 +67,11 @@ pub unsafe extern "C" fn bespoke_sampler_new(
 ///
 /// `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
 /// After the first call of a shape nothing is allocated.
+///
+/// # Safety
+/// `theta` and `sampler` are NULL or objects that have not been freed. `x` is NULL or describes memory that may be
+/// written, and that no other thread uses, during the call. `velocity` is NULL or a function that may be called
+/// with `user_data` as its type says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_step(
     theta: *const bespoke_theta,
@@ -82,6 +91,11 @@ pub unsafe extern "C" fn bespoke_step(
 
 /// The whole solve: from `x0`, x(0), to `x1`, x(1), with a call of `velocity` for each evaluation.
 /// `x1` is `x0` itself, or of the same shape and dtype in memory of its own. On failure it is as it was.
+///
+/// # Safety
+/// `theta` and `sampler` are NULL or objects that have not been freed. `x0` is NULL or describes memory that may be
+/// read during the call. `x1` is NULL or describes memory that may be written, and that no other thread uses,
+/// during the call. `velocity` is NULL or a function that may be called with `user_data` as its type says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sample(
     theta: *const bespoke_theta,
@@ -100,6 +114,9 @@ pub unsafe extern "C" fn bespoke_sample(
 }
 
 /// Frees a sampler; NULL is fine. Not from inside a callback that the same sampler called.
+///
+/// # Safety
+/// `sampler` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_free(sampler: *mut bespoke_sampler) {
     // SAFETY: as the header asks.

@@ -3,8 +3,10 @@
 use super::guard::{create, destroy, path, required, text};
 use super::status::bespoke_status;
 use super::theta::bespoke_theta;
+use crate::error::Error;
 use crate::ladder::Ladder;
-use crate::solvers::{NamedSolver, SolverName};
+use crate::reference::Reference;
+use crate::solvers::NamedSolver;
 use std::ffi::c_char;
 
 /// Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
@@ -20,6 +22,9 @@ pub struct bespoke_ladder {
 /// `{"name": "vp", "beta_max": 15, "end": 0.999}`. The solver runs on its own recurrence: it keeps at most
 /// its order's predictions and one more, and a step costs the same whatever `nfe` is. It has no theta document
 /// (`bespoke_theta_compile`).
+///
+/// # Safety
+/// `name` and `scheduler` are NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_solver(
     name: *const c_char,
@@ -31,15 +36,19 @@ pub unsafe extern "C" fn bespoke_theta_solver(
     unsafe {
         create(out, || {
             let (name, scheduler) = (text("name", name)?, text("scheduler", scheduler)?);
-            let (name, grid) = name.split_once(':').map_or((name, None), |(name, grid)| (name, Some(grid)));
-            let grid = grid.map(str::parse).transpose()?;
-            let solver = NamedSolver { solver: SolverName::find(name)?, nfe: nfe as usize, grid };
+            let Reference::Published { name, nfe: None, grid } = Reference::parse(name, |_| false)? else {
+                return Err(Error::invalid("name", format!("{name:?}"), "NAME or NAME:GRID of a published solver"));
+            };
+            let solver = NamedSolver::new(name, nfe as usize, grid)?;
             bespoke_theta::published(solver, scheduler.parse()?)
         })
     }
 }
 
 /// Reads a ladder file; a theta file is a ladder of one theta.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_load(path: *const c_char, out: *mut *mut bespoke_ladder) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -48,6 +57,9 @@ pub unsafe extern "C" fn bespoke_ladder_load(path: *const c_char, out: *mut *mut
 
 /// Gives the theta of the greatest nfe that is at most `nfe_at_most`, as an object of its own: it
 /// outlives the ladder. `BESPOKE_ERROR_INVALID` where even the least nfe is more.
+///
+/// # Safety
+/// `ladder` is NULL or an object that has not been freed. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_theta(
     ladder: *const bespoke_ladder,
@@ -61,6 +73,9 @@ pub unsafe extern "C" fn bespoke_ladder_theta(
 }
 
 /// Frees a ladder; thetas taken from it stay usable. NULL is fine.
+///
+/// # Safety
+/// `ladder` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_ladder_free(ladder: *mut bespoke_ladder) {
     // SAFETY: as the header asks.

@@ -18,7 +18,7 @@ pub const BESPOKE_ERROR_FORMAT: bespoke_status = 2;
 pub const BESPOKE_ERROR_IO: bespoke_status = 3;
 /// This build, machine or model cannot do what was asked.
 pub const BESPOKE_ERROR_UNSUPPORTED: bespoke_status = 4;
-/// The velocity, or a state computed from it, holds a NaN or an infinity.
+/// The velocity, a vector-Jacobian product of it, or a state computed from it, holds a NaN or an infinity.
 pub const BESPOKE_ERROR_NON_FINITE: bespoke_status = 5;
 /// A callback answered non-zero.
 pub const BESPOKE_ERROR_CALLBACK: bespoke_status = 6;
@@ -60,7 +60,7 @@ pub(super) fn code(error: &Error) -> bespoke_status {
         Error::Format { .. } => BESPOKE_ERROR_FORMAT,
         Error::Io { .. } => BESPOKE_ERROR_IO,
         Error::Unsupported(_) => BESPOKE_ERROR_UNSUPPORTED,
-        Error::NonFinite { .. } => BESPOKE_ERROR_NON_FINITE,
+        Error::NonFinite { .. } | Error::NonFiniteProduct => BESPOKE_ERROR_NON_FINITE,
         Error::Callback { .. } => BESPOKE_ERROR_CALLBACK,
         Error::State(_) => BESPOKE_ERROR_STATE,
         Error::Numeric(_) => BESPOKE_ERROR_NUMERIC,

@@ -41,8 +41,8 @@ unsafe fn known_size<T: Sized32>(pointer: *const T) -> Result<usize> {
     Err(Error::invalid(format!("{}.struct_size", T::NAME), size, expected))
 }
 
-/// Reads a struct of any version: what an older one lacks is zero, and what a newer one has more
-/// must be zero, since it cannot be honoured.
+/// Reads a struct of any version. Members that an older one lacks are zero; members of a newer one that this library
+/// does not know must be zero, since it cannot honour them.
 ///
 /// # Safety
 /// `pointer` is NULL or points to `struct_size` readable bytes.

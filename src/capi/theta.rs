@@ -251,6 +251,10 @@ sized_struct!(bespoke_stage { ends_step, self_contained, reserved, t, next, kept
 
 /// Gives the scalars of evaluation `k`, 0 to nfe - 1. `stage->struct_size` must be set.
 /// The arrays are the theta's and live as long as it does.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `stage` is NULL or begins with its size, and that many
+/// bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_stage(
     theta: *const bespoke_theta,
@@ -262,6 +266,9 @@ pub unsafe extern "C" fn bespoke_theta_stage(
 }
 
 /// Reads a theta file.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_load_theta(path: *const c_char, out: *mut *mut bespoke_theta) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -269,14 +276,21 @@ pub unsafe extern "C" fn bespoke_load_theta(path: *const c_char, out: *mut *mut 
 }
 
 /// Reads a theta from the text of its file, as a host has it that keeps it in a file of its own.
+///
+/// # Safety
+/// `json` is NULL or NUL-terminated. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_parse(json: *const c_char, out: *mut *mut bespoke_theta) -> bespoke_status {
     // SAFETY: as the header asks.
     unsafe { create(out, || bespoke_theta::new(Theta::parse(text("json", json)?, "json")?)) }
 }
 
-/// Writes a theta file, atomically: an earlier file stays whole until the new one is. A published solver is
-/// written as `bespoke_theta_compile` makes it.
+/// Writes a theta file. An earlier file stays whole until the new one is, with its owner and mode; a
+/// symbolic link is followed, a pipe or a device written to, and `-` is standard output. A published
+/// solver is written as `bespoke_theta_compile` makes it.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `path` is NULL or NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_save(theta: *const bespoke_theta, path: *const c_char) -> bespoke_status {
     // SAFETY: as the header asks.
@@ -286,6 +300,9 @@ pub unsafe extern "C" fn bespoke_theta_save(theta: *const bespoke_theta, path: *
 /// Makes the theta of family `ns` that samples as `theta` does: a table of its own, with a document. Its
 /// samplers keep every velocity, where those of a published solver keep as many as its order. A learned
 /// theta comes back as it is. `BESPOKE_ERROR_INVALID` for more than 1000 evaluations.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_compile(
     theta: *const bespoke_theta,
@@ -296,6 +313,10 @@ pub unsafe extern "C" fn bespoke_theta_compile(
 }
 
 /// Says what `theta` is. `properties->struct_size` must be set.
+///
+/// # Safety
+/// `theta` is NULL or an object that has not been freed. `properties` is NULL or begins with its size, and that
+/// many bytes of it can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_info(
     theta: *const bespoke_theta,
@@ -306,6 +327,9 @@ pub unsafe extern "C" fn bespoke_theta_info(
 }
 
 /// Frees a theta; samplers made from it stay usable. NULL is fine.
+///
+/// # Safety
+/// `theta` is NULL or was made by this library, and nothing uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_theta_free(theta: *mut bespoke_theta) {
     // SAFETY: as the header asks.

@@ -5,6 +5,7 @@ use super::guard::{create, text};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use super::theta::bespoke_theta;
+use super::watched::Watched;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::model::{CallerField, PullBack};
@@ -87,6 +88,10 @@ sized_struct!(bespoke_train_callbacks { reserved, user_data, progress, velocity,
 /// in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
 ///
 /// Where the progress callback stops the run, `*out` is the best theta so far.
+///
+/// # Safety
+/// `config_json` is NULL or NUL-terminated. `callbacks` is NULL or begins with its size, and its members are what
+/// their comments say. `out` is NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_train(
     config_json: *const c_char,
@@ -128,8 +133,8 @@ unsafe fn train(config_json: &str, callbacks: *const bespoke_train_callbacks) ->
 /// One theta comes back: a ladder is for the program.
 fn check_single(config: &TrainConfig) -> Result<()> {
     for (key, counts) in [("steps", &config.steps), ("nfe", &config.nfe)] {
-        if let Some(counts) = counts.as_ref().filter(|counts| counts.values().len() > 1) {
-            return Err(Error::invalid(key, format!("{:?}", counts.values()), "one count: one theta comes back"));
+        if counts.len() > 1 {
+            return Err(Error::invalid(key, format!("{counts:?}"), "one count: one theta comes back"));
         }
     }
     Ok(())
@@ -139,13 +144,14 @@ fn check_single(config: &TrainConfig) -> Result<()> {
 fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> Result<CallerField<'static>> {
     description.validate()?;
     let velocity = callbacks.velocity.ok_or_else(|| Error::invalid("callbacks.velocity", "NULL", "a function"))?;
-    let user_data = callbacks.user_data;
+    let (user_data, watched) = (callbacks.user_data, Watched::default());
     Ok(CallerField {
         shape: description.shape.clone(),
         accuracy: description.precision.accuracy(),
         evaluate: Box::new(move |times, call, u| {
             // SAFETY: by the contract of `train`; the tensors describe live memory of their shape.
-            ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) })
+            let run = || ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) });
+            watched.run("velocity", call.x.data(), run)
         }),
         pull_back: callbacks.vjp.map(|vjp| {
             let pull_back: Box<PullBack<'static>> = Box::new(move |times, call, cotangent, by_x, by_t| {

@@ -1,5 +1,6 @@
 //! `bespoke bench`
 
+use super::say::say;
 use bespoke::Result;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::tableau::Tableau;
@@ -60,16 +61,16 @@ pub fn run(args: BenchArgs) -> Result<()> {
 }
 
 fn run_step(args: StepArgs) -> Result<()> {
-    println!("solver  dtype     threads      size        steps/s      GB/s  triad GB/s  ratio   overhead/step");
+    say!("solver  dtype     threads      size        steps/s      GB/s  triad GB/s  ratio   overhead/step")?;
     for (name, tableau) in tables() {
         let plan = Arc::new(Plan::new(tableau));
         for &threads in &args.threads {
             for &size in &args.size {
                 let line = |dtype: &str, found: Measured| {
-                    println!("{name:<6}  {dtype:<8}  {threads:>7}  {:>8}  {found}", show_size(size))
+                    say!("{name:<6}  {dtype:<8}  {threads:>7}  {:>8}  {found}", show_size(size))
                 };
-                line("float32", measure::<f32>(&plan, size, threads)?);
-                line("bfloat16", measure::<bf16>(&plan, size, threads)?);
+                line("float32", measure::<f32>(&plan, size, threads)?)?;
+                line("bfloat16", measure::<bf16>(&plan, size, threads)?)?;
             }
         }
     }

@@ -1,11 +1,12 @@
 //! `bespoke bench train`
 
 use super::ModelArgs;
+use super::say::say;
 use bespoke::model::FieldTask;
 use bespoke::samples::Conditioning;
 use bespoke::samples::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Loss, OneOrMore, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::train::{Loss, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result};
 use std::ops::ControlFlow;
@@ -17,16 +18,16 @@ pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// rk1, rk2 or ns.
-    #[arg(long, default_value = "rk2", value_name = "FAMILY", value_parser = super::train::parse::<TrainedFamily>)]
+    #[arg(long, default_value = "rk2", value_name = "FAMILY", hide_possible_values = true)]
     family: TrainedFamily,
     /// Evaluations of the solver.
     #[arg(long, default_value_t = 10, value_name = "N")]
     nfe: usize,
     /// rmse-bound, rmse or log-mse.
-    #[arg(long, default_value = "log-mse", value_name = "LOSS", value_parser = super::train::parse::<Loss>)]
+    #[arg(long, default_value = "log-mse", value_name = "LOSS", hide_possible_values = true)]
     loss: Loss,
     /// adam or gauss-newton [default: gauss-newton; adam for rmse-bound].
-    #[arg(long, value_name = "NAME", value_parser = super::train::parse::<Optimizer>)]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
     optimizer: Option<Optimizer>,
     /// Samples an iteration [default: as in training].
     #[arg(long, value_name = "B")]
@@ -53,9 +54,10 @@ struct Noting<'a, F> {
 }
 
 impl<F: VelocityField> Noting<'_, F> {
-    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) {
-        let call = Call { t: t.map(|t| t), condition: condition.clone(), batch: x.batch(), cotangents };
+    fn note(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, cotangents: usize) -> Result<()> {
+        let call = Call { t: t.map(|t| t)?, condition: condition.clone(), batch: x.batch(), cotangents };
         self.calls.lock().unwrap_or_else(|e| e.into_inner()).push(call);
+        Ok(())
     }
 
     /// The calls since the last time.
@@ -80,7 +82,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn eval(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition) -> Result<F::Tensor> {
-        self.note(t, x, condition, 0);
+        self.note(t, x, condition, 0)?;
         self.field.eval(t, x, condition)
     }
 
@@ -93,7 +95,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
     }
 
     fn vjp(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition, w: &[F::Tensor]) -> Result<Vjp<F::Tensor>> {
-        self.note(t, x, condition, w.len());
+        self.note(t, x, condition, w.len())?;
         self.field.vjp(t, x, condition, w)
     }
 
@@ -106,14 +108,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let (model, conditioning) = args.model.open()?;
     let config = TrainConfig {
         family: Some(args.family),
-        nfe: OneOrMore::new(vec![args.nfe]),
+        nfe: vec![args.nfe],
         // A table learned from the start on: no other theta first.
-        init: (args.family == TrainedFamily::Ns).then(|| OneOrMore::new(vec![format!("euler@{}", args.nfe)])).flatten(),
-        loss: OneOrMore::new(vec![args.loss]),
+        init: (args.family == TrainedFamily::Ns).then(|| format!("euler@{}", args.nfe)).into_iter().collect(),
+        loss: vec![args.loss],
         optimizer: args.optimizer,
         batch: args.batch,
         // One to warm up, one that ends with a validation.
-        iterations: OneOrMore::new(vec![args.iterations as usize + 2]),
+        iterations: vec![args.iterations as usize + 2],
         validate_every: Some(args.iterations as usize + 2),
         validation: Some(50),
         pool: Some(args.batch.unwrap_or(400).saturating_add(100)),
@@ -159,7 +161,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
     let calls = last?;
     let forward: usize = calls.iter().map(|call| call.batch).sum();
     let backward: usize = calls.iter().map(|call| call.batch * call.cotangents).sum();
-    println!(
+    say!(
         "an iteration: {:.3} ms; its {} calls of the network alone ({forward} samples forward, {backward} backward): \
          {:.3} ms; ratio {:.3}, outside the network {:.1} %",
         whole * 1e3,
@@ -167,15 +169,14 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
         network * 1e3,
         whole / network,
         100.0 * (1.0 - network / whole).max(0.0)
-    );
-    Ok(())
+    )
 }
 
 /// Seconds that `calls` take by themselves.
 fn again<F: VelocityField>(field: &F, calls: &[Call]) -> Result<f64> {
     let elements = field.elements();
     let most = calls.iter().map(|call| call.batch).max().unwrap_or(0);
-    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements))?;
+    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements)?)?;
     let mut inputs = Vec::with_capacity(calls.len());
     for call in calls {
         let cotangents = (0..call.cotangents).map(|_| noise.narrow(0..call.batch)).collect::<Result<Vec<_>>>()?;

@@ -1,6 +1,7 @@
 //! `bespoke compile`
 
 use super::PathArgs;
+use super::say::note;
 use bespoke::card::Card;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
@@ -57,7 +58,7 @@ pub fn run(args: CompileArgs) -> Result<()> {
         _ => args.of_published(&solver)?,
     };
     theta.save(&args.out)?;
-    eprintln!("{} written to {}: {} evaluations", solver.name(), args.out.display(), theta.nfe());
+    note!("{} written to {}: {} evaluations", solver.name(), args.out.display(), theta.nfe());
     Ok(())
 }
 

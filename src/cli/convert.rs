@@ -1,5 +1,6 @@
 //! `bespoke convert`
 
+use super::say::note;
 use bespoke::path::GaussianPath;
 use bespoke::theta::{Family, Theta};
 use bespoke::{Error, Result};
@@ -58,6 +59,6 @@ pub fn run(args: ConvertArgs) -> Result<()> {
     theta.training.0.insert("path".into(), json!(args.to.scheduler()));
     theta.training.0.insert("sigma0".into(), json!(args.sigma0));
     theta.save(&args.out)?;
-    eprintln!("{} steps of {} written to {}", theta.steps(), theta.family_name(), args.out.display());
+    note!("{} steps of {} written to {}", theta.steps(), theta.family_name(), args.out.display());
     Ok(())
 }

@@ -2,12 +2,16 @@
 
 use super::measure::{Distances, measure};
 use super::picture;
+use super::say::{note, say};
 use super::task::TaskArgs;
 use bespoke::evaluate::Evaluation;
+use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
-use bespoke::{Error, Result, document};
+use bespoke::reference::Solver;
+use bespoke::solvers::SolverName;
+use bespoke::{Error, Result, document, output};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Compare solvers with the ground truth, from the same noises.
 #[derive(clap::Args)]
@@ -25,7 +29,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// A picture: the ground truth above, then each solver's samples of the same noises with, on
-    /// the right, their difference from it, 8 times as large.
+    /// the right, their difference from it, 8 times as large. Points in the plane are scatter plots.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
@@ -37,7 +41,11 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
             return Err(Error::invalid(field, "there", "absent without --frechet"));
         }
     }
-    let task = asked.open(&asked.solvers()?, ranks)?;
+    for path in args.json.iter().chain(&args.png).filter(|_| ranks.is_first()) {
+        output::check(path)?;
+    }
+    let solvers = asked.solvers()?;
+    let task = asked.open(&solvers, ranks)?;
     let card = task.model.card();
     let judge = match asked.judge.card(card) {
         _ if !args.frechet => None,
@@ -49,6 +57,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
         return Ok(());
     }
     let evaluation = &measured.evaluation;
+    let notes = notes(&solvers, &asked.path.on(card.gaussian_path()?)?);
     let whole = || {
         json!({
             "model": card.name(),
@@ -65,25 +74,43 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
                 "tolerance": evaluation.tolerance,
             },
             "distances": measured.distances,
+            "notes": notes,
             "results": rows(evaluation, measured.distances.as_ref()),
         })
     };
+    let said = || {
+        print_table(evaluation, measured.distances.as_ref())?;
+        notes.iter().try_for_each(|note| say!("{note}"))
+    };
     match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => print!("{}", document::text(&whole(), "eval")?),
         Some(path) => {
             document::write(path, &whole())?;
-            print_table(evaluation, measured.distances.as_ref());
+            if !output::is_stdout(path) {
+                said()?;
+            }
         }
-        None => print_table(evaluation, measured.distances.as_ref()),
+        None => said()?,
     }
     if let Some(path) = &args.png {
-        picture::comparison(card, &measured.first)?.save(path)?;
+        let names: Vec<&str> = task.comparison.solvers.iter().map(|(name, _)| name.as_str()).collect();
+        picture::comparison(card, &measured.first, &names)?.save(path)?;
         if !asked.quiet {
-            let names = task.comparison.solvers.iter().map(|(name, _)| format!(", {name}"));
-            eprintln!("rows of {}: gt{}", path.display(), names.collect::<String>());
+            note!("{}: gt, {}", path.display(), names.join(", "));
         }
     }
     Ok(())
+}
+
+/// What the table does not say of its solvers.
+fn notes(solvers: &[Solver], path: &GaussianPath) -> Vec<String> {
+    let lowered = solvers.iter().filter_map(|solver| match solver {
+        Solver::Named(named) if named.solver.lowers_last_orders(named.nfe, path) => Some(format!(
+            "{named} lowers the order of its last steps, as published for fewer than {} evaluations (lower_order_final)",
+            SolverName::FULL_LAST_ORDERS
+        )),
+        _ => None,
+    });
+    lowered.collect()
 }
 
 /// A row for each solver, its distances among the rest.
@@ -100,40 +127,41 @@ fn rows(evaluation: &Evaluation, distances: Option<&Distances>) -> Vec<Value> {
     evaluation.results.iter().enumerate().map(row).collect()
 }
 
-fn print_table(evaluation: &Evaluation, distances: Option<&Distances>) {
+fn print_table(evaluation: &Evaluation, distances: Option<&Distances>) -> Result<()> {
     let width = evaluation.results.iter().map(|row| row.solver.len()).max().unwrap_or(0).max("solver".len());
-    print!("{:width$}  {:>6}  {:>6}  {:>10}  {:>9}", "solver", "nfe", "passes", "rmse", "psnr (dB)");
+    let mut line = format!("{:width$}  {:>6}  {:>6}  {:>10}  {:>9}", "solver", "nfe", "passes", "rmse", "psnr (dB)");
     let data = distances.and_then(|found| found.ground_truth_to_data);
     if distances.is_some() {
-        print!("  {:>13}", "frechet to gt");
+        line += &format!("  {:>13}", "frechet to gt");
     }
     if data.is_some() {
-        print!("  {:>15}  {:>9}  {:>6}", "frechet to data", "precision", "recall");
+        line += &format!("  {:>15}  {:>9}  {:>6}", "frechet to data", "precision", "recall");
     }
-    println!();
+    say!("{line}")?;
     for (i, row) in evaluation.results.iter().enumerate() {
-        print!("{:width$}  {:>6}  {:>6}  {:>10.6}  {:>9.2}", row.solver, row.nfe, row.passes, row.rmse, row.psnr);
+        line =
+            format!("{:width$}  {:>6}  {:>6}  {:>10.6}  {:>9.2}", row.solver, row.nfe, row.passes, row.rmse, row.psnr);
         if let Some(found) = distances.map(|found| &found.solvers[i]) {
-            print!("  {:>13.6}", found.to_ground_truth.frechet);
+            line += &format!("  {:>13.6}", found.to_ground_truth.frechet);
             if let Some(data) = &found.to_data {
                 let shares = data.precision_recall.map(|shares| (shares.precision, shares.recall));
                 let show = |share: Option<f64>| share.map_or("-".into(), |share| format!("{share:.3}"));
                 let (precision, recall) = (show(shares.map(|s| s.0)), show(shares.map(|s| s.1)));
-                print!("  {:>15.6}  {precision:>9}  {recall:>6}", data.frechet);
+                line += &format!("  {:>15.6}  {precision:>9}  {recall:>6}", data.frechet);
             }
         }
-        println!();
+        say!("{line}")?;
     }
     let bespoke::dopri5::Tolerance { rtol, atol } = evaluation.tolerance;
-    println!(
+    say!(
         "against the ground truth of {} noises: adaptive RK45 at rtol {rtol:e}, atol {atol:e}, {:.0} evaluations",
-        evaluation.count, evaluation.ground_truth_evaluations
-    );
-    if let Some(distances) = distances {
-        print!("Fréchet distances in the features of {}", distances.features);
-        if let (Some(data), Some(count)) = (data, distances.data_count) {
-            print!("; of the ground truth to {count} samples of data: {:.6}", data.frechet);
-        }
-        println!();
+        evaluation.count,
+        evaluation.ground_truth_evaluations
+    )?;
+    let Some(distances) = distances else { return Ok(()) };
+    line = format!("Fréchet distances in the features of {}", distances.features);
+    if let (Some(data), Some(count)) = (data, distances.data_count) {
+        line += &format!("; of the ground truth to {count} samples of data: {:.6}", data.frechet);
     }
+    say!("{line}")
 }

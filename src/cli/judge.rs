@@ -1,9 +1,9 @@
 //! Whose features samples are judged in, and what data they are compared with.
 
-use super::arrays;
 use bespoke::Result;
 use bespoke::card::Card;
 use bespoke::distance::{Features, SampleSet};
+use bespoke::npy::Samples;
 use bespoke::ranks::Ranks;
 use bespoke::samples::chunk;
 use bespoke::tensor::Device;
@@ -45,7 +45,7 @@ impl JudgeArgs {
             Some(path) => {
                 let mut set = SampleSet::default();
                 let size = chunk(shape.iter().product());
-                arrays::for_each(path, &shape, card.data_range, size, |part| set.add(&features, part))?;
+                Samples::open(path, &shape)?.for_each(card.data_range, size, |part| set.add(&features, part))?;
                 Some(set)
             }
         };

@@ -1,5 +1,6 @@
 //! `bespoke ladder`
 
+use super::say::note;
 use bespoke::ladder::Ladder;
 use bespoke::theta::Theta;
 use bespoke::{Error, Result};
@@ -31,7 +32,7 @@ pub fn run(args: LadderArgs) -> Result<()> {
     let ladder = Ladder::new(rungs.into_iter().map(|(_, theta)| theta).collect())?;
     ladder.save(&args.out)?;
     let nfe: Vec<String> = ladder.rungs().iter().map(|rung| rung.nfe().to_string()).collect();
-    eprintln!("nfe {} written to {}", nfe.join(", "), args.out.display());
+    note!("nfe {} written to {}", nfe.join(", "), args.out.display());
     Ok(())
 }
 

@@ -6,15 +6,19 @@ mod bench_train;
 mod compile;
 mod convert;
 mod eval;
+mod font;
 mod generate;
 mod judge;
 mod ladder;
 mod measure;
 mod picture;
+mod plane;
 mod progress;
 mod report;
 mod sample;
+mod say;
 mod show;
+mod signals;
 mod solvers;
 mod task;
 mod train;
@@ -28,6 +32,7 @@ use bespoke::tensor::{Compute, Device};
 use bespoke::train::Asked;
 use bespoke::{Error, Result};
 use clap::{Args, Parser, Subcommand};
+use say::note;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,7 +69,7 @@ struct ModelArgs {
     /// Model card (JSON).
     #[arg(long, value_name = "CARD")]
     model: PathBuf,
-    /// cpu, cuda or cuda:INDEX.
+    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX].
     #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
     device: String,
     /// What the network computes in: f32, or bf16 (matrix products and convolutions).
@@ -184,7 +189,38 @@ pub fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(said) => return ended_early(&said),
+    };
+    let result = signals::listen().and_then(|()| run_command(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note!("error: {error}");
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+/// Help, the version, or what is wrong with the arguments.
+fn ended_early(said: &clap::Error) -> ExitCode {
+    if said.use_stderr() {
+        // Nobody is left to hear of a failure.
+        let _ = said.print();
+        return ExitCode::from(2);
+    }
+    match say::checked(|_| said.print()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: Command) -> Result<()> {
+    match command {
         Command::Train(args) => together(|ranks| train::run(*args, ranks)),
         Command::Sample(args) => sample::run(args),
         Command::Eval(args) => together(|ranks| eval::run(args, ranks)),
@@ -197,13 +233,6 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(code(&error))
-        }
     }
 }
 
@@ -223,10 +252,10 @@ fn together(command: impl FnOnce(&Ranks) -> Result<()>) -> Result<()> {
         && ranks.count() > 1
     {
         if ranks.is_first() {
-            eprintln!("error: {error}");
+            note!("error: {error}");
         } else {
             std::thread::sleep(PATIENCE);
-            eprintln!("error: {error} (rank {} of {})", ranks.rank(), ranks.count());
+            note!("error: {error} (rank {} of {})", ranks.rank(), ranks.count());
         }
         ranks.abort(code(error).into());
     }

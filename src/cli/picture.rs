@@ -1,7 +1,8 @@
-//! Samples as pictures.
+//! Samples as pictures; points in the plane as scatter plots.
 
+use super::plane::{self, Panel};
 use bespoke::card::Card;
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, output};
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
 use std::path::Path;
@@ -30,7 +31,7 @@ impl Picture {
 
     /// Writes a PNG file, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
-        document::write_bytes(path, &self.png()?)
+        output::write_bytes(path, &self.png()?)
     }
 }
 
@@ -87,18 +88,42 @@ impl Layout {
     }
 }
 
+/// Whether samples are points in the plane.
+fn in_plane(card: &Card) -> bool {
+    card.sample_shape().is_ok_and(|shape| shape == [2])
+}
+
+fn scatter(card: &Card, panels: &[Panel]) -> Result<Picture> {
+    plane::draw(panels, card.data_range).map(Picture)
+}
+
+/// Samples that a picture shows at most.
+pub fn most(card: &Card) -> usize {
+    if in_plane(card) { 5000 } else { 100 }
+}
+
 /// Samples in rows of ten.
 pub fn grid(card: &Card, samples: &[f32]) -> Result<Picture> {
+    if in_plane(card) {
+        return scatter(card, &[Panel { title: "samples".into(), points: samples, others: &[], joined: false }]);
+    }
     rows_of(card, samples, COMPARED)
 }
 
-/// Samples in one row.
-pub fn strip(card: &Card, samples: &[f32]) -> Result<Picture> {
-    rows_of(card, samples, usize::MAX)
+/// The states of one sample, in one row or as a path.
+pub fn strip(card: &Card, states: &[f32]) -> Result<Picture> {
+    if in_plane(card) {
+        return scatter(card, &[Panel { title: "path".into(), points: states, others: &[], joined: true }]);
+    }
+    rows_of(card, states, usize::MAX)
 }
 
-/// How `samples` differ from `truth`, enlarged: grey is no difference.
+/// How `samples` differ from `truth`, enlarged: grey is no difference. In the plane, each is joined with its own.
 pub fn difference(card: &Card, samples: &[f32], truth: &[f32]) -> Result<Picture> {
+    if in_plane(card) {
+        let title = "samples, joined with the ground truth's".into();
+        return scatter(card, &[Panel { title, points: samples, others: truth, joined: false }]);
+    }
     let middle = ((card.data_range[0] + card.data_range[1]) / 2.0) as f32;
     let values: Vec<f32> = samples.iter().zip(truth).map(|(x, gt)| middle + MAGNIFIED * (x - gt)).collect();
     grid(card, &values)
@@ -115,8 +140,11 @@ fn rows_of(card: &Card, samples: &[f32], most: usize) -> Result<Picture> {
     Ok(Picture(canvas))
 }
 
-/// The first of `solvers` is the ground truth; each of the others is drawn with its difference.
-pub fn comparison(card: &Card, solvers: &[Vec<f32>]) -> Result<Picture> {
+/// The first of `solvers` is the ground truth; each of the others is drawn with its difference. `names` are of the others.
+pub fn comparison(card: &Card, solvers: &[Vec<f32>], names: &[&str]) -> Result<Picture> {
+    if in_plane(card) {
+        return scatter(card, &panels(solvers, names));
+    }
     let layout = Layout::new(card)?;
     let elements = layout.elements();
     let Some((truth, others)) = solvers.split_first() else {
@@ -139,4 +167,17 @@ pub fn comparison(card: &Card, solvers: &[Vec<f32>]) -> Result<Picture> {
         }
     }
     Ok(Picture(canvas))
+}
+
+/// The ground truth, then each solver with its distances from it.
+fn panels<'a>(solvers: &'a [Vec<f32>], names: &[&str]) -> Vec<Panel<'a>> {
+    let Some((truth, others)) = solvers.split_first() else { return Vec::new() };
+    let first = Panel { title: "ground truth".into(), points: truth, others: &[], joined: false };
+    let of = |(samples, name): (&'a Vec<f32>, &&str)| Panel {
+        title: name.to_string(),
+        points: samples,
+        others: truth,
+        joined: false,
+    };
+    std::iter::once(first).chain(others.iter().zip(names).map(of)).collect()
 }

@@ -1,5 +1,6 @@
 //! `bespoke sample`
 
+use super::say::note;
 use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, progress};
 use bespoke::evaluate::Ready;
 use bespoke::model::FieldTask;
@@ -7,7 +8,7 @@ use bespoke::reference::Solver;
 use bespoke::samples::chunk;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::{Condition, VelocityField};
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, npy, output};
 use std::path::PathBuf;
 
 /// Draw samples with any solver.
@@ -29,13 +30,11 @@ pub struct SampleArgs {
     noise: NoiseArgs,
     #[command(flatten)]
     tolerance: ToleranceArgs,
-    /// A picture of the first samples (at most 100).
+    /// A picture of the first samples: at most 100, or 5000 that are points in the plane.
     #[arg(long, value_name = "GRID.png")]
     png: Option<PathBuf>,
 }
 
-/// Samples in the picture at most.
-const PICTURED: usize = 100;
 /// Samples drawn where no count is given.
 const DEFAULT_COUNT: usize = 16;
 
@@ -55,6 +54,9 @@ impl FieldTask for Solve<'_> {
 }
 
 pub fn run(args: SampleArgs) -> Result<()> {
+    for path in std::iter::once(&args.out).chain(&args.png) {
+        output::check(path)?;
+    }
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
     let (model, conditioning) = args.model.open()?;
@@ -68,14 +70,15 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
     let failed = |e| Error::io("write", &args.out, e);
-    document::write_with(&args.out, |file| {
-        let mut array = arrays::begin(file, count, &shape).map_err(failed)?;
+    output::write_with(&args.out, |file| {
+        let mut array = npy::begin(file, count, &shape).map_err(failed)?;
         for first in (0..count).step_by(chunk(elements)) {
             let indices = first..(first + chunk(elements)).min(count);
-            let noise = noises.read(indices.clone(), elements);
+            let noise = noises.read(indices.clone(), elements)?;
             let condition = conditioning.of(indices.clone())?;
             let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
-            pictured.extend(samples.iter().copied().take((PICTURED * elements).saturating_sub(pictured.len())));
+            pictured
+                .extend(samples.iter().copied().take((picture::most(card) * elements).saturating_sub(pictured.len())));
             array.extend(samples).map_err(failed)?;
             bar.inc(indices.len() as u64);
         }
@@ -85,6 +88,6 @@ pub fn run(args: SampleArgs) -> Result<()> {
     if let Some(path) = &args.png {
         picture::grid(card, &pictured)?.save(path)?;
     }
-    eprintln!("{count} samples by {} written to {}", solver.name(), args.out.display());
+    note!("{count} samples by {} written to {}", solver.name(), args.out.display());
     Ok(())
 }

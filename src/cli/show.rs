@@ -1,7 +1,8 @@
 //! `bespoke show`
 
+use super::say::say;
 use bespoke::ladder::Ladder;
-use bespoke::reference::Solver;
+use bespoke::reference::{Reference, Solver};
 use bespoke::theta::{Family, Theta};
 use bespoke::{Error, Result};
 use std::path::Path;
@@ -16,60 +17,60 @@ pub struct ShowArgs {
 }
 
 pub fn run(args: ShowArgs) -> Result<()> {
-    if Path::new(&args.theta).exists() {
-        let ladder = Ladder::load(Path::new(&args.theta))?;
+    if let Reference::File { name, nfe_at_most: None } = Reference::on_disk(&args.theta)? {
+        let ladder = Ladder::load(Path::new(name))?;
         if let [_, _, ..] = ladder.rungs() {
-            print_ladder(&ladder);
-            return Ok(());
+            return print_ladder(&ladder);
         }
     }
     match Solver::parse(&args.theta)? {
         Solver::Theta(_, theta) => print_theta(&theta),
-        _ => return Err(Error::invalid("theta", format!("{:?}", args.theta), "a theta or ladder file")),
+        _ => Err(Error::invalid("theta", format!("{:?}", args.theta), "a theta or ladder file")),
+    }
+}
+
+fn print_ladder(ladder: &Ladder) -> Result<()> {
+    say!("{:>5}  {:6}  {:>5}  {:>16}", "nfe", "family", "steps", "validation rmse")?;
+    for rung in ladder.rungs() {
+        let rmse = rung.training.0.get("validation").and_then(|v| v["rmse"].as_f64());
+        let rmse = rmse.map_or("-".into(), |rmse| format!("{rmse:.6}"));
+        say!("{:>5}  {:6}  {:>5}  {rmse:>16}", rung.nfe(), rung.family_name(), rung.steps())?;
     }
     Ok(())
 }
 
-fn print_ladder(ladder: &Ladder) {
-    println!("{:>5}  {:6}  {:>5}  {:>16}", "nfe", "family", "steps", "validation rmse");
-    for rung in ladder.rungs() {
-        let rmse = rung.training.0.get("validation").and_then(|v| v["rmse"].as_f64());
-        let rmse = rmse.map_or("-".into(), |rmse| format!("{rmse:.6}"));
-        println!("{:>5}  {:6}  {:>5}  {rmse:>16}", rung.nfe(), rung.family_name(), rung.steps());
-    }
-}
-
-fn print_theta(theta: &Theta) {
-    println!("family  {}", theta.family_name());
-    println!("steps   {}", theta.steps());
-    println!("nfe     {}", theta.nfe());
+fn print_theta(theta: &Theta) -> Result<()> {
+    say!("family  {}", theta.family_name())?;
+    say!("steps   {}", theta.steps())?;
+    say!("nfe     {}", theta.nfe())?;
     for (title, notes) in [("model", &theta.model), ("training", &theta.training)] {
         if !notes.is_empty() {
-            println!("{title}");
+            say!("{title}")?;
         }
         for (key, value) in &notes.0 {
-            println!("  {key} = {value}");
+            say!("  {key} = {value}")?;
         }
     }
     match &theta.family {
         Family::Rk1(knots) | Family::Rk2(knots) => {
-            println!("{:>6} {:>10} {:>10} {:>10} {:>10}", "r", "t", "t'", "s", "s'");
+            say!("{:>6} {:>10} {:>10} {:>10} {:>10}", "r", "t", "t'", "s", "s'")?;
             let intervals = knots.t_dot.len();
             for i in 0..=intervals {
                 let r = i as f64 / intervals as f64;
-                print!("{r:>6.3} {:>10.6} ", knots.t[i]);
+                let (t, s) = (knots.t[i], knots.s[i]);
                 match knots.t_dot.get(i) {
-                    Some(t_dot) => println!("{t_dot:>10.6} {:>10.6} {:>10.6}", knots.s[i], knots.s_dot[i]),
-                    None => println!("{:>10} {:>10.6}", "", knots.s[i]),
+                    Some(t_dot) => say!("{r:>6.3} {t:>10.6} {t_dot:>10.6} {s:>10.6} {:>10.6}", knots.s_dot[i])?,
+                    None => say!("{r:>6.3} {t:>10.6} {:>10} {s:>10.6}", "")?,
                 }
             }
         }
         Family::Ns(table) => {
-            println!("{:>10} {:>10}  b", "t", "a");
+            say!("{:>10} {:>10}  b", "t", "a")?;
             for ((t, a), b) in table.t.iter().zip(&table.a).zip(&table.b) {
                 let b: Vec<String> = b.iter().map(|b| format!("{b:.6}")).collect();
-                println!("{t:>10.6} {a:>10.6}  {}", b.join(" "));
+                say!("{t:>10.6} {a:>10.6}  {}", b.join(" "))?;
             }
         }
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `bespoke solvers`
 
+use super::say::say;
 use bespoke::solvers::{Allowed, SolverName};
 use bespoke::{Error, Result};
 use serde_json::{Value, json};
@@ -19,8 +20,7 @@ pub fn run(args: SolversArgs) -> Result<()> {
     if args.json {
         let list: Vec<Value> = SolverName::ALL.iter().map(entry).collect();
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::format("solvers", ".", e))?;
-        println!("{text}");
-        return Ok(());
+        return say!("{text}");
     }
     let columns = ["name", "order", "nfe", "grid", "description", "source"].map(String::from);
     let rows: Vec<[String; 6]> = std::iter::once(columns).chain(SolverName::ALL.iter().map(row)).collect();
@@ -28,7 +28,7 @@ pub fn run(args: SolversArgs) -> Result<()> {
     let widths: [usize; 5] = std::array::from_fn(width);
     for row in &rows {
         let padded: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}  {}", padded.join("  "), row[5]);
+        say!("{}  {}", padded.join("  "), row[5])?;
     }
     Ok(())
 }

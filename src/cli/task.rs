@@ -47,7 +47,8 @@ pub struct Task {
 impl TaskArgs {
     /// The solvers asked for.
     pub fn solvers(&self) -> Result<Vec<Solver>> {
-        self.solvers.iter().flat_map(|name| expand(name)).map(|name| Solver::parse(&name)).collect()
+        let several = self.solvers.iter().map(|text| Solver::parse_several(text)).collect::<Result<Vec<_>>>()?;
+        Ok(several.into_iter().flatten().collect())
     }
 
     /// Opens the model and the noises, and prepares `solvers` for them.
@@ -69,16 +70,4 @@ impl TaskArgs {
         };
         Ok(Task { model, device, conditioning, comparison })
     }
-}
-
-/// Solvers of several nfe in one word: `midpoint@4,8,10` is three of them.
-fn expand(name: &str) -> Vec<String> {
-    let as_it_is = || vec![name.to_owned()];
-    let Some((solver, rest)) = name.rsplit_once('@') else { return as_it_is() };
-    // The times of a grid have commas, too.
-    let (counts, grid) = rest.split_once(':').map_or((rest, ""), |(counts, _)| (counts, &rest[counts.len()..]));
-    if !counts.contains(',') || std::path::Path::new(name).exists() {
-        return as_it_is();
-    }
-    counts.split(',').map(|count| format!("{solver}@{}{grid}", count.trim())).collect()
 }

@@ -5,12 +5,12 @@ use super::nulls::{self, NullRow};
 use crate::card::{Card, Direction, Runtime, Signature, Sizes, TimeDtype};
 use crate::error::{Error, Result};
 use crate::inputs::{Column, Inputs};
+use crate::memory;
 use crate::networks::{Call, Network};
 use crate::number::Number;
 use crate::tensor::{Dtype, PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};
-use std::borrow::Cow;
 
 /// The velocity field of a model in solver time: u_tau(x) = end u_{end tau}(x), tau in [0, 1].
 pub struct ModelField<T> {
@@ -74,21 +74,21 @@ impl<T: Tensor> ModelField<T> {
         if time.offset == 0.0 { directed * time.scale } else { directed * time.scale + time.offset }
     }
 
-    fn coefficients(&self, tau: PerRow<'_>) -> Coefficients {
+    fn coefficients(&self, tau: PerRow<'_>) -> Result<Coefficients> {
         let (scheduler, output, end) = (&self.card.scheduler, self.card.output, self.card.time.end);
-        let regular = tau.map(|tau| output.regular_time(scheduler, tau * end) / end);
+        let regular = tau.map(|tau| output.regular_time(scheduler, tau * end) / end)?;
         let tau = regular.get();
-        let of = |f: &dyn Fn(Dual64) -> Dual64| {
-            (tau.map(|tau| first_derivative(f, tau).0), tau.map(|tau| first_derivative(f, tau).1))
+        let of = |f: &dyn Fn(Dual64) -> Dual64| -> Result<(PerRowBuf, PerRowBuf)> {
+            Ok((tau.map(|tau| first_derivative(f, tau).0)?, tau.map(|tau| first_derivative(f, tau).1)?))
         };
-        let (mut time, mut time_dot) = of(&|tau| self.network_time(tau));
+        let (mut time, mut time_dot) = of(&|tau| self.network_time(tau))?;
         if self.card.time.dtype == TimeDtype::Int64 {
             // The field is constant between the times that the network knows.
-            (time, time_dot) = (time.get().map(f64::round), PerRowBuf::All(0.0));
+            (time, time_dot) = (time.get().map(f64::round)?, PerRowBuf::All(0.0));
         }
-        let (p, p_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).0 * end);
-        let (q, q_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).1 * end);
-        Coefficients { time, time_dot, p, q, p_dot, q_dot }
+        let (p, p_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).0 * end)?;
+        let (q, q_dot) = of(&|tau| output.velocity_coefficients(scheduler, tau * end).1 * end)?;
+        Ok(Coefficients { time, time_dot, p, q, p_dot, q_dot })
     }
 
     /// Checks a batch of `x` at `tau` against the card.
@@ -143,18 +143,15 @@ impl<T: Tensor> ModelField<T> {
     /// The inputs of the stacked batch, where a pass goes without some the null in their place.
     fn stacked_inputs(&self, stack: &Stack, inputs: &Inputs) -> Result<Inputs> {
         let column = |(column, null): (&Column, &NullRow)| {
-            let mut rows: Vec<Cow<'_, [u8]>> = Vec::new();
-            for (pass, own) in stack.passes() {
-                let without = self.chain.passes()[pass].without.iter().any(|name| name == column.name());
-                for row in own {
-                    let given = column.row(row);
-                    rows.push(match without {
-                        true => Cow::Owned(null.bytes(column.name(), column.dtype(), column.shape(), given)?),
-                        false => Cow::Borrowed(given),
-                    });
+            let mut bytes = memory::room(memory::numbers(stack.size(), column.bytes().len() / column.batch().max(1))?)?;
+            for (pass, sample) in stack.rows() {
+                let given = column.row(sample);
+                match self.chain.passes()[pass].without.iter().any(|name| name == column.name()) {
+                    true => bytes.extend(null.bytes(column.name(), column.dtype(), column.shape(), given)?),
+                    false => bytes.extend_from_slice(given),
                 }
             }
-            column.of_rows(&rows.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+            Column::new(column.name(), column.dtype(), column.shape(), stack.size(), &bytes)
         };
         Inputs::new(inputs.columns().iter().zip(&self.nulls).map(column).collect::<Result<_>>()?)
     }
@@ -168,7 +165,7 @@ impl<T: Tensor> ModelField<T> {
         bound: &Bound,
         run: impl FnOnce(&Call<'_, T>) -> Result<R>,
     ) -> Result<R> {
-        let (time, x) = (stack.numbers(time), stack.stacked(x)?);
+        let (time, x) = (stack.numbers(time)?, stack.stacked(x)?);
         let inputs = self.stacked_inputs(stack, &bound.inputs)?;
         run(&Call { time: time.get(), x: &x, shape: &bound.shape, inputs: &inputs })
     }
@@ -200,8 +197,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
 
     fn eval(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<T> {
         let bound = self.bind(tau, x, condition)?;
-        let Coefficients { time, p, q, .. } = self.coefficients(tau);
-        let stack = self.chain.stack(tau, x.batch(), condition);
+        let Coefficients { time, p, q, .. } = self.coefficients(tau)?;
+        let stack = self.chain.stack(tau, x.batch(), condition)?;
         if stack.is_plain() {
             let call = Call { time: time.get(), x, shape: &bound.shape, inputs: &bound.inputs };
             let output = self.network.forward(&call)?;
@@ -217,8 +214,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
 
     fn vjp(&self, tau: PerRow<'_>, x: &T, condition: &Condition, cotangents: &[T]) -> Result<Vjp<T>> {
         let bound = self.bind(tau, x, condition)?;
-        let c = self.coefficients(tau);
-        let stack = self.chain.stack(tau, x.batch(), condition);
+        let c = self.coefficients(tau)?;
+        let stack = self.chain.stack(tau, x.batch(), condition)?;
         if stack.is_plain() {
             let scaled = |w: &T| T::linear_combination(&[(c.q.get(), w)]);
             let seeds = cotangents.iter().map(scaled).collect::<Result<Vec<_>>>()?;

@@ -6,6 +6,7 @@
 
 use crate::card::{Card, GuidancePass, Null};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE};
 use std::ops::Range;
@@ -104,7 +105,10 @@ impl Chain {
     }
 
     /// What runs for a batch of `condition` at the times `tau`.
-    pub fn stack(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Stack {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn stack(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<Stack> {
         let last = self.passes.len() - 1;
         let inside = |row: usize| (self.interval[0]..=self.interval[1]).contains(&tau.at(row));
         let scale = |pass: usize, row: usize| match &self.passes[pass].scale {
@@ -115,8 +119,9 @@ impl Chain {
         let mut start = 0;
         for pass in (0..=last).rev() {
             let after = |row: usize| if pass == last { 0.0 } else { scale(pass + 1, row) };
-            let weights: Vec<f64> = (0..batch).map(|row| scale(pass, row) - after(row)).collect();
-            let runs: Vec<usize> = (0..batch).filter(|row| pass == last || weights[*row] != 0.0).collect();
+            let weights: Vec<f64> = memory::collected((0..batch).map(|row| scale(pass, row) - after(row)))?;
+            let mut runs = memory::room(batch)?;
+            runs.extend((0..batch).filter(|row| pass == last || weights[*row] != 0.0));
             if runs.is_empty() {
                 continue;
             }
@@ -127,7 +132,7 @@ impl Chain {
             let weight = if plain { PerRowBuf::All(1.0) } else { PerRowBuf::Each(weights) };
             parts.push(Part { pass, rows, range, weight });
         }
-        Stack { batch, parts }
+        Ok(Stack { batch, parts })
     }
 }
 
@@ -164,26 +169,36 @@ impl Stack {
         self.parts.len() == 1 && matches!(self.parts[0].weight, PerRowBuf::All(1.0))
     }
 
-    /// For every pass of the stack its place in the chain and the samples it runs on.
-    pub fn passes(&self) -> impl Iterator<Item = (usize, Vec<usize>)> {
-        self.parts.iter().map(|part| (part.pass, self.rows(part)))
+    /// For every row of the stacked batch the place of its pass in the chain, and its sample.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.iter().flat_map(|part| {
+            let sample = |i| match &part.rows {
+                Rows::All => i,
+                Rows::These(rows) => rows[i],
+            };
+            (0..part.range.len()).map(move |i| (part.pass, sample(i)))
+        })
     }
 
-    fn rows(&self, part: &Part) -> Vec<usize> {
-        match &part.rows {
-            Rows::All => (0..self.batch).collect(),
-            Rows::These(rows) => rows.clone(),
-        }
+    /// Rows of the stacked batch.
+    pub fn size(&self) -> usize {
+        self.parts.iter().map(|part| part.range.len()).sum()
     }
 
     /// The stacked batch of numbers that each sample has one of.
-    pub fn numbers(&self, values: &PerRowBuf) -> PerRowBuf {
-        match values {
-            PerRowBuf::All(value) => PerRowBuf::All(*value),
-            PerRowBuf::Each(values) => {
-                PerRowBuf::Each(self.parts.iter().flat_map(|part| self.rows(part)).map(|row| values[row]).collect())
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn numbers(&self, values: &PerRowBuf) -> Result<PerRowBuf> {
+        let PerRowBuf::Each(values) = values else { return Ok(values.clone()) };
+        let mut stacked = memory::room(self.size())?;
+        for part in &self.parts {
+            match &part.rows {
+                Rows::All => stacked.extend_from_slice(values),
+                Rows::These(rows) => stacked.extend(rows.iter().map(|row| values[*row])),
             }
         }
+        Ok(PerRowBuf::Each(stacked))
     }
 
     /// The stacked batch of samples, `[batch, elements]`.
@@ -205,7 +220,7 @@ impl Stack {
     /// The tensor's own.
     pub fn seeds<T: Tensor>(&self, factor: &PerRowBuf, w: &T) -> Result<T> {
         let seed = |part: &Part| {
-            let scaled = T::linear_combination(&[(product(factor, &part.weight).get(), w)])?;
+            let scaled = T::linear_combination(&[(product(factor, &part.weight)?.get(), w)])?;
             match &part.rows {
                 Rows::All => Ok(scaled),
                 Rows::These(rows) => scaled.select(rows),
@@ -220,7 +235,7 @@ impl Stack {
         let one = |part: &Part| {
             let own = stacked.narrow(part.range.clone())?;
             let Rows::These(rows) = &part.rows else { return Ok(own) };
-            let mut places = vec![rows.len(); self.batch];
+            let mut places = memory::filled(self.batch, rows.len())?;
             rows.iter().enumerate().for_each(|(place, row)| places[*row] = place);
             T::concatenate(&[&own, &own.zeros_like(1)?])?.select(&places)
         };
@@ -233,7 +248,7 @@ impl Stack {
     /// The tensor's own.
     pub fn combined<T: Tensor>(&self, p: Option<(&PerRowBuf, &T)>, q: &PerRowBuf, stacked: &T) -> Result<T> {
         let outputs = self.unstacked(stacked)?;
-        let weights: Vec<PerRowBuf> = self.parts.iter().map(|part| product(q, &part.weight)).collect();
+        let weights: Vec<PerRowBuf> = self.parts.iter().map(|part| product(q, &part.weight)).collect::<Result<_>>()?;
         let terms = p.iter().map(|(p, x)| (p.get(), *x));
         let terms: Vec<_> = terms.chain(weights.iter().map(PerRowBuf::get).zip(&outputs)).collect();
         T::linear_combination(&terms)
@@ -250,9 +265,12 @@ impl Stack {
 }
 
 /// Row by row, `a` times `b`.
-fn product(a: &PerRowBuf, b: &PerRowBuf) -> PerRowBuf {
+fn product(a: &PerRowBuf, b: &PerRowBuf) -> Result<PerRowBuf> {
     match (a, b) {
         (PerRowBuf::All(a), b) => b.get().map(|b| a * b),
-        (PerRowBuf::Each(a), b) => PerRowBuf::Each(a.iter().enumerate().map(|(row, a)| a * b.get().at(row)).collect()),
+        (PerRowBuf::Each(a), b) => {
+            let b = b.get();
+            Ok(PerRowBuf::Each(memory::collected(a.iter().enumerate().map(|(row, a)| a * b.at(row)))?))
+        }
     }
 }

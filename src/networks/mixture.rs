@@ -256,11 +256,13 @@ impl<E: Element> Network for MixtureField<E> {
 
     fn forward(&self, call: &Call<'_, Host<E>>) -> Result<Host<E>> {
         let class = self.classes(call)?;
-        let velocity = |row: usize| {
+        let mut output = call.x.zeros_like(call.x.batch())?;
+        output.data_mut().par_chunks_mut(call.x.elements()).enumerate().for_each(|(row, out)| {
             let x = wide(call.x.row(row));
-            self.mixture.velocity(&self.scheduler, call.time.at(row), &x, self.class(class, row))
-        };
-        gather((0..call.x.batch()).into_par_iter().map(velocity).collect::<Vec<_>>(), call.x.elements())
+            let u = self.mixture.velocity(&self.scheduler, call.time.at(row), &x, self.class(class, row));
+            out.iter_mut().zip(u).for_each(|(out, u)| *out = E::from_f64(u));
+        });
+        Ok(output)
     }
 
     fn differentiable(&self) -> bool {

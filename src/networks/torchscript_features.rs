@@ -4,7 +4,7 @@ use super::network::FeatureNetwork;
 use crate::card::{FeatureCard, Filter, Resize};
 use crate::error::{Error, Result};
 use crate::tensor::Device;
-use crate::torch::prepare;
+use crate::torch::{dense, explained, prepare};
 use serde_json::Value;
 use tch::{CModule, IValue, Kind, Tensor};
 
@@ -133,9 +133,11 @@ impl FeatureNetwork for FeatureModule {
         let _guard = tch::no_grad_guard();
         let x = self.made_ready(images, shape)?;
         let count = x.size()[0];
-        let inputs: Vec<IValue> =
-            std::iter::once(IValue::Tensor(x)).chain(self.card.arguments.iter().map(argument)).collect();
-        let mut features = self.chosen(self.module.forward_is(&inputs)?)?;
+        let inputs: Vec<IValue> = std::iter::once(IValue::Tensor(x.shallow_clone()))
+            .chain(self.card.arguments.iter().map(argument))
+            .collect();
+        let answer = self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", &x)]))?;
+        let mut features = dense(self.chosen(answer)?, self.device)?;
         if features.size().first() != Some(&count) || features.dim() < 2 {
             return Err(self.wrong("weights", format!("answers {:?} for {count} images", features.size())));
         }

@@ -50,10 +50,12 @@ impl Conditioning {
 ///
 /// As text and in documents a number is the scale `guidance_scale`; several are `text=7.5,image=1.5`, or an object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(from = "Written", into = "Written")]
 pub struct GuidanceScale(BTreeMap<String, f64>);
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum Written {
     One(f64),

@@ -1,6 +1,7 @@
 //! Which noises samples start from.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::noise::{self, Purpose};
 use std::ops::Range;
 
@@ -28,10 +29,13 @@ impl Noises {
     }
 
     /// The noises `indices`.
-    pub fn read(&self, indices: Range<usize>, elements: usize) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn read(&self, indices: Range<usize>, elements: usize) -> Result<Vec<f32>> {
         match self {
             Noises::Seed { seed, .. } => noise::normal(*seed, Purpose::Sample, indices, elements),
-            Noises::Given(values) => values[indices.start * elements..indices.end * elements].to_vec(),
+            Noises::Given(values) => memory::copied(&values[indices.start * elements..indices.end * elements]),
         }
     }
 

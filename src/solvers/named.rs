@@ -1,7 +1,9 @@
-//! Solvers by name: `NAME@NFE` or `NAME@NFE:GRID`.
+//! Published solvers by name.
 
 use super::classical::{adams_bashforth, euler, heun, midpoint, ralston, rk4};
-use super::diffusion::{Bh, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, outer_steps, unipc};
+use super::diffusion::{
+    Bh, FEW_STEPS, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, outer_steps, unipc,
+};
 use super::grid::Grid;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -164,6 +166,18 @@ impl SolverName {
         })
     }
 
+    /// Evaluations from which on the solvers that lower the order of their last steps do not.
+    pub const FULL_LAST_ORDERS: usize = FEW_STEPS;
+
+    /// Whether with `nfe` evaluations on `path` it lowers the order of its last steps, which it does
+    /// not with more of them ("lower_order_final" of published code).
+    pub fn lowers_last_orders(&self, nfe: usize, path: &GaussianPath) -> bool {
+        let Method::DpmSolverPp(order) = self.method else { return false };
+        // A step to sigma = 0 is of first order whatever the count.
+        let free_end = path.level(1.0).sigma > 0.0;
+        (2..FEW_STEPS).contains(&nfe) && (order > 2 || free_end)
+    }
+
     /// Whether its table depends on the scheduler of the model.
     pub fn needs_scheduler(&self) -> bool {
         !matches!(self.method, Method::RungeKutta(..) | Method::AdamsBashforth(_))
@@ -244,16 +258,11 @@ pub struct NamedSolver {
 }
 
 impl NamedSolver {
-    /// Reads `NAME@NFE` or `NAME@NFE:GRID`, as in `dpm++2m@10` and `euler@4:0,0.1,0.3,0.6,1`.
+    /// The solver `name` with `nfe` evaluations; `grid` as `bespoke solvers --help` has it, as in `0,0.1,0.3,0.6,1`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown name, an impossible nfe, or a grid that does not fit it.
-    pub fn parse(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid("solver", format!("{text:?}"), "NAME@NFE, as in midpoint@10");
-        let (name, rest) = text.split_once('@').ok_or_else(wrong)?;
-        let (nfe, grid) = rest.split_once(':').map_or((rest, None), |(nfe, grid)| (nfe, Some(grid)));
-        let nfe =
-            nfe.parse().map_err(|_| Error::invalid("nfe", format!("{nfe:?}"), "a whole number, as in midpoint@10"))?;
+    pub fn new(name: &str, nfe: usize, grid: Option<&str>) -> Result<Self> {
         let solver = Self { solver: SolverName::find(name)?, nfe, grid: grid.map(str::parse).transpose()? };
         solver.solver.nfe.check(name, nfe)?;
         if solver.grid.is_some() {

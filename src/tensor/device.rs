@@ -46,6 +46,7 @@ impl std::fmt::Display for Device {
 
 /// What a network computes in. States, times and velocities are f32 in any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {
     /// Single precision.

@@ -8,8 +8,8 @@ pub(super) const LANES: usize = 64;
 
 /// A dtype that host memory can hold, with the type its sums are accumulated in.
 ///
-/// All loops are inlined into their caller, so that one compiled for wider vectors gets them in all
-/// of it. No sum is reordered, and products are fused into it for bf16 alone: every machine gives the same bits.
+/// Every loop is inlined into its caller: where the caller is compiled for wider vectors, so are the loops.
+/// Sums are never reordered, and only bf16 fuses products into them: every machine gives the same bits.
 pub trait Element: Copy + Send + Sync + Default + 'static {
     /// f32, or f64 for f64.
     type Accumulator: Copy + Send + Sync;
@@ -119,17 +119,19 @@ macro_rules! native_element {
 native_element!(f32, u32, 0x7f80_0000);
 native_element!(f64, u64, 0x7ff0_0000_0000_0000);
 
-/// The f32 whose upper half is rounded to nearest, ties to even: more than half of its unit carries over, and where it
-/// is odd, half does. A NaN stays one where its lower half is zero, as that of every NaN is that comes of sums of bf16:
-/// arithmetic hands on an operand's, or a default.
+/// The bits of `x` moved so that their upper half is `x` rounded to the nearest bf16, ties to even: a lower half above
+/// 0x8000 carries into the upper one, and 0x8000 itself carries only where the upper one is odd.
+///
+/// A NaN whose lower half is zero stays a NaN. Sums of bf16 make no others: an operation gives one of its operands'
+/// NaNs or the default one, and all of these have zeros there.
 #[inline(always)]
 fn rounded_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
     (bits | (bits >> 16 & 1)).wrapping_add(0x7fff)
 }
 
-/// Two numbers a word, for half the work: bf16 is the upper half of an f32. The sums of the words' lower
-/// halves come first, then those of their upper ones.
+/// A bf16 is the upper half of an f32, so the loops take words of two numbers, for half the work. The sums of
+/// all lower halves come first, then those of all upper halves.
 impl Element for bf16 {
     type Accumulator = f32;
 

@@ -4,6 +4,7 @@ use super::element::LANES;
 use super::numbers::Numbers;
 use super::{Crew, Element, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
+use crate::memory;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -15,7 +16,7 @@ pub const PARALLEL: usize = 1 << 16;
 /// Threads' shares are multiples of this many numbers.
 const SHARE: usize = 1024;
 
-/// Terms of all updates of a stage up to which a step allocates nothing.
+/// A step allocates nothing while the updates of its stage have at most this many terms together.
 const INLINE_TERMS: usize = 48;
 
 /// Updates of one stage at most: next state, base, kept velocity.
@@ -62,6 +63,16 @@ pub(crate) fn check_length(length: usize, elements: usize) -> Result<()> {
     Ok(())
 }
 
+/// A number that all but surely differs where any of `numbers` does.
+pub(crate) fn checksum<E: Element>(numbers: &[E]) -> u64 {
+    // SAFETY: the bytes of floating-point numbers, which have no padding.
+    let bytes = unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mixed = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let sum = words.iter().fold(0, |sum, word| mixed(sum, u64::from_ne_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| mixed(sum, u64::from(*byte)))
+}
+
 impl<E: Element> Host<E> {
     /// Takes `data` as samples of `elements` numbers each.
     ///
@@ -98,9 +109,9 @@ impl<E: Element> Host<E> {
     /// Rounds f32 values into this dtype.
     ///
     /// # Errors
-    /// As [`Host::new`].
+    /// As [`Host::new`]; [`Error::Memory`].
     pub fn from_f32(values: &[f32], elements: usize) -> Result<Self> {
-        Self::new(values.iter().map(|v| E::from_f64(f64::from(*v))).collect(), elements)
+        Self::new(memory::collected(values.iter().map(|v| E::from_f64(f64::from(*v))))?, elements)
     }
 
     /// All numbers, sample after sample.
@@ -130,7 +141,7 @@ impl<E: Element> Host<E> {
     }
 
     fn map_rows(&self, f: impl Fn(usize) -> f64) -> Result<Self> {
-        Self::new((0..self.batch()).map(|row| E::from_f64(f(row))).collect(), 1)
+        Self::new(memory::collected((0..self.batch()).map(|row| E::from_f64(f(row))))?, 1)
     }
 }
 
@@ -192,7 +203,8 @@ unsafe fn store<E: Element>(out: *mut E, length: usize, values: [E; LANES]) {
     }
 }
 
-/// Sums of a block that wait for the other updates' to be done. No vector lies across two cache lines.
+/// Sums of a block, kept until those of the other updates are done. The alignment keeps every vector within a
+/// cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Sums<E: Element>([E::Accumulator; LANES]);
@@ -224,10 +236,11 @@ impl<E: Element> Target<'_, E> {
 }
 
 impl<E: Element> Blocks<'_, E> {
-    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]; gives the velocity's bits
-    /// there, where they are larger than `largest`. All sources are read side by side, a few numbers of each at
-    /// a time: memory serves many streams at once faster than one after another. The last update's sums never
-    /// leave the registers; `sums` is for those of the others.
+    /// Runs all updates on the `length` numbers from `at` on, at most [`LANES`]. Gives, lane by lane, the larger of
+    /// `largest` and the velocity's bits.
+    ///
+    /// All sources are read side by side, a few numbers of each at a time: memory serves many streams faster at once
+    /// than one after another. The last update's sums never leave the registers; `sums` holds those of the others.
     ///
     /// # Safety
     /// As [`Blocks::sweep`].
@@ -319,9 +332,81 @@ impl<E: Element> Blocks<'_, E> {
         // SAFETY: by this function's contract.
         unsafe { self.sweep(range) }
     }
+
+    /// [`Blocks::dispatch`], by all threads of `crew` where the range is worth it.
+    ///
+    /// # Safety
+    /// As [`Blocks::sweep`].
+    unsafe fn share(&self, range: Range<usize>, crew: Option<&mut Crew>) -> bool {
+        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
+            // SAFETY: by this function's contract.
+            return unsafe { self.dispatch(range) };
+        };
+        let share = range.len().div_ceil(crew.size()).next_multiple_of(SHARE);
+        let finite = AtomicBool::new(true);
+        crew.run(&|part| {
+            let start = (range.start + part * share).min(range.end);
+            // SAFETY: by this function's contract, and the shares do not overlap.
+            let own = unsafe { self.dispatch(start..(start + share).min(range.end)) };
+            finite.fetch_and(own, Ordering::Relaxed);
+        });
+        finite.into_inner()
+    }
 }
 
-/// Apart from the others the output of the last update, where it but keeps the velocity as it is.
+/// The numbers of the samples `rows`, where `updates` of `buffers` by `velocity` stay inside all of them.
+#[inline]
+fn range_of<E: Element>(
+    buffers: &[Host<E>],
+    velocity: HostView<'_, E>,
+    rows: &Range<usize>,
+    updates: &[Update],
+) -> Result<Range<usize>> {
+    let elements = velocity.elements;
+    let range = rows.start * elements..rows.end * elements;
+    let Some(first) = buffers.first() else { return Err(Error::State("an update without buffers".into())) };
+    if elements != first.elements || velocity.data.len() != first.data.len() {
+        return Err(Error::invalid(
+            "the velocity's shape",
+            format!("[{}, {elements}]", velocity.data.len() / elements),
+            format!("[{}, {}]", first.batch(), first.elements),
+        ));
+    }
+    if updates.len() > MAX_UPDATES || first.data.len() < range.end {
+        return Err(Error::State(format!("an update of rows {rows:?} and {} outputs is out of bounds", updates.len())));
+    }
+    if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
+        return Err(Error::State("the solver's buffers differ in shape".into()));
+    }
+    Ok(range)
+}
+
+/// Writes where each update reads and writes into `targets`; their terms go into `places`, one for each.
+#[inline]
+fn point_at<'a, E: Element>(
+    targets: &mut [Target<'a, E>],
+    mut places: &'a mut [MaybeUninit<Source<E>>],
+    buffers: &mut [Host<E>],
+    velocity: HostView<'_, E>,
+    updates: &[Update],
+) {
+    for (target, update) in targets.iter_mut().zip(updates) {
+        let (own, others) = places.split_at_mut(update.terms.len());
+        places = others;
+        for (place, (operand, coefficient)) in own.iter_mut().zip(&update.terms) {
+            let numbers = match operand {
+                Operand::Velocity => velocity.data.as_ptr(),
+                Operand::Buffer(i) => buffers[*i].data.as_ptr(),
+            };
+            place.write(Source { coefficient: E::coefficient(*coefficient), numbers });
+        }
+        // SAFETY: each has just been written.
+        let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
+        *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
+    }
+}
+
+/// Splits off an update that only keeps the velocity as it is: gives the other updates, and where it is kept.
 #[inline]
 fn set_apart(updates: &[Update]) -> (&[Update], Option<usize>) {
     match updates {
@@ -360,69 +445,27 @@ impl<E: Element> Tensor for Host<E> {
         updates: &[Update],
         crew: Option<&mut Crew>,
     ) -> Result<bool> {
-        let elements = velocity.elements;
-        let range = rows.start * elements..rows.end * elements;
-        let Some(first) = buffers.first() else { return Err(Error::State("an update without buffers".into())) };
-        if elements != first.elements || velocity.data.len() != first.data.len() {
-            return Err(Error::invalid(
-                "the velocity's shape",
-                format!("[{}, {elements}]", velocity.data.len() / elements),
-                format!("[{}, {}]", first.batch(), first.elements),
-            ));
-        }
-        if updates.len() > MAX_UPDATES || first.data.len() < range.end {
-            return Err(Error::State(format!(
-                "an update of rows {rows:?} and {} outputs is out of bounds",
-                updates.len()
-            )));
-        }
-        if buffers.iter().any(|buffer| buffer.data.len() < range.end || buffer.elements != elements) {
-            return Err(Error::State("the solver's buffers differ in shape".into()));
-        }
+        let range = range_of(buffers, velocity, &rows, updates)?;
         let (updates, kept) = set_apart(updates);
         let kept = kept.map(|out| buffers[out].data.as_mut_ptr());
-        // Pointers and scalars: on the stack up to a usual number of them, so that a step allocates nothing.
+        // A usual number of terms is kept on the stack, so that a step allocates nothing.
         let mut inline = [const { MaybeUninit::uninit() }; INLINE_TERMS];
         let mut spilled = Vec::new();
         let terms = updates.iter().map(|update| update.terms.len()).sum();
-        let mut places = if terms <= INLINE_TERMS {
+        let places = if terms <= INLINE_TERMS {
             &mut inline[..]
         } else {
             spilled.resize_with(terms, MaybeUninit::uninit);
             &mut spilled
         };
         let mut targets = [Target { sources: &[], out: std::ptr::null_mut() }; MAX_UPDATES];
-        for (target, update) in targets.iter_mut().zip(updates) {
-            let (own, others) = places.split_at_mut(update.terms.len());
-            places = others;
-            for (place, (operand, coefficient)) in own.iter_mut().zip(&update.terms) {
-                let numbers = match operand {
-                    Operand::Velocity => velocity.data.as_ptr(),
-                    Operand::Buffer(i) => buffers[*i].data.as_ptr(),
-                };
-                place.write(Source { coefficient: E::coefficient(*coefficient), numbers });
-            }
-            // SAFETY: each has just been written.
-            let sources = unsafe { &*(&raw const *own as *const [Source<E>]) };
-            *target = Target { sources, out: buffers[update.out].data.as_mut_ptr() };
-        }
+        point_at(&mut targets, places, buffers, velocity, updates);
         let Some((last, earlier)) = targets[..updates.len()].split_last() else {
             return Ok(E::finite(&velocity.data[range]));
         };
         let blocks = Blocks { earlier, last, velocity: velocity.data, kept };
-        let Some(crew) = crew.filter(|_| range.len() >= PARALLEL) else {
-            // SAFETY: inside all buffers, checked above.
-            return Ok(unsafe { blocks.dispatch(range) });
-        };
-        let share = range.len().div_ceil(crew.size()).next_multiple_of(SHARE);
-        let finite = AtomicBool::new(true);
-        crew.run(&|part| {
-            let start = (range.start + part * share).min(range.end);
-            // SAFETY: inside all buffers, and the shares do not overlap.
-            let own = unsafe { blocks.dispatch(start..(start + share).min(range.end)) };
-            finite.fetch_and(own, Ordering::Relaxed);
-        });
-        Ok(finite.into_inner())
+        // SAFETY: `range_of` has found the range inside all buffers, which are borrowed for the call.
+        Ok(unsafe { blocks.share(range, crew) })
     }
 
     fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
@@ -477,11 +520,11 @@ impl<E: Element> Tensor for Host<E> {
     }
 
     fn fetch(columns: &[&Self]) -> Result<Vec<Vec<f64>>> {
-        Ok(columns.iter().map(|column| column.data.iter().map(|v| v.to_f64()).collect()).collect())
+        columns.iter().map(|column| memory::collected(column.data.iter().map(|v| v.to_f64()))).collect()
     }
 
     fn to_f32(&self) -> Result<Vec<f32>> {
-        Ok(self.data.iter().map(|v| v.to_f64() as f32).collect())
+        memory::collected(self.data.iter().map(|v| v.to_f64() as f32))
     }
 
     fn error_ratio(error: &Self, a: &Self, b: &Self, rtol: f64, atol: f64) -> Result<Vec<f64>> {
@@ -495,11 +538,11 @@ impl<E: Element> Tensor for Host<E> {
                 .sum();
             (sum / error.elements as f64).sqrt()
         };
-        Ok((0..error.batch()).map(ratio).collect())
+        memory::collected((0..error.batch()).map(ratio))
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        let mut data = Vec::with_capacity(rows.len() * self.elements);
+        let mut data = memory::room(memory::numbers(rows.len(), self.elements)?)?;
         for &row in rows {
             if row >= self.batch() {
                 return Err(Error::invalid("row", row, format!("less than {}", self.batch())));
@@ -511,7 +554,7 @@ impl<E: Element> Tensor for Host<E> {
 
     fn concatenate(parts: &[&Self]) -> Result<Self> {
         let elements = parts.first().map_or(1, |part| part.elements);
-        let mut data = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
+        let mut data = memory::room(parts.iter().map(|part| part.data.len()).sum())?;
         for part in parts {
             if part.elements != elements {
                 return Err(Error::invalid("elements per sample", part.elements, elements.to_string()));
@@ -523,7 +566,7 @@ impl<E: Element> Tensor for Host<E> {
 
     fn narrow(&self, rows: Range<usize>) -> Result<Self> {
         match self.data.get(rows.start * self.elements..rows.end * self.elements) {
-            Some(data) => Self::new(data.to_vec(), self.elements),
+            Some(data) => Self::new(memory::copied(data)?, self.elements),
             None => Err(Error::invalid("rows", format!("{rows:?}"), format!("within 0..{}", self.batch()))),
         }
     }

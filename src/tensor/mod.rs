@@ -15,10 +15,11 @@ pub use crew::Crew;
 pub use device::{Compute, Device};
 pub use dtype::Dtype;
 pub use element::Element;
-pub(crate) use host::check_length;
 pub use host::{Host, HostView, PARALLEL};
+pub(crate) use host::{check_length, checksum};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use std::ops::Range;
 
 /// One number for the whole batch, or one per sample.
@@ -53,11 +54,14 @@ impl PerRow<'_> {
     }
 
     /// The same numbers, each passed through `f`.
-    pub fn map(&self, f: impl Fn(f64) -> f64) -> PerRowBuf {
-        match self {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Result<PerRowBuf> {
+        Ok(match self {
             PerRow::All(value) => PerRowBuf::All(f(*value)),
-            PerRow::Each(values) => PerRowBuf::Each(values.iter().map(|v| f(*v)).collect()),
-        }
+            PerRow::Each(values) => PerRowBuf::Each(memory::collected(values.iter().map(|v| f(*v)))?),
+        })
     }
 }
 
@@ -117,8 +121,8 @@ pub trait Tensor: Sized + Send {
     /// A tensor of `batch` samples of zeros, of the same dtype and device.
     fn zeros_like(&self, batch: usize) -> Result<Self>;
 
-    /// [`Tensor::zeros_like`], for the `place`-th, from 1, of several tensors that are read side by side: where that
-    /// matters, they lie so in memory that it goes fast.
+    /// [`Tensor::zeros_like`] for several tensors that are read side by side, of which this is the `place`-th, from 1.
+    /// A tensor in host memory is placed by that number, so that no two of them displace each other from the caches.
     fn zeros_beside(&self, batch: usize, _place: usize) -> Result<Self> {
         self.zeros_like(batch)
     }
@@ -182,6 +186,8 @@ pub trait Tensor: Sized + Send {
         let squared = difference.dot(&difference)?;
         let elements = self.elements() as f64;
         let mut columns = Self::fetch(&[&squared])?;
-        Ok(columns.swap_remove(0).into_iter().map(|sum| (sum / elements).sqrt()).collect())
+        let mut sums = columns.swap_remove(0);
+        sums.iter_mut().for_each(|sum| *sum = (*sum / elements).sqrt());
+        Ok(sums)
     }
 }

@@ -9,14 +9,14 @@ const LINE: usize = 64;
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
-/// How far apart in a page neighbouring places begin: an odd number of lines, so that all of its 64 are used, and so
-/// many that no array is read a few lines before where another was just written, by their addresses within a page:
-/// processors compare no more than those, and wait.
+/// How far apart, within a page, the arrays of neighbouring places begin. The number of lines is odd, so that all 64
+/// lines of a page are used. It is large, because a processor compares only addresses within a page when it decides
+/// whether a read must wait for a write: reads of one array should not come close behind writes of another.
 const STAGGER: usize = 13 * LINE;
 
-/// Numbers behind a lead that is not used. Large allocations all begin at the same place of a page: of a dozen that
-/// are read side by side, the lines would displace each other from the first-level cache. And most begin amid a line,
-/// where every vector would lie across two.
+/// Numbers that begin behind an unused lead. Without it, large allocations would all begin at the same place of a page,
+/// and a dozen of them, read side by side, would displace each other's lines from the first-level cache. Most would
+/// also begin in the middle of a line, so that every vector lay across two.
 #[derive(Clone, Debug)]
 pub(super) struct Numbers<E> {
     all: Vec<E>,
@@ -43,7 +43,7 @@ impl<E: Copy + Default> Numbers<E> {
     }
 
     fn grow(&mut self, length: usize) -> Result<()> {
-        // Arrays that grow row by row are not copied for each.
+        // Doubling keeps an array that grows row by row from being copied for each row.
         let least = if self.is_empty() { length } else { length.max(2 * self.len()) };
         let mut all: Vec<E> = Vec::new();
         all.try_reserve_exact(least.saturating_add(PAGE / size_of::<E>()))
@@ -56,7 +56,7 @@ impl<E: Copy + Default> Numbers<E> {
     }
 }
 
-/// As of a `Vec`: neither invalidates what the other gave.
+/// As the methods of `Vec`: neither invalidates a pointer that the other gave.
 impl<E> Numbers<E> {
     pub fn as_ptr(&self) -> *const E {
         self.all.as_ptr().wrapping_add(self.lead)

@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::state::State;
 use crate::document;
 use crate::error::{Error, Result};
+use crate::output;
 use crate::velocity::Evaluations;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -83,7 +84,7 @@ pub fn save(path: &Path, job: &Job, settings: &Settings, spent: Spent, state: &S
     };
     let name = path.display().to_string();
     let text = serde_json::to_vec(&checkpoint).map_err(|e| Error::format(&name, ".", e))?;
-    document::write_bytes(path, &text)
+    output::write_bytes(path, &text)
 }
 
 /// Reads the run that `job` is, if there is one; another run's is refused.
@@ -95,14 +96,15 @@ pub fn load(path: &Path, job: &Job, settings: &Settings, legs: &[Leg]) -> Result
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|e| Error::io("read", path, e))?,
     };
+    let text = document::without_mark(&text);
     let name = path.display().to_string();
-    let header: Header = serde_json::from_str(&text).map_err(|e| {
+    let header: Header = serde_json::from_str(text).map_err(|e| {
         let problem = format!("is no whole checkpoint: {e}; without --resume, training begins anew");
         Error::format(&name, ".", problem)
     })?;
     check_same(&name, "format", &json!(header.format), &json!(FORMAT), "")?;
     check_same(&name, "version", &json!(header.version), &json!(VERSION), "")?;
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let found: Checkpoint<State> = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| Error::format(&name, e.path().to_string(), e.inner()))?;
     let hint = "; without --resume, training begins anew";

@@ -1,7 +1,7 @@
-//! What a training run can be told: one document for the command line's `--config` and for
-//! `bespoke_train`.
+//! What a training run can be told: the one definition of each option, of which the document for `--config`
+//! and `bespoke_train`, its JSON schema (`docs/train.schema.json`) and the program's flags are made.
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::samples::GuidanceScale;
 use crate::tensor::Compute;
 use crate::train::loss::Direct;
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 /// A solver family that can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TrainedFamily {
     /// RK1-Bespoke: one evaluation a step.
@@ -24,6 +25,7 @@ pub enum TrainedFamily {
 
 /// What is minimised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
     /// The paper's bound of the RMSE (BES Eq. 26).
@@ -47,6 +49,7 @@ impl Loss {
 
 /// How it is minimised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Adam with cosine decay.
@@ -57,56 +60,66 @@ pub enum Optimizer {
 
 /// What of a theta is learned: the change of time, the scaling, or both (the paper's ablation).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 pub enum Learn {
     /// Both.
     #[default]
     #[serde(rename = "t,s")]
+    #[cfg_attr(feature = "cli", value(name = "t,s"))]
     Both,
     /// t_r; s_r stays as it was at the start.
     #[serde(rename = "t")]
+    #[cfg_attr(feature = "cli", value(name = "t"))]
     Time,
     /// s_r; t_r stays as it was at the start.
     #[serde(rename = "s")]
+    #[cfg_attr(feature = "cli", value(name = "s"))]
     Scale,
 }
 
-/// One value, or a list of them where several are meant; never empty.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OneOrMore<T>(Vec<T>);
+/// Lists that a document may write as their only value; absent is empty, and an empty list is refused.
+pub(super) mod one_or_more {
+    use super::*;
 
-impl<T> OneOrMore<T> {
-    /// `None` for no values.
-    pub fn new(values: Vec<T>) -> Option<Self> {
-        (!values.is_empty()).then_some(Self(values))
+    /// As documents have it.
+    pub fn json<T: Serialize>(values: &[T]) -> Value {
+        match values {
+            [one] => serde_json::json!(one),
+            more => serde_json::json!(more),
+        }
     }
 
-    /// The values, at least one.
-    pub fn values(&self) -> &[T] {
-        &self.0
-    }
-}
-
-impl<T: Serialize> Serialize for OneOrMore<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
+    pub fn serialize<T: Serialize, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        match values {
             [one] => one.serialize(serializer),
             more => more.serialize(serializer),
         }
     }
-}
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMore<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let values = match Value::deserialize(deserializer)? {
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        let values: Vec<T> = match Value::deserialize(deserializer)? {
+            Value::Null => return Ok(Vec::new()),
             list @ Value::Array(_) => serde_json::from_value(list),
             one => serde_json::from_value(one).map(|one| vec![one]),
-        };
-        Self::new(values.map_err(D::Error::custom)?).ok_or_else(|| D::Error::custom("is an empty list"))
+        }
+        .map_err(D::Error::custom)?;
+        if values.is_empty() { Err(D::Error::custom("is an empty list")) } else { Ok(values) }
     }
+}
+
+/// The same for the schema.
+#[cfg(feature = "cli")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a schema is made of the type, never a value")]
+enum OneOrMore<T> {
+    One(T),
+    More(#[schemars(length(min = 1))] Vec<T>),
 }
 
 /// A velocity field of the host, in place of a model card: what its functions do not say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FieldConfig {
     /// Shape of one sample.
@@ -132,6 +145,7 @@ fn unit_range() -> [f64; 2] {
 
 /// What a velocity is computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 24 bits.
@@ -159,7 +173,7 @@ impl FieldConfig {
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the key at fault.
-    pub fn validate(&self) -> Result<usize> {
+    pub fn validate(&self) -> crate::Result<usize> {
         let elements = self.shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         let elements = elements.filter(|n| !self.shape.is_empty() && (1..1 << 31).contains(n)).ok_or_else(|| {
             let expected = "positive sizes whose product is below 2^31";
@@ -176,120 +190,165 @@ impl FieldConfig {
     }
 }
 
-/// A training run as a document. Absent keys take their defaults; unknown ones are refused.
+/// A training run. Absent keys take their defaults; unknown ones are refused.
+// What stands above a field is what rustdoc, `bespoke train --help` and the schema say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args, schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Path of the model card.
+    /// Model card (JSON).
+    #[cfg_attr(feature = "cli", arg(long, value_name = "CARD"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
-    /// The host's own velocity field in its place, where the caller gives one (`bespoke_train`).
+    /// The host's own velocity field in the model's place, where the caller gives one (`bespoke_train`).
+    #[cfg_attr(feature = "cli", arg(skip))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<FieldConfig>,
-    /// `rk1`, `rk2` or `ns`. Default `rk2`.
+    /// rk1 (one evaluation a step), rk2 (two), or ns (the table itself; a step is an evaluation) [default: rk2].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FAMILY", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<TrainedFamily>,
-    /// Steps n, 1 to 1000; several for a ladder. Default 5 for rk2, else 10.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub steps: Option<OneOrMore<usize>>,
+    /// Steps n, 1 to 1000 [default: 5 for rk2, else 10]; several, as in 4,5,8, share the ground truth and are
+    /// written as a ladder.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_delimiter = ','))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<usize>"))]
+    pub steps: Vec<usize>,
     /// The same in evaluations: 2n for rk2, n for the others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nfe: Option<OneOrMore<usize>>,
-    /// What training starts from: theta or ladder files and, for `ns`, `NAME@NFE`, `published`
-    /// (the published solver that is best) and `rk1` or `rk2` (a theta of that family that is
-    /// trained first). Of several the best is kept. Default: the identity; for `ns`, `rk2`, or
-    /// `rk1` where the nfe is odd.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub init: Option<OneOrMore<String>>,
-    /// Which of a theta's functions of solver time is learned: `t,s`, `t` or `s`. Default `t,s`.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_delimiter = ','))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<usize>"))]
+    pub nfe: Vec<usize>,
+    /// What to start from, in place of the base solver: a theta or ladder, of another model too.
+    /// For ns also NAME@NFE, published (the best of all published solvers) or rk1 or rk2 (a theta
+    /// of that family, trained first) [default for ns: rk2, or rk1 where nfe is odd]. May be given
+    /// several times: a tenth of the iterations go to each, the rest to the best.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "START"))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<String>"))]
+    pub init: Vec<String>,
+    /// What of rk1 and rk2 is learned: t,s (time and scale), t or s [default: t,s].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "T,S", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learn: Option<Learn>,
-    /// The scheduler whose path training starts on, in place of the model's own (BES Thm 2.3).
+    /// Start on this scheduler's path in place of the model's own: fm-ot, cosine, vp or edm.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SCHEDULER"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// BNS's sigma0: training starts on the path whose noise is this many times larger.
+    /// Start on the path whose noise is this many times larger; 5 to 10 for strong guidance.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma0: Option<f64>,
     /// Where the theta file is written.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "THETA"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// `rmse-bound`, `rmse` or `log-mse`; of several, each goes on where the one before it ended.
-    /// Default `log-mse`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss: Option<OneOrMore<Loss>>,
-    /// `adam` or `gauss-newton`; `rmse-bound` is minimised by adam always. Default `gauss-newton`.
+    /// rmse-bound (the paper's), rmse or log-mse (the error at the end) [default: log-mse]; one
+    /// after another, as in rmse-bound,log-mse.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LOSS", value_delimiter = ',', hide_possible_values = true))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<Loss>"))]
+    pub loss: Vec<Loss>,
+    /// adam or gauss-newton [default: gauss-newton]; rmse-bound takes adam always.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Optimizer>,
-    /// Iterations, or one count for each loss. Default 1200 for adam, 60 for gauss-newton.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<OneOrMore<usize>>,
-    /// Velocity evaluations at which the run ends: a forward pass of a sample is one, a backward
-    /// pass two; ground truth and validation count. Default: no limit.
+    /// Iterations, or one count for each loss [default: 1200 for adam, 30 for gauss-newton].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "I", value_delimiter = ','))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<usize>"))]
+    pub iterations: Vec<usize>,
+    /// Velocity evaluations to end at: a forward pass of a sample is one, a backward pass two; ground truth and
+    /// validation count [default: no limit].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "EVALS"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<u64>,
-    /// Samples an iteration. Default 60 for adam, 400 for gauss-newton.
+    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "B"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
-    /// Adam's first learning rate. Default 2e-2.
+    /// Adam's first learning rate; it decays to 0 along half a cosine [default: 2e-2].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// The velocity's Lipschitz constant L_tau as the bound takes it. Default 1.
+    /// L_tau of the bound: the velocity's Lipschitz constant [default: 1].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l_tau: Option<f64>,
-    /// Classifier-free guidance; 1 is off. Default 1.
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S", allow_negative_numbers = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<GuidanceScale>,
-    /// Files of conditions (safetensors), in order: sample i takes row i mod C of all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub conditions: Option<Vec<PathBuf>>,
-    /// One class for all samples. Default: sample i gets class i mod classes.
+    /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
+    /// several times.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<PathBuf>"))]
+    pub conditions: Vec<PathBuf>,
+    /// One class for all samples; without it, sample i gets class i mod classes.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,
-    /// Seed of everything random. Default 0.
+    /// Seed of everything random [default: 0].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// `cpu`, `cuda` or `cuda:INDEX`. Default `cpu`.
+    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX] [default: cpu].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// What the network computes in. Default `f32`.
+    /// What the network computes in: f32, or bf16 (matrix products and convolutions); the solver is f32
+    /// always [default: f32].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DTYPE", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Compute>,
-    /// Noises whose ground truth is solved for training. Default 1500.
+    /// Noises whose ground truth is solved for training [default: 1500].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,
-    /// Iterations after which the pool is drawn and solved anew; 0 for never. Default 0.
+    /// Iterations after which the pool is drawn and solved anew; 0 for never [default: 0].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "I"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool_refresh: Option<usize>,
-    /// Solve for a fresh batch at every iteration, as the paper does: a pool of one batch,
-    /// refreshed each time. Default false.
+    /// Solve for fresh noises at every iteration, as the paper does: a pool of one batch, drawn anew each time.
+    #[cfg_attr(feature = "cli", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolve: Option<bool>,
-    /// Fresh noises for validation. Default 1000.
+    /// Fresh noises for validation [default: 1000].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "C"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
-    /// Iterations between validations. Default a twelfth of all.
+    /// Iterations between validations [default: a twelfth of all].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "I"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate_every: Option<usize>,
-    /// Validations without a better one after which a stage ends. Default: no limit.
+    /// Validations without a better one after which a stage ends [default: no limit].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
-    /// Where the run is kept at every validation, to be gone on with. Default: nowhere.
+    /// Where the run is kept, at every validation and when it is stopped [default of the program:
+    /// THETA.checkpoint].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// Go on from the checkpoint, where there is one. Default false.
+    /// Go on from the checkpoint where there is one, to the very same theta.
+    #[cfg_attr(feature = "cli", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<bool>,
-    /// Where a JSON line is written for every iteration. Default: nowhere.
+    /// Loss, validation, evaluations and seconds of every iteration, a JSON object a line.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE.jsonl"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
-    /// Where the ground truth is kept (safetensors): read where it is there, else written.
-    /// Default: nowhere.
+    /// Keep the ground truth in this file: it is read where it is there, else solved and written.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE.safetensors"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool_file: Option<PathBuf>,
-    /// Relative tolerance of the ground truth. Default 1e-5.
+    /// Relative tolerance of the ground truth [default: 1e-5].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtol: Option<f64>,
-    /// Absolute tolerance of the ground truth. Default 1e-5.
+    /// Absolute tolerance of the ground truth [default: 1e-5].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub atol: Option<f64>,
 }

@@ -1,8 +1,9 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
-use super::config::{Loss, OneOrMore, TrainConfig};
+use super::config::{Loss, TrainConfig};
 use super::job::Job;
-use super::run::{Observer, Outcome, train_job};
+use super::progress::Observer;
+use super::run::{Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -39,13 +40,13 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let settings = config.settings(high - low, Some(&path))?;
-    let job = config.job(Some(model.card().fingerprint()?))?;
-    let asked = Asked {
-        class: config.class,
-        guidance_scale: config.guidance_scale.clone(),
-        conditions: config.conditions.as_deref().unwrap_or_default(),
-    };
+    let mut job = config.job(Some(model.card().fingerprint()?))?;
+    let asked =
+        Asked { class: config.class, guidance_scale: config.guidance_scale.clone(), conditions: &config.conditions };
     let conditioning = conditioning(&mut model, asked)?;
+    if let Some(conditions) = &conditioning.conditions {
+        job.config.insert("conditions".into(), json!(conditions.digest()));
+    }
     let notes = model_notes(&model, &conditioning, config.dtype)?;
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
@@ -87,7 +88,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         ("device", config.device.is_some()),
         ("dtype", config.dtype.is_some()),
         ("guidance_scale", config.guidance_scale.is_some()),
-        ("conditions", config.conditions.is_some()),
+        ("conditions", !config.conditions.is_empty()),
         ("path", config.path.is_some()),
         ("sigma0", config.sigma0.is_some()),
     ] {
@@ -101,8 +102,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     }
     let [low, high] = description.data_range;
     let mut config = config.clone();
-    if !field.differentiable() {
-        config.loss = config.loss.or(OneOrMore::new(vec![Loss::RmseBound]));
+    if !field.differentiable() && config.loss.is_empty() {
+        config.loss = vec![Loss::RmseBound];
     }
     let settings = config.settings(high - low, None)?;
     if !field.differentiable()
@@ -126,10 +127,9 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
 /// Writes what was asked for: a theta, or a ladder where several counts were.
 fn save(config: &TrainConfig, outcome: &Outcome) -> Result<()> {
     let Some(out) = &config.out else { return Ok(()) };
-    let several = |counts: &Option<OneOrMore<usize>>| counts.as_ref().is_some_and(|counts| counts.values().len() > 1);
     let thetas = outcome.rungs.iter().map(|rung| &rung.theta);
     match outcome.rungs.as_slice() {
-        [rung] if !several(&config.steps) && !several(&config.nfe) => rung.theta.save(out),
+        [rung] if config.steps.len() <= 1 && config.nfe.len() <= 1 => rung.theta.save(out),
         _ => Ladder::new(thetas.cloned().collect())?.save(out),
     }
 }

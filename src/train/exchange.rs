@@ -5,30 +5,29 @@ use crate::dopri5::Dense;
 use crate::error::Result;
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
-use crate::velocity::VelocityField;
+use crate::velocity::{Evaluations, VelocityField};
 
-/// All batches of a pool, of which this rank has `own`, by their numbers, and `owner` says who has which.
+/// Batch `i` of a pool and what it took, as the rank `root` has it.
 pub fn exchange<F: VelocityField>(
     field: &F,
     options: &PoolOptions,
-    own: Vec<(usize, Solved<F::Tensor>)>,
-    owner: impl Fn(usize) -> usize,
+    i: usize,
+    own: Option<(Solved<F::Tensor>, Evaluations)>,
+    root: usize,
     ranks: &Ranks,
-) -> Result<Vec<Solved<F::Tensor>>> {
-    let mut own = own.into_iter().peekable();
-    let mut all = Vec::new();
-    for (i, batch) in options.batches().enumerate() {
-        all.push(match own.next_if(|(number, _)| *number == i) {
-            Some((_, solved)) => {
-                if ranks.count() > 1 {
-                    send(&solved, owner(i), ranks)?;
-                }
-                solved
+) -> Result<(Solved<F::Tensor>, Evaluations)> {
+    let mut counts = own.as_ref().map_or([0; 2], |(_, took)| [took.forward, took.backward]);
+    ranks.broadcast(root, &mut counts);
+    let solved = match own {
+        Some((solved, _)) => {
+            if ranks.count() > 1 {
+                send(&solved, root, ranks)?;
             }
-            None => receive(field, batch.len(), options.dense, owner(i), ranks)?,
-        });
-    }
-    Ok(all)
+            solved
+        }
+        None => receive(field, options.batch(i).len(), options.dense, root, ranks)?,
+    };
+    Ok((solved, Evaluations { forward: counts[0], backward: counts[1] }))
 }
 
 fn send<T: Tensor>(solved: &Solved<T>, root: usize, ranks: &Ranks) -> Result<()> {

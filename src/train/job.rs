@@ -1,9 +1,9 @@
 //! A run as a job: what it keeps on disk, so that it can be gone on with.
 
 use super::config::TrainConfig;
-use crate::document;
 use crate::error::{Error, Result};
-use serde_json::{Map, Value, json};
+use crate::output;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// What a run keeps on disk, and what it is of.
@@ -22,9 +22,6 @@ pub struct Job {
     /// Where a line is written for every iteration.
     pub log: Option<PathBuf>,
 }
-
-/// Keys that do not change what comes out.
-const PLACES: [&str; 7] = ["model", "out", "checkpoint", "resume", "pool_file", "log", "device"];
 
 impl TrainConfig {
     /// What the run keeps on disk; `model` is the fingerprint of the model, where there is one.
@@ -49,18 +46,39 @@ impl TrainConfig {
             if let Some((other, _)) = files.iter().find(|(_, other)| *other == file) {
                 return Err(Error::invalid(key, file.display(), format!("another file than {other}")));
             }
-            // The log is opened where it lies, and need not be a regular file.
-            if key != "log" && !(key == "pool_file" && file.exists()) {
-                document::check_writable(file)?;
+            if !(key == "pool_file" && file.is_file()) {
+                output::check(file)?;
+            }
+            let again = key == "pool_file" || key == "checkpoint" && resume;
+            if again && !output::is_file(file) {
+                return Err(Error::invalid(key, file.display(), "a regular file: it is read again"));
             }
             files.push((key, file));
         }
-        let Value::Object(mut config) = json!(self) else {
-            return Err(Error::State("a training configuration is a JSON object".into()));
-        };
-        config.retain(|key, _| !PLACES.contains(&key.as_str()));
+        let config = self.without_places()?;
         let TrainConfig { checkpoint, pool_file, log, .. } = self.clone();
         Ok(Job { model, config, checkpoint, resume, pool_file, log })
+    }
+
+    /// The document without the keys that do not change what comes out, and without `conditions`, which are told by
+    /// what is in them.
+    fn without_places(&self) -> Result<Map<String, Value>> {
+        let placeless = Self {
+            model: None,
+            out: None,
+            checkpoint: None,
+            resume: None,
+            pool_file: None,
+            log: None,
+            device: None,
+            conditions: Vec::new(),
+            ..self.clone()
+        };
+        match serde_json::to_value(placeless) {
+            Ok(Value::Object(config)) => Ok(config),
+            Ok(_) => Err(Error::State("a training configuration is a JSON object".into())),
+            Err(e) => Err(Error::format("the training configuration", ".", e)),
+        }
     }
 }
 

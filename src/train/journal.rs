@@ -3,13 +3,13 @@
 use super::checkpoint::{self, Checkpoint, Spent};
 use super::job::Job;
 use super::log::Log;
-use super::run::Run;
+use super::progress::Progress;
 use super::schedule::Leg;
 use super::settings::Settings;
 use super::state::State;
 use crate::error::Result;
 use crate::ranks::Ranks;
-use crate::velocity::VelocityField;
+use crate::velocity::Evaluations;
 use std::time::Instant;
 
 /// The files of a run under way.
@@ -29,7 +29,7 @@ impl<'a> Journal<'a> {
         Ok(Self { job, settings, log, begun: Instant::now(), before: 0.0 })
     }
 
-    /// Where the run was, as the first rank's checkpoint has it, if it is to go on; the log is cut to that.
+    /// The first rank's checkpoint, if the run is to go on from there; the log is cut to where it was then.
     pub fn resume(&mut self, legs: &[Leg], ranks: &Ranks) -> Result<Option<Checkpoint<State>>> {
         let path = self.job.checkpoint.as_deref().filter(|_| self.job.resume);
         let found = path.map(|path| checkpoint::load(path, self.job, self.settings, legs)).transpose()?.flatten();
@@ -42,16 +42,21 @@ impl<'a> Journal<'a> {
     }
 
     /// A line of the log, and a checkpoint where there is something new to lose.
-    pub fn record<F: VelocityField>(&mut self, run: &Run<'_, F>, stopped: bool) -> Result<()> {
+    pub fn record(
+        &mut self,
+        progress: &Progress,
+        ground_truth: Evaluations,
+        state: &State,
+        stopped: bool,
+    ) -> Result<()> {
         let seconds = self.before + self.begun.elapsed().as_secs_f64();
         if let Some(log) = &mut self.log {
-            log.write(&run.progress(), seconds)?;
+            log.write(progress, seconds)?;
         }
-        if let Some(path) = self.job.checkpoint.as_deref().filter(|_| run.state.validated || stopped) {
+        if let Some(path) = self.job.checkpoint.as_deref().filter(|_| state.validated || stopped) {
             let log_bytes = self.log.as_ref().map_or(0, Log::bytes);
-            let (evaluations, ground_truth) = (run.evaluations(), run.ground_truth);
-            let spent = Spent { evaluations, ground_truth, seconds, log_bytes };
-            checkpoint::save(path, self.job, self.settings, spent, &run.state)?;
+            let spent = Spent { evaluations: progress.evaluations, ground_truth, seconds, log_bytes };
+            checkpoint::save(path, self.job, self.settings, spent, state)?;
         }
         Ok(())
     }

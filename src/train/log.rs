@@ -1,11 +1,11 @@
 //! What a run says as it goes: a JSON object a line.
 
-use super::run::Progress;
+use super::progress::Progress;
 use crate::error::{Error, Result};
+use crate::output::{self, Appended};
 use crate::samples::Quality;
 use crate::velocity::Evaluations;
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ struct Line {
 /// A log that is being written.
 pub struct Log {
     path: PathBuf,
-    file: File,
+    output: Appended,
     bytes: u64,
     keep: Option<u64>,
 }
@@ -37,25 +37,23 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(|e| Error::io("write", path, e))?;
-        Ok(Self { path: path.to_owned(), file, bytes: 0, keep: None })
+        Ok(Self { path: path.to_owned(), output: output::append(path)?, bytes: 0, keep: None })
     }
 
-    /// Of what is there, only the first `bytes` stay once a line is written: what was said after a
-    /// checkpoint is said again.
+    /// Cuts the log to its first `bytes` before the next line is written: the run writes again what came after
+    /// its checkpoint.
     pub fn keep(&mut self, bytes: u64) {
         self.keep = Some(bytes);
     }
 
     /// Drops what does not stay.
     fn cut(&mut self) -> std::io::Result<()> {
-        let metadata = self.file.metadata()?;
-        // A pipe or a terminal has said what it has said.
+        // What went into a pipe or to a terminal cannot be taken back.
         if let Some(keep) = self.keep.take()
-            && metadata.is_file()
+            && self.output.is_file
         {
-            self.bytes = keep.min(metadata.len());
-            self.file.set_len(self.bytes)?;
+            self.bytes = keep.min(self.output.file.metadata()?.len());
+            self.output.file.set_len(self.bytes)?;
         }
         Ok(())
     }
@@ -81,7 +79,7 @@ impl Log {
         let mut text =
             serde_json::to_string(&line).map_err(|e| Error::format(self.path.display().to_string(), ".", e))?;
         text.push('\n');
-        let written = self.cut().and_then(|()| self.file.write_all(text.as_bytes()));
+        let written = self.cut().and_then(|()| self.output.file.write_all(text.as_bytes()));
         written.map_err(|e| Error::io("write", &self.path, e))?;
         self.bytes += text.len() as u64;
         Ok(())

@@ -34,12 +34,12 @@ pub enum Shape {
 pub enum Coordinates {
     /// The knots (BES App. F): `[a; K] [b; K] [c; K] [d; K]` with t' = |b|, s = exp(c), s' = d.
     Knots,
-    /// Its table: `[a; K]`, then the scalars of row after row, of which the last, the velocity's that
-    /// has just been taken, enters as its absolute value.
+    /// Its table: `[a; K]`, then the scalars of row after row. The last scalar of a row, that of the velocity just
+    /// taken, enters as its absolute value.
     ///
-    /// The end of a solve is nearly linear in these and far from it in the knots, along whose
-    /// narrow, bent valleys Gauss-Newton would take hundreds of steps; and nothing is said twice here,
-    /// where the knots have a scale that a step does not depend on.
+    /// The end of a solve is nearly linear in these numbers. In the knots it is far from linear: Gauss-Newton would
+    /// take hundreds of steps along narrow, bent valleys. Also, no two of these tables are the same solver, while
+    /// knots have a scale that no step depends on.
     Table,
 }
 
@@ -49,11 +49,11 @@ pub enum Coordinates {
 pub struct Parameters {
     /// What the numbers parametrise.
     pub shape: Shape,
-    /// How; a non-stationary table has but one way, called [`Coordinates::Table`].
+    /// How. A non-stationary table has only one way, called [`Coordinates::Table`].
     pub coordinates: Coordinates,
     /// The numbers.
     pub values: Vec<f64>,
-    /// Which of the knots' are learned: the Jacobians of the others are zero.
+    /// Which of the knots' numbers are learned. The Jacobians of the others are zero.
     pub learn: Learn,
 }
 
@@ -231,7 +231,7 @@ impl Parameters {
         Self::from_ns(&NsTable::compile(tableau))
     }
 
-    /// The same solver in other coordinates, which a non-stationary table has not.
+    /// The same solver in other coordinates. A non-stationary table has no others.
     ///
     /// # Errors
     /// As [`Parameters::theta`].
@@ -251,7 +251,7 @@ impl Parameters {
         Ok(Self { coordinates, values, ..self })
     }
 
-    /// The same solver in the family `shape`, for which a table of its own stands for any other.
+    /// The same solver in the family `shape`. A non-stationary table can stand for a solver of any family.
     pub fn in_shape(&self, shape: Shape) -> Self {
         if self.shape == shape { self.clone() } else { Self::from_tableau(&self.tableau()) }
     }

@@ -1,10 +1,8 @@
 //! Ground-truth paths: a pool of noises solved once and read at any time.
 
-use super::exchange::exchange;
 use crate::dopri5::{self, Dense, Tolerance};
 use crate::error::Result;
 use crate::noise::{self, Purpose};
-use crate::ranks::Ranks;
 use crate::samples::Conditioning;
 use crate::tensor::Tensor;
 use crate::velocity::{Condition, VelocityField};
@@ -44,6 +42,12 @@ impl PoolOptions {
         let (chunk, end) = (self.chunk, self.indices.end);
         self.indices.clone().step_by(chunk).map(move |first| first..(first + chunk).min(end))
     }
+
+    /// The `i`th of [`PoolOptions::batches`].
+    pub(super) fn batch(&self, i: usize) -> Range<usize> {
+        let first = self.indices.start + i * self.chunk;
+        first..(first + self.chunk).min(self.indices.end)
+    }
 }
 
 /// The ground truth of one batch of a pool.
@@ -63,24 +67,9 @@ impl<T: Tensor> Pool<T> {
     where
         F: VelocityField<Tensor = T>,
     {
-        Self::solve_shared(field, conditioning, options, &Ranks::alone())
-    }
-
-    /// [`Pool::solve`] by all `ranks`, which are dealt the batches in turn; each then has the whole pool.
-    ///
-    /// # Errors
-    /// As [`dopri5::solve`].
-    pub fn solve_shared<F>(field: &F, conditioning: &Conditioning, options: &PoolOptions, ranks: &Ranks) -> Result<Self>
-    where
-        F: VelocityField<Tensor = T>,
-    {
         let starts = starts(field, options)?;
-        let mut solved = Vec::new();
-        for (i, (x0, batch)) in starts.iter().zip(options.batches()).enumerate().filter(|(i, _)| ranks.owns(*i)) {
-            let found = dopri5::solve(field, x0, &conditioning.of(batch)?, options.tolerance, options.dense)?;
-            solved.push((i, Solved { x1: found.x1, path: found.dense }));
-        }
-        let solved = exchange(field, options, solved, |i| ranks.owner(i), ranks)?;
+        let each = |(i, x0)| solve_batch(field, conditioning, options, i, x0);
+        let solved = starts.iter().enumerate().map(each).collect::<Result<Vec<_>>>()?;
         Self::assemble(conditioning, options, &starts, solved)
     }
 
@@ -134,6 +123,19 @@ impl<T: Tensor> Pool<T> {
 
 /// x(0) of every batch.
 pub(super) fn starts<F: VelocityField>(field: &F, options: &PoolOptions) -> Result<Vec<F::Tensor>> {
-    let start = |batch| field.start(&noise::normal(options.seed, options.purpose, batch, field.elements()));
+    let start = |batch| field.start(&noise::normal(options.seed, options.purpose, batch, field.elements())?);
     options.batches().map(start).collect()
+}
+
+/// Solves batch `i` of a pool from its `x0`.
+pub(super) fn solve_batch<F: VelocityField>(
+    field: &F,
+    conditioning: &Conditioning,
+    options: &PoolOptions,
+    i: usize,
+    x0: &F::Tensor,
+) -> Result<Solved<F::Tensor>> {
+    let condition = conditioning.of(options.batch(i))?;
+    let found = dopri5::solve(field, x0, &condition, options.tolerance, options.dense)?;
+    Ok(Solved { x1: found.x1, path: found.dense })
 }

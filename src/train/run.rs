@@ -1,13 +1,15 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
 use super::checkpoint::Checkpoint;
-use super::config::{Learn, OneOrMore, Optimizer};
+use super::config::{Learn, Optimizer, one_or_more};
 use super::job::Job;
 use super::journal::Journal;
+use super::kept::Kept;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
 use super::paths::Pool;
 use super::pools::{self, Pools};
+use super::progress::{Observer, Progress};
 use super::schedule::{Leg, Origin, legs};
 use super::settings::Settings;
 use super::start::Start;
@@ -20,34 +22,8 @@ use crate::ranks::Ranks;
 use crate::sampler::Plan;
 use crate::samples::{Conditioning, Quality, chunk};
 use crate::velocity::{Counted, Evaluations, VelocityField};
-use serde::Serialize;
 use serde_json::json;
-use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// What a run reports as it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Progress {
-    /// Iterations done, over all solvers and their stages.
-    pub iteration: usize,
-    /// Iterations in all, where no budget ends a stage before.
-    pub iterations: usize,
-    /// Evaluations of the solver under training.
-    pub nfe: usize,
-    /// The last batch's loss; NaN before the first.
-    pub loss: f64,
-    /// The last validation.
-    pub validation: Quality,
-    /// The best validation so far.
-    pub best: Quality,
-    /// Whether the last validation is this iteration's.
-    pub validated: bool,
-    /// What the field was asked for so far.
-    pub evaluations: Evaluations,
-}
-
-/// Called after every iteration; `Break` stops the run with the best theta so far.
-pub type Observer<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
 
 /// What a run comes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,8 +51,8 @@ pub fn train<F: VelocityField>(
     train_job(field, conditioning, settings, &Job::default(), &Ranks::alone(), observer)
 }
 
-/// [`train`], which keeps on disk what `job` says and goes on from there, by all `ranks`: each calls
-/// this with its own observer, any of which stops them all, and comes to the same.
+/// [`train`] as a job of all `ranks`: it keeps on disk what `job` says, and goes on from there. Each rank calls this
+/// with an observer of its own, any of which stops all ranks, and gets the same outcome.
 ///
 /// # Errors
 /// As [`train`]; [`Error::Io`] and [`Error::Format`] for the job's files.
@@ -97,28 +73,31 @@ pub fn train_job<F: VelocityField>(
     let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
-        journal.record(&run, stopped)?;
+        run.record(&mut journal, stopped)?;
     }
     loop {
         while !stopped && run.goes_on() {
             run.iterate()?;
             stopped = is_stopped(&run);
-            journal.record(&run, stopped)?;
+            run.record(&mut journal, stopped)?;
         }
         if stopped || run.state.leg + 1 == run.legs.len() {
             break;
         }
         run.next_leg()?;
         stopped = is_stopped(&run);
-        journal.record(&run, stopped)?;
+        run.record(&mut journal, stopped)?;
     }
     run.finish_rung(stopped)?;
+    if !stopped {
+        run.kept.clear();
+    }
     let (evaluations, ground_truth) = (field.evaluations(), run.ground_truth);
     Ok(Outcome { rungs: run.state.done, stopped, evaluations, ground_truth })
 }
 
 /// A run under way.
-pub(super) struct Run<'a, F: VelocityField> {
+struct Run<'a, F: VelocityField> {
     field: &'a Counted<'a, F>,
     conditioning: &'a Conditioning,
     settings: &'a Settings,
@@ -126,8 +105,9 @@ pub(super) struct Run<'a, F: VelocityField> {
     legs: Vec<Leg>,
     validation: Pool<F::Tensor>,
     pool: Pool<F::Tensor>,
-    pub(super) ground_truth: Evaluations,
-    pub(super) state: State,
+    ground_truth: Evaluations,
+    kept: Kept,
+    state: State,
 }
 
 impl<'a, F: VelocityField> Run<'a, F> {
@@ -143,11 +123,11 @@ impl<'a, F: VelocityField> Run<'a, F> {
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
-        let Pools { validation, train: pool, evaluations } =
+        let Pools { validation, train: pool, evaluations, kept } =
             Pools::prepare(field, conditioning, settings, job, draws, ranks)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
             field.set(evaluations);
-            return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, state });
+            return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, kept, state });
         }
         let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
         let state = State {
@@ -167,14 +147,14 @@ impl<'a, F: VelocityField> Run<'a, F> {
             done: Vec::new(),
         };
         let ground_truth = evaluations;
-        let mut run = Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, state };
+        let mut run = Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, kept, state };
         run.state.limit = run.limit();
         Ok(run)
     }
 
-    /// What the field was asked for so far.
-    pub(super) fn evaluations(&self) -> Evaluations {
-        self.field.evaluations()
+    /// Has it written down how far the run is.
+    fn record(&self, journal: &mut Journal<'_>, stopped: bool) -> Result<()> {
+        journal.record(&self.progress(), self.ground_truth, &self.state, stopped)
     }
 
     fn leg(&self) -> &Leg {
@@ -185,7 +165,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         self.field.evaluations().equivalents()
     }
 
-    /// The leg's share of what is left of the budget, as it is estimated to cost.
+    /// Evaluations at which the leg ends: its share of what is left of the budget, by the estimated costs.
     fn limit(&self) -> Option<u64> {
         let budget = self.settings.budget?;
         let costs = self.legs[self.state.leg..].iter().map(Leg::cost);
@@ -194,7 +174,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         Some(spent + (budget.saturating_sub(spent) as f64 * share) as u64)
     }
 
-    /// Whether the leg has iterations left, what the next and a validation cost, and patience.
+    /// Whether the leg has iterations left, patience left, and budget for one more iteration and a validation.
     fn goes_on(&self) -> bool {
         let next = self.state.iteration_cost + (self.settings.validation * self.leg().shape.nfe()) as u64;
         self.state.iteration < self.leg().stage.iterations
@@ -202,7 +182,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             && self.state.limit.is_none_or(|limit| self.spent() + next <= limit)
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    fn progress(&self) -> Progress {
         let State { leg, iteration, validated, candidate, .. } = &self.state;
         let before: usize = self.legs[..*leg].iter().map(|leg| leg.stage.iterations).sum();
         Progress {
@@ -312,7 +292,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let losses: Vec<_> = settings.stages.iter().map(|stage| stage.loss).collect();
         let all = self.spent();
         let notes = json!({
-            "loss": OneOrMore::new(losses),
+            "loss": one_or_more::json(&losses),
             "optimizer": stage.optimizer,
             "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
             "iterations": state.rung_iteration,

@@ -30,11 +30,11 @@ pub struct Leg {
     pub stage: Stage,
 }
 
-/// Of several starts, each gets this share of the iterations before the best goes on alone.
+/// Each of several starts gets this share of the iterations; then the best goes on alone.
 const HEAT_SHARE: usize = 10;
 
 impl Leg {
-    /// Where its optimiser moves: what is learned in part, and what the paper's optimiser learns, is knots.
+    /// The coordinates that its optimiser moves: knots for Adam, as in the paper, and where only a part is learned.
     pub fn coordinates(&self, learn: Learn) -> Coordinates {
         match (self.stage.optimizer, learn) {
             (Optimizer::GaussNewton, Learn::Both) => Coordinates::Table,

@@ -1,6 +1,6 @@
 //! A training run with every choice made.
 
-use super::config::{Learn, Loss, OneOrMore, Optimizer, TrainConfig, TrainedFamily};
+use super::config::{Learn, Loss, Optimizer, TrainConfig, TrainedFamily};
 use super::parameters::Shape;
 use super::start::{self, Init, Start};
 use crate::document::Notes;
@@ -131,11 +131,11 @@ impl TrainConfig {
     }
 
     fn stages(&self) -> Result<Vec<Stage>> {
-        let losses = self.loss.as_ref().map_or(&[Loss::LogMse][..], OneOrMore::values);
+        let losses = if self.loss.is_empty() { &[Loss::LogMse][..] } else { &self.loss };
         if self.optimizer == Some(Optimizer::GaussNewton) && losses.iter().all(|loss| loss.direct().is_none()) {
             return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
         }
-        let counts = self.iterations.as_ref().map_or(&[][..], OneOrMore::values);
+        let counts = &self.iterations;
         if counts.len() > 1 && counts.len() != losses.len() {
             let expected = format!("one count, or one for each of {} losses", losses.len());
             return Err(Error::invalid("iterations", format!("{counts:?}"), expected));
@@ -154,7 +154,7 @@ impl TrainConfig {
     }
 
     fn rungs(&self, first: &Stage, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
-        let given = self.init.as_ref().map_or(&[][..], OneOrMore::values);
+        let given = &self.init;
         let inits = given.iter().map(|text| Init::read(text)).collect::<Result<Vec<_>>>()?;
         if (self.path.is_some() || self.sigma0.is_some())
             && let Some(i) = inits.iter().position(|init| matches!(init, Init::Thetas(..)))
@@ -174,7 +174,7 @@ impl TrainConfig {
                 "\"t,s\" for family ns: a table has no parts",
             ));
         }
-        // The paper's training, and what is learned in part, begins at the identity.
+        // Training begins at the identity with the paper's optimiser, and where only a part is learned.
         let gauss_newton = first.optimizer == Optimizer::GaussNewton && learn == Learn::Both;
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |shape: Shape| {
@@ -198,15 +198,12 @@ impl TrainConfig {
         });
         let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
         let per_step = if family == TrainedFamily::Rk2 { 2 } else { 1 };
-        let by_nfe = self.nfe.as_ref().map(|nfe| steps_of(nfe.values(), per_step)).transpose()?;
-        let by_steps = self.steps.as_ref().map(|steps| steps.values().to_vec());
+        let by_nfe = (!self.nfe.is_empty()).then(|| steps_of(&self.nfe, per_step)).transpose()?;
+        let by_steps = (!self.steps.is_empty()).then(|| self.steps.clone());
         if let (Some(nfe), Some(steps)) = (&by_nfe, &by_steps)
             && nfe != steps
         {
-            let expected = format!(
-                "absent, or what nfe = {:?} comes to: {nfe:?}",
-                self.nfe.as_ref().map_or(&[][..], OneOrMore::values)
-            );
+            let expected = format!("absent, or what nfe = {:?} comes to: {nfe:?}", self.nfe);
             return Err(Error::invalid("steps", format!("{steps:?}"), expected));
         }
         let steps = by_nfe.or(by_steps).unwrap_or_else(|| match known.as_slice() {
@@ -256,7 +253,7 @@ fn fitting_starts(
     if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
 }
 
-/// Of the iterations of an `ns` training, the theta it starts from gets one in so many.
+/// The theta that an `ns` training starts from gets one in so many of its iterations.
 const BEFORE_SHARE: usize = 2;
 
 fn unfit(value: &str, shape: Shape) -> Error {

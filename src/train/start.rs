@@ -6,7 +6,7 @@ use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
 use crate::path::GaussianPath;
-use crate::reference::Solver;
+use crate::reference::{Reference, Solver};
 use crate::scheduler::Scheduler;
 use crate::solvers::{NamedSolver, SolverName, classical};
 use crate::theta::{Family, NsTable, Theta};
@@ -100,11 +100,12 @@ impl Init {
             "rk2" => return Ok(Init::Bespoke(TrainedFamily::Rk2)),
             _ => {}
         }
-        if Path::new(text).exists() {
-            return Ok(Init::Thetas(text.to_owned(), Ladder::load(Path::new(text))?));
+        // A ladder without an nfe has a start for each of its own.
+        if let Reference::File { name, nfe_at_most: None } = Reference::on_disk(text)? {
+            return Ok(Init::Thetas(text.to_owned(), Ladder::load(Path::new(name))?));
         }
         match Solver::parse(text)? {
-            Solver::Theta(name, theta) => Ok(Init::Thetas(name, Ladder::new(vec![*theta])?)),
+            Solver::Theta(name, theta) => Ok(Init::Thetas(name.text, Ladder::new(vec![*theta])?)),
             Solver::Named(named) => Ok(Init::Named(named)),
             Solver::GroundTruth => Err(Error::invalid("init", "gt", "a solver with a fixed count of evaluations")),
         }

@@ -94,7 +94,7 @@ impl State {
     /// Whether it is a state of a run of these legs.
     pub fn fits(&self, legs: &[Leg]) -> bool {
         let Some(leg) = legs.get(self.leg) else { return false };
-        // Starts of one rung have its shape but while a theta that they begin with is trained.
+        // Every start of a rung has the rung's shape, except while the theta that it begins with is trained.
         let known = || legs.iter().filter(|other| other.rung == leg.rung);
         self.iteration <= leg.stage.iterations
             && self.candidate.fits(leg)

@@ -110,7 +110,7 @@ impl<F: VelocityField> Step<'_, F> {
     fn sketch(&self, part: Range<usize>) -> Result<F::Tensor> {
         let first = (self.key + 1) * self.stage.batch;
         let indices = first + part.start..first + part.end;
-        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, self.field.elements()))
+        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, self.field.elements())?)
     }
 
     /// The trial under which the mean loss of the samples `judged` is least, if it falls.

@@ -82,6 +82,7 @@ fn structs(out: &mut String) {
         bespoke_sampler_options { struct_size, threads }
         bespoke_row { struct_size, evaluations, nfe, failed }
         bespoke_combination { target, count, velocity, registers, coefficients }
+        bespoke_reference { struct_size, kind, file, nfe, name_length, grid_begin }
         bespoke_stage { struct_size, ends_step, self_contained, reserved, t, next, kept }
         bespoke_theta_properties { struct_size, steps, nfe, kept_registers, family, model, training, document, bytes }
         bespoke_velocity_scalars { t, alpha, sigma, x, output, x_dot, output_dot }

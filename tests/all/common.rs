@@ -207,7 +207,7 @@ pub fn knots(per_step: usize, max_steps: usize) -> impl Strategy<Value = Knots<f
 
 /// Samples of `elements` standard normal numbers each.
 pub fn noise(batch: usize, elements: usize) -> Host<f64> {
-    let values = bespoke::noise::normal(11, bespoke::noise::Purpose::Sample, 0..batch, elements);
+    let values = bespoke::noise::normal(11, bespoke::noise::Purpose::Sample, 0..batch, elements).unwrap();
     Host::from_f32(&values, elements).unwrap()
 }
 

@@ -115,6 +115,13 @@ fn training_over_conditions_learns_and_notes_them() {
     conditions(&folder.path().join("c.safetensors"), 7, 4, 0.5);
     let message = run(json!({ "guidance_scale": 1.5, "pool_file": pool })).unwrap_err().to_string();
     assert!(message.contains("conditions"), "{message}");
+    // Nor does a checkpoint of theirs go on with others.
+    let checkpoint = folder.path().join("checkpoint");
+    conditions(&folder.path().join("c.safetensors"), 7, 4, 0.0);
+    run(json!({ "checkpoint": checkpoint })).unwrap();
+    conditions(&folder.path().join("c.safetensors"), 7, 4, 0.5);
+    let message = run(json!({ "checkpoint": checkpoint, "resume": true })).unwrap_err().to_string();
+    assert!(message.contains("conditions"), "{message}");
     let (other, _, _) = run(json!({ "guidance_scale": 1.5 })).unwrap();
     assert_ne!(other.model.0.get("conditions").and_then(Value::as_str).unwrap(), digest);
     let message = run(json!({ "conditions": [] })).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use crate::native::{Workshop, ring_card, succeed};
 use bespoke::ranks::Ranks;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
-use bespoke::train::{Loss, OneOrMore, TrainConfig, train_config};
+use bespoke::train::{Loss, TrainConfig, train_config};
 use std::ops::ControlFlow;
 use std::process::Command;
 
@@ -18,9 +18,9 @@ fn a_theta_in_place_of_an_euler_loop_is_closer_at_the_same_nfe() {
     let program = workshop.build("examples/cpp/replace_euler.cpp", &[]);
     let config = TrainConfig {
         model: Some(ring_card(&workshop.path("")).into()),
-        steps: OneOrMore::new(vec![4]),
-        loss: OneOrMore::new(vec![Loss::LogMse]),
-        iterations: OneOrMore::new(vec![15]),
+        steps: vec![4],
+        loss: vec![Loss::LogMse],
+        iterations: vec![15],
         ..TrainConfig::default()
     };
     let theta =

@@ -50,7 +50,7 @@ fn the_library_alone_builds_nothing_of_the_program() {
     let program = built("1", &["--features", "cli"]);
     let library = built("100", &[]);
     let named: BTreeSet<String> = program.difference(&built("1", &[])).cloned().collect();
-    for name in ["clap", "ctrlc", "image", "indicatif", "mimalloc", "plotters"] {
+    for name in ["clap", "signal-hook", "image", "indicatif", "mimalloc", "plotters"] {
         assert!(named.contains(name), "{name} is no dependency of the program any more: mend this test");
     }
     let shared: Vec<&String> = named.intersection(&library).collect();

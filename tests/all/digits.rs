@@ -35,7 +35,7 @@ fn samples_are_the_digits_that_were_asked_for() {
         let asked = Asked { guidance_scale: Some(GuidanceScale::one(2.0)), ..Asked::default() };
         let condition = conditioning(&mut model, asked).unwrap().of(0..1000).unwrap();
         let field = model.torch_field().unwrap();
-        let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64);
+        let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64).unwrap();
         let samples = truth.solve(field, &field.start(&noise).unwrap(), &condition).unwrap().0.to_f32().unwrap();
         let images = tch::Tensor::from_slice(&samples).reshape([-1, 1, 8, 8]);
         let seen = Vec::<i64>::try_from(classifier.forward_ts(&[images]).unwrap().argmax(1, false)).unwrap();
@@ -55,7 +55,7 @@ fn gradients_flow_through_the_whole_model() {
     for name in MODELS {
         let model = opened(name, Compute::F32);
         let field = model.torch_field().unwrap();
-        let noise = Noises::Seed { seed: 1, count: 12 }.read(0..12, 64);
+        let noise = Noises::Seed { seed: 1, count: 12 }.read(0..12, 64).unwrap();
         let (x, w) = (field.upload(&noise[..6 * 64]).unwrap(), field.upload(&noise[6 * 64..]).unwrap());
         let condition = crate::common::condition(&(0..6).collect::<Vec<_>>(), &[1.0, 2.5, 1.0, 0.5, 2.0, 1.0]);
         let t = 0.6;
@@ -93,7 +93,7 @@ fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
     for name in MODELS {
         let models = (opened(name, Compute::F32), opened(name, Compute::Bf16));
         let (exact, rounded) = (models.0.torch_field().unwrap(), models.1.torch_field().unwrap());
-        let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64);
+        let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64).unwrap();
         let condition = crate::common::condition(&(0..20).map(|i| i % 10).collect::<Vec<_>>(), &[2.0; 20]);
         let (x, w) = (exact.upload(&noise[..20 * 64]).unwrap(), exact.upload(&noise[20 * 64..]).unwrap());
         let eval = |field: &ModelField<TorchTensor>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();

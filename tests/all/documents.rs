@@ -493,7 +493,7 @@ fn a_failed_write_leaves_the_old_file() {
     let occupied = folder.path().join("occupied");
     std::fs::create_dir(&occupied).unwrap();
     std::fs::write(occupied.join("kept"), b"kept").unwrap();
-    assert!(document::write_bytes(&occupied, b"new").is_err());
+    assert!(bespoke::output::write_bytes(&occupied, b"new").is_err());
     assert_eq!(std::fs::read(occupied.join("kept")).unwrap(), b"kept");
     assert_eq!(contents(folder.path()).len(), 2, "no temporary file is left");
 }
@@ -571,4 +571,128 @@ fn bits(theta: &Theta) -> Vec<u64> {
         Family::Ns(table) => [&table.t, &table.a].into_iter().chain(&table.b).collect(),
     };
     lists.into_iter().flatten().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theta.json");
+    let theta = Theta::new(Family::Rk1(Knots::identity(2))).unwrap();
+    let marked = format!("\u{feff}{}", theta.to_json().unwrap());
+    std::fs::write(&path, &marked).unwrap();
+    assert_eq!(Theta::load(&path).unwrap(), theta);
+    assert_eq!(Theta::parse(&marked, "theta").unwrap(), theta);
+    assert_eq!(bespoke::ladder::Ladder::load(&path).unwrap().rungs(), [theta]);
+    let path: bespoke::path::GaussianPath = "\u{feff}{\"name\": \"vp\"}".parse().unwrap();
+    assert_eq!(path.scheduler().name(), "vp");
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named() {
+    for (word, before) in [("Infinity", ""), ("-Infinity", "\n  "), ("NaN", ""), ("inf", " ")] {
+        let text = format!("{{\"seed\": 1,\n \"lr\":{before}{word}}}");
+        let error = document::parse::<bespoke::train::TrainConfig>(&text, "config").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("config: lr: is {word}, expected a finite number (line ")), "{error}");
+    }
+    let error = document::parse::<bespoke::train::TrainConfig>("{\"lr\": nonsense}", "config").unwrap_err().to_string();
+    assert!(error.contains("line 1 column"), "{error}");
+}
+
+/// An .npy file of this header and data.
+fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+}
+
+#[test]
+fn an_npy_header_tells_the_truth_or_is_refused() {
+    use bespoke::npy::Samples;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let header = |descr: &str, order: &str, shape: &str| {
+        format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n")
+    };
+    let data: Vec<u8> = (0..128).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let values: Vec<f32> = (0..128).map(|i| i as f32).collect();
+    for shape in ["(2, 1, 8, 8)", "(2, 64)"] {
+        std::fs::write(&path, npy(&header("<f4", "False", shape), &data)).unwrap();
+        let samples = Samples::open(&path, &[1, 8, 8]).unwrap();
+        assert_eq!(samples.count(), 2);
+        assert_eq!(samples.into_vec().unwrap(), values);
+        // So many at a time as are asked for, to the sample.
+        let mut parts = Vec::new();
+        let take = |part: &[f32]| {
+            parts.push(part.len());
+            Ok(())
+        };
+        Samples::open(&path, &[1, 8, 8]).unwrap().for_each([0.0, 1.0], 1, take).unwrap();
+        assert_eq!(parts, [64, 64]);
+    }
+    let deep = format!("({}", "(".repeat(60_000));
+    let sample = &data[..256];
+    for (shape, words) in [
+        // Their numbers are 64 in arithmetic modulo 2^64.
+        ("(288230376151711745, 1, 8, 8)", "x.npy: shape: is [288230376151711745, 1, 8, 8], more than the file holds"),
+        ("(18446744073709551615, 1, 8, 8)", "more than the file holds"),
+        ("(2, 1, 8, 8)", "more than the file holds in 3"),
+        ("(18446744073709551616, 1, 8, 8)", "x.npy: header"),
+        ("(-1, 1, 8, 8)", "x.npy: header"),
+        ("(64,)", "expected [count] followed by [1, 8, 8]"),
+        ("(1, 8, 8)", "expected [count] followed by [1, 8, 8]"),
+        ("()", "expected [count] followed by [1, 8, 8]"),
+        (&deep, "brackets, more than 64"),
+    ] {
+        std::fs::write(&path, npy(&header("<f4", "False", shape), sample)).unwrap();
+        let error = Samples::open(&path, &[1, 8, 8]).err().unwrap().to_string();
+        assert!(error.contains(words), "{shape:.40}: {error}");
+    }
+    for (descr, order, words) in [("<i4", "False", "dtype: is"), ("<f4", "True", "fortran_order: is true")] {
+        std::fs::write(&path, npy(&header(descr, order, "(1, 1, 8, 8)"), sample)).unwrap();
+        let error = Samples::open(&path, &[1, 8, 8]).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    // A header of 4 GB is not read, and one that is cut off is.
+    for (bytes, words) in [
+        (&b"\x93NUMPY\x02\x00\xff\xff\xff\xff{"[..], "header: is of 4294967295 bytes"),
+        (b"\x93NUMPY\x01\x00\xff\x00{", "header: is not whole"),
+        (b"\x93NUM", "header: is not whole"),
+        (b"PNG.........", "header: is not that of an .npy file"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Samples::open(&path, &[1, 8, 8]).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_safetensors_header_tells_the_truth_or_is_refused() {
+    use bespoke::stored::Stored;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    let file = |header: &str, data: &[u8]| [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+    let tensor = |shape: &str, from: u64, to: u64| {
+        format!("{{\"x\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}}}")
+    };
+    std::fs::write(&path, file(&tensor("[2,2]", 0, 16), &[0; 16])).unwrap();
+    let stored = Stored::open(&path).unwrap().unwrap();
+    assert_eq!(stored.rows("x", safetensors::Dtype::F32, 2).unwrap(), 2);
+    assert_eq!(stored.read("x", safetensors::Dtype::F32, 2, 1, 1).unwrap(), [0; 8]);
+    assert!(stored.read("x", safetensors::Dtype::F32, 2, 1, usize::MAX).is_err());
+    assert!(stored.rows("x", safetensors::Dtype::F32, 4).is_err());
+    let huge = tensor("[4611686018427387903]", 0, 18446744073709551612);
+    for (bytes, words) in [
+        (file(&tensor("[2,2]", 0, 16), &[0; 12]), "is not its bytes 0 to 16 of 12"),
+        (file(&tensor("[2,2]", 0, 16), &[0; 20]), "its tensors end after 16 of 20"),
+        (file(&tensor("[2,3]", 0, 16), &[0; 16]), "is not its bytes"),
+        (file(&tensor("[2,2]", 16, 0), &[0; 16]), "is not its bytes"),
+        // The end and the header's length come to the file's size in arithmetic modulo 2^64.
+        (file(&huge, &[0; 4]), "is not its bytes"),
+        (file("{}", b"").split_off(4), "is no whole safetensors file"),
+        (u64::MAX.to_le_bytes().to_vec(), "its header is of 18446744073709551615 bytes"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Stored::open(&path).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(Stored::open(&folder.path().join("absent")).unwrap().is_none());
 }

@@ -38,7 +38,7 @@ impl Field {
 
     /// x(0) of `count` samples.
     pub fn noises(&self, count: usize) -> Host<f64> {
-        self.start(&noise::normal(3, Purpose::Sample, 0..count, ELEMENTS)).expect("noises")
+        self.start(&noise::normal(3, Purpose::Sample, 0..count, ELEMENTS).expect("noises")).expect("noises")
     }
 
     pub fn ground_truth(&self, x0: &Host<f64>) -> Host<f64> {

@@ -146,7 +146,7 @@ fn noise_is_that_of_the_command_line() {
     let mut found = [0.0f64; 8];
     let mut shape = [2i64, 2, 2];
     assert_eq!(unsafe { bespoke_noise(42, 3, &mut tensor(&mut found, &mut shape, 2, 64)) }, BESPOKE_OK);
-    let expected = normal(42, Purpose::Sample, 3..5, 4);
+    let expected = normal(42, Purpose::Sample, 3..5, 4).unwrap();
     assert!(found.iter().zip(&expected).all(|(a, b)| *a == f64::from(*b)), "{found:?} {expected:?}");
     assert_eq!(
         unsafe { bespoke_noise(42, u64::MAX, &mut tensor(&mut found, &mut shape, 2, 64)) },

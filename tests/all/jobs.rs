@@ -241,6 +241,88 @@ fn a_pool_on_disk_gives_the_same_theta_without_solving() {
     assert_ne!(workshop.read("solved.json"), workshop.read("other.json"));
 }
 
+/// A run whose ground truth takes several batches of either pool.
+const SOLVING: [&str; 14] = [
+    "train",
+    "--steps",
+    "3",
+    "--loss",
+    "rmse-bound",
+    "--iterations",
+    "4",
+    "--batch",
+    "30",
+    "--pool",
+    "1500",
+    "--validation",
+    "600",
+    "--quiet",
+];
+
+/// Starts a run, and kills it when its ground truth is half there, in `parts`.
+fn killed_while_solving(workshop: &Workshop, options: &[&str], parts: &str) {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bespoke"));
+    command.current_dir(workshop.0.path()).args(SOLVING).args(options).arg("--model").arg(card());
+    let mut child = command.spawn().unwrap();
+    let half = workshop.path(parts).join("train-1.safetensors");
+    let begun = Instant::now();
+    while !half.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(300) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!workshop.path("k.json").exists());
+    assert!(!workshop.path(parts).join("train-5.safetensors").exists(), "killed too late");
+}
+
+#[test]
+fn a_ground_truth_that_was_cut_short_is_gone_on_with() {
+    let workshop = Workshop::new();
+    let run = |options: &[&str]| {
+        let mut command = Command::cargo_bin("bespoke").unwrap();
+        command.current_dir(workshop.0.path()).args(SOLVING).args(options).arg("--model").arg(card());
+        command.assert()
+    };
+    run(&["--out", "whole.json", "--pool-file", "whole.pool"]).success();
+    let (whole, pool) = (workshop.read("whole.json"), workshop.read("whole.pool"));
+    let in_file = ["--out", "k.json", "--pool-file", "k.pool"];
+    for (options, parts) in
+        [(&["--out", "k.json", "--resume"][..], "k.json.checkpoint.parts"), (&in_file, "k.pool.parts")]
+    {
+        killed_while_solving(&workshop, options, parts);
+        run(options).success();
+        assert!(workshop.read("k.json") == whole, "{parts}");
+        assert!(!workshop.path(parts).exists());
+        std::fs::remove_file(workshop.path("k.json")).unwrap();
+        std::fs::remove_file(workshop.path("k.json.checkpoint")).unwrap();
+    }
+    assert!(workshop.read("k.pool") == pool);
+    std::fs::remove_file(workshop.path("k.pool")).unwrap();
+
+    // What was kept is what is used: other numbers, another theta.
+    let options = ["--out", "k.json", "--resume"];
+    let kept = "k.json.checkpoint.parts/validation-0.safetensors";
+    killed_while_solving(&workshop, &options, "k.json.checkpoint.parts");
+    let mut changed = workshop.read(kept);
+    let tail = changed.len() - 2000;
+    changed[tail..].fill(0);
+    workshop.write(kept, &changed);
+    run(&options).success();
+    assert!(workshop.read("k.json") != whole);
+    std::fs::remove_file(workshop.path("k.json")).unwrap();
+    std::fs::remove_file(workshop.path("k.json.checkpoint")).unwrap();
+
+    // Another run's is refused, a broken one named, and without --resume all begins anew.
+    killed_while_solving(&workshop, &options, "k.json.checkpoint.parts");
+    run(&["--out", "k.json", "--resume", "--seed", "3"]).code(1).stderr(contains("seed: is 0, but this run has 3"));
+    workshop.write(kept, &changed[..100]);
+    run(&options).code(1).stderr(contains("validation-0.safetensors: .: is no whole safetensors file"));
+    run(&["--out", "k.json"]).success();
+    assert!(workshop.read("k.json") == whole);
+    assert!(!workshop.path("k.json.checkpoint.parts").exists());
+}
+
 #[test]
 fn another_runs_files_are_refused_and_left_alone() {
     let workshop = Workshop::new();
@@ -335,6 +417,8 @@ fn a_full_disk_and_an_unwritable_folder_are_said_and_leave_earlier_files() {
     untouched();
     let full = contains("cannot write /dev/full: No space left on device");
     workshop.train(&["--out", "theta.json", "--log", "/dev/full"]).assert().code(1).stderr(full);
+    // What was solved before is there for a run that goes on.
+    std::fs::remove_dir_all(workshop.path("theta.json.checkpoint.parts")).unwrap();
     untouched();
     for (option, file) in [
         ("--checkpoint", "absent/run.checkpoint"),

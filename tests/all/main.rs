@@ -7,6 +7,7 @@ mod abi_surface;
 mod bespoke_families;
 mod c_abi;
 mod c_examples;
+mod callbacks;
 mod capi_sampler;
 mod capi_train;
 #[cfg(feature = "cli")]
@@ -35,6 +36,7 @@ mod install;
 #[cfg(feature = "cli")]
 mod jobs;
 mod ladder;
+mod memory;
 mod mixture;
 mod model_field;
 #[cfg(all(feature = "cli", feature = "mpi"))]
@@ -43,8 +45,11 @@ mod native;
 mod noise;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(all(unix, feature = "cli"))]
+mod output_files;
 mod outputs;
 mod paths;
+mod references;
 mod registers;
 #[cfg(feature = "cli")]
 mod report;
@@ -53,4 +58,8 @@ mod schedulers;
 mod signature;
 mod solvers;
 mod tensors;
+#[cfg(feature = "torch")]
+mod torchscript;
+#[cfg(feature = "cli")]
+mod train_options;
 mod training;

@@ -4,6 +4,7 @@ use assert_cmd::cargo::cargo_bin;
 use bespoke::train::Parameters;
 use bespoke::{ladder::Ladder, theta::Theta};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +34,14 @@ impl Workshop {
         // More ranks than cores, as any user, and none bound to a core that another one has.
         command.args(["--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", &ranks.to_string()]);
         command.arg(cargo_bin("bespoke")).args(arguments).arg("--model").arg(card());
+        // Whoever started the tests may have had it ignored, as a shell has of what runs behind it.
+        // SAFETY: a call that may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command.env("RAYON_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1").current_dir(self.0.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -229,6 +238,29 @@ fn a_rank_that_is_killed_ends_all_and_the_run_goes_on_to_the_same_theta() {
     finish(child);
     workshop.succeed(2, &arguments);
     workshop.same("whole.json", "killed.json");
+}
+
+#[test]
+fn a_ground_truth_that_was_cut_short_is_gone_on_with_by_any_number_of_ranks() {
+    let workshop = Workshop::new();
+    let options = ["train", "--quiet", "--loss", "rmse-bound", "--steps", "3", "--iterations", "4", "--batch", "40"];
+    let size = ["--pool", "3000", "--validation", "600", "--resume"];
+    workshop.succeed(1, &[&options[..], &size, &["--out", "whole.json"]].concat());
+    let arguments = [&options[..], &size, &["--out", "killed.json"]].concat();
+    let child = workshop.ranks(2, &arguments).spawn().unwrap();
+    let ids = ranks_of(&child, 2);
+    let parts = workshop.path("killed.json.checkpoint.parts");
+    let begun = Instant::now();
+    while !parts.join("train-1.safetensors").exists() {
+        assert!(begun.elapsed() < LONGEST);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(ids[1], libc::SIGKILL);
+    finish(child);
+    assert!(parts.exists() && !parts.join("train-11.safetensors").exists(), "killed too late");
+    workshop.succeed(3, &arguments);
+    workshop.same("whole.json", "killed.json");
+    assert!(!parts.exists());
 }
 
 #[test]

@@ -368,7 +368,7 @@ fn changed_bytes_are_refused_or_run() {
 #[test]
 fn a_model_serves_many_threads_and_each_gets_its_own() {
     let model = opened(&shipped("digits-fm-ot-onnx.json"));
-    let x = normal(3, Purpose::Sample, 0..8 * 16, 64);
+    let x = normal(3, Purpose::Sample, 0..8 * 16, 64).unwrap();
     let part = |thread: usize| {
         let times: Vec<f64> = (0..16).map(|row| (row + thread) as f64 / 24.0).collect();
         let classes: Vec<i64> = (0..16).map(|row| (row + thread as i64) % 10).collect();
@@ -416,7 +416,7 @@ fn shipped_models_agree_with_their_torchscript() {
         let torch = opened(&shipped(&format!("{name}.json")));
         let torch = torch.torch_field().unwrap();
         for batch in [1usize, 7, 64] {
-            let x = normal(5, Purpose::Sample, 0..batch, elements);
+            let x = normal(5, Purpose::Sample, 0..batch, elements).unwrap();
             let times: Vec<f64> = (0..batch).map(|row| row as f64 / batch as f64).collect();
             let ids: Vec<i64> = (0..if classes > 0 { batch as i64 } else { 0 }).map(|row| row % classes).collect();
             let scales = if classes > 0 { vec![2.0; batch] } else { Vec::new() };

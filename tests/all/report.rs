@@ -1,5 +1,6 @@
 //! `bespoke report` and the other ways in which the program shows what it does, on the exact digits mixture.
 
+use crate::native::ring_card;
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -181,6 +182,50 @@ fn eval_says_how_far_samples_are_from_data() {
         .assert()
         .code(1)
         .stderr(contains("data.npy").and(contains("shape")));
+}
+
+/// Width, height, and pixels that are neither white nor nearly grey.
+fn coloured(path: &Path) -> (u32, u32, usize) {
+    let picture = image::open(path).unwrap().to_rgb8();
+    let (width, height) = picture.dimensions();
+    let bright =
+        |colour: [u8; 3]| colour.iter().max() > colour.iter().min().map(|least| least.saturating_add(40)).as_ref();
+    (width, height, picture.pixels().filter(|pixel| bright(pixel.0)).count())
+}
+
+#[test]
+fn points_in_the_plane_are_scatter_plots() {
+    let folder = TempDir::new().unwrap();
+    let card = ring_card(folder.path());
+    let (one, many) = (folder.path().join("one.png"), folder.path().join("many.png"));
+    let sample = |count: &str, png: &Path| {
+        let mut command = bespoke();
+        command.args(["sample", "--solver", "midpoint@8", "--count", count, "--model", &card, "--png"]).arg(png);
+        command.arg("--out").arg(folder.path().join("x.npy")).assert().success();
+        coloured(png)
+    };
+    let (few, all) = (sample("2", &one), sample("400", &many));
+    // Square, large, and with more to see where there are more points.
+    assert!(few.0 == few.1 && few.0 >= 300, "{few:?}");
+    assert!(few.2 > 10 && all.2 > 20 * few.2, "{few:?} {all:?}");
+    // A panel for the ground truth and for each solver.
+    let compared = folder.path().join("compared.png");
+    let mut command = bespoke();
+    command.args([
+        "eval",
+        "--solver",
+        "euler@2",
+        "--solver",
+        "midpoint@8",
+        "--count",
+        "50",
+        "--quiet",
+        "--model",
+        &card,
+    ]);
+    command.arg("--png").arg(&compared).assert().success();
+    let panels = coloured(&compared);
+    assert_eq!((panels.0, panels.1), (3 * few.0, few.1));
 }
 
 #[test]

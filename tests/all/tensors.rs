@@ -5,7 +5,7 @@ use bespoke::tensor::{Host, Operand, PerRow, Tensor, Update};
 use half::bf16;
 
 fn values(seed: u64, batch: usize, elements: usize) -> Vec<f32> {
-    bespoke::noise::normal(seed, bespoke::noise::Purpose::Choice, 0..batch, elements)
+    bespoke::noise::normal(seed, bespoke::noise::Purpose::Choice, 0..batch, elements).unwrap()
 }
 
 #[track_caller]

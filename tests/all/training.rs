@@ -1,16 +1,21 @@
 //! The training loop: what it promises whatever the model.
 
 use bespoke::Error;
+use bespoke::dopri5::{self, Tolerance};
+use bespoke::model::CallerField;
 use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
+use bespoke::sampler::{self, Plan};
 use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
+use bespoke::solvers::NamedSolver;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
 use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 const UNCONDITIONAL: Conditioning = Conditioning::NONE;
 
@@ -282,6 +287,58 @@ impl VelocityField for Broken {
 fn a_broken_field_is_an_error_not_a_theta() {
     for from in [0.0, 0.5] {
         let outcome = train(&Broken(from), &UNCONDITIONAL, &settings(json!({})), &mut |_| ControlFlow::Continue(()));
-        assert!(outcome.is_err_and(|e| !e.to_string().is_empty()));
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::NonFinite { t, .. } if t >= from && t < from + 0.1), "from {from}: {error}");
     }
+}
+
+/// u = -8 x, which gives NaN beyond 6: there, midpoint with two steps is lost and Euler with four is not.
+fn narrow<'a>() -> CallerField<'a> {
+    CallerField {
+        shape: vec![2],
+        accuracy: f64::from(f32::EPSILON),
+        evaluate: Box::new(|_, call, u| {
+            let of = |x: &f32| if x.abs() < 6.0 { -8.0 * x } else { f32::NAN };
+            u.data_mut().iter_mut().zip(call.x.data()).for_each(|(u, x)| *u = of(x));
+            Ok(())
+        }),
+        pull_back: None,
+    }
+}
+
+#[test]
+fn a_published_solver_that_diverges_on_a_callers_field_is_no_start() {
+    let plan = |name: &str| {
+        let solver = NamedSolver::new(name, 4, None).unwrap();
+        Arc::new(Plan::new(solver.tableau(&GaussianPath::new(Scheduler::FmOt, 1.0).unwrap()).unwrap()))
+    };
+    let x0 = Host::new(vec![2.0f32, -3.0], 2).unwrap();
+    let sample = |name: &str| sampler::sample(&plan(name), &narrow(), &x0, &Condition::default());
+    assert!(matches!(sample("midpoint"), Err(Error::NonFinite { .. })));
+    assert!(sample("euler").is_ok());
+    let settings = settings(json!({ "family": "ns", "steps": 4, "init": "published" }));
+    let field = narrow();
+    let outcome = train(&field, &UNCONDITIONAL, &settings, &mut |_| ControlFlow::Break(())).unwrap();
+    let start = outcome.rungs[0].theta.training.0["start"]["solver"].as_str().unwrap().to_owned();
+    assert!(outcome.stopped && start != "midpoint@4", "{start}");
+}
+
+#[test]
+fn the_ground_truth_of_a_callers_field_steps_back_from_a_nan() {
+    // Stiff from t = 1/2 on, where a step of the size before leads below 0.
+    let field = CallerField {
+        shape: vec![1],
+        accuracy: f64::from(f32::EPSILON),
+        evaluate: Box::new(|times, call, u| {
+            for ((u, x), t) in u.data_mut().iter_mut().zip(call.x.data()).zip(times) {
+                *u = if *x < 0.0 { f32::NAN } else { -x * if *t < 0.5 { 0.1 } else { 100.0 } };
+            }
+            Ok(())
+        }),
+        pull_back: None,
+    };
+    let x0 = Host::new(vec![1.0f32], 1).unwrap();
+    let solved = dopri5::solve(&field, &x0, &Condition::default(), Tolerance::default(), false).unwrap();
+    assert!(solved.steps.1 > 0, "no step was refused: {:?}", solved.steps);
+    assert!((0.0..1e-4).contains(&solved.x1.data()[0]), "{:?}", solved.x1);
 }

@@ -201,7 +201,9 @@ def test_shifts_and_custom_times_reach_published_solvers_and_not_thetas():
     learned.set_timesteps(sigmas=[1.0, 0.7, 0.2], mu=0.8)
     assert len(learned.timesteps) == 6 and learned.order == 1  # the pipeline counts what comes back
     with pytest.raises(ValueError, match="timesteps are given, expected none: a theta has learned its times"):
-        learned.set_timesteps(timesteps=[900, 500, 100])
+        learned.set_timesteps(timesteps=[900, 700, 100])
+    learned.set_timesteps(timesteps=[999, 500, 1])  # as CogView4's pipeline does by itself
+    assert len(learned.timesteps) == 6 and learned.order == 1
     with pytest.raises(ValueError, match="has a grid of its own"):
         BespokeScheduler.from_config(own, solver="euler:quadratic").set_timesteps(sigmas=[1.0, 0.5])
     karras = BespokeScheduler.from_config(diffusers.EulerDiscreteScheduler(**BETAS), solver="ddim")

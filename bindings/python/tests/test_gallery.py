@@ -25,7 +25,7 @@ from gallery import GALLERY, Entry, build
 
 #: Evaluations of the comparison, and what training has for each pipeline.
 NFE = 8
-TRAINING = {"family": "rk2", "steps": NFE // 2, "pool": 24, "validation": 24, "batch": 24, "iterations": 6, "rtol": 1e-3, "atol": 1e-3}
+TRAINING = {"family": "rk2", "steps": NFE // 2, "pool": 16, "validation": 16, "batch": 16, "iterations": 8, "rtol": 1e-4, "atol": 1e-4}
 #: The solver that agrees with any other at many steps, and how many.
 MANY = 40
 #: Of each scheduler that comes with a pipeline, the published solver that takes the same steps.

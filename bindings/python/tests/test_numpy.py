@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -98,6 +100,58 @@ def test_samples_join_and_leave():
     np.testing.assert_array_equal(sampler.finish(), bespoke.sample(slow, x0[:2], field))
 
 
+@pytest.mark.parametrize("given", [{}, {"vjp": None, "iterations": 100_000_000}])
+def test_an_interrupt_comes_out_of_training_as_one_always(given):
+    """At 200 moments in all, in every part of a run: before a callback's guard, within it, and after it."""
+    handler = signal.getsignal(signal.SIGINT)
+    for run in range(100):
+        moment = 0.002 + 0.0003 * run
+        timer = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT))
+        options = {"iterations": 100_000_000, "pool": 40, "batch": 20, "validation": 20, **given}
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            while True:
+                if "vjp" in given:
+                    bespoke.train(field, shape=[3], steps=2, progress=False, **options)
+                else:
+                    learned(**options)
+        timer.join()
+        assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_what_a_signals_handler_raises_comes_out_of_a_step_and_the_state_stays():
+    theta = bespoke.solver("euler", 4)
+    x = noise()
+    before = x.copy()
+
+    def velocity(t, state):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return field(t, state)
+
+    def handle(number, frame):
+        raise RuntimeError(f"signal {number}")
+
+    earlier = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with pytest.raises(RuntimeError, match="signal"):
+            bespoke.step(theta, 0, x, velocity)
+        assert signal.getsignal(signal.SIGUSR1) is handle
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_number_that_is_not_finite_is_named_where_it_comes_from():
+    scheduler = {"name": "vp", "beta_min": 0.1, "beta_max": float("inf")}
+    with pytest.raises(ValueError, match="scheduler.beta_max is inf, expected a finite number"):
+        bespoke.solver("dpm++2m", 8, scheduler)
+    with pytest.raises(ValueError, match=r"field.data_range\[1\] is nan"):
+        learned(data_range=(-1.0, float("nan")))
+    text = json.dumps(scheduler)
+    with pytest.raises(bespoke.InvalidArgumentError, match="beta_max: is Infinity, expected a finite number"):
+        bespoke.solver("dpm++2m", 8, text)
+
+
 def test_steps_in_place_and_what_a_velocity_raises():
     theta = learned()
     x = noise()
@@ -191,6 +245,8 @@ def test_training_with_classes_tells_how_far_it_is_and_can_be_stopped():
         learned(progress=lambda p: 1 / 0)
     with pytest.raises(KeyError, match="vjp"):
         bespoke.train(field, vjp=lambda t, x, w: {}["vjp"], shape=[3], progress=False)
+    with pytest.raises(bespoke.NonFiniteError, match="evaluation 0"):
+        bespoke.train(lambda t, x: np.full_like(x, np.nan), shape=[3], progress=False)
 
 
 def test_native_work_leaves_the_gil():

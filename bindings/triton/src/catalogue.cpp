@@ -1,8 +1,8 @@
 #include "catalogue.hpp"
 
-#include <cerrno>
-#include <cstdlib>
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 namespace bespoke_triton {
 
@@ -17,9 +17,9 @@ constexpr std::size_t solver_text_at_most = std::size_t(32) << 10;
 /// Errors where `text` is nothing that a client can have meant.
 void check_text(const std::string &text) {
     if (text.size() > solver_text_at_most)
-        throw invalid("SOLVER", quoted(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
-    if (!is_utf8(text)) throw invalid("SOLVER", quoted(text), "UTF-8");
-    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", quoted(text), "text without NUL");
+        throw invalid("SOLVER", in_quotes(text), "at most " + std::to_string(solver_text_at_most) + " bytes");
+    if (!is_utf8(text)) throw invalid("SOLVER", in_quotes(text), "UTF-8");
+    if (text.find('\0') != std::string::npos) throw invalid("SOLVER", in_quotes(text), "text without NUL");
 }
 
 }  // namespace
@@ -43,8 +43,8 @@ catalogue::catalogue(const settings &settings, const bespoke_model_properties &m
 void catalogue::add(const std::string &file, const bespoke_model_properties &model) {
     const std::string name = std::filesystem::path(file).stem().string();
     if (files_.count(name) != 0) throw invalid("parameter thetas", '"' + file + '"', "a file name that no other has");
-    if (name.find('@') != std::string::npos) throw invalid("parameter thetas", '"' + file + '"', "a file name without @");
     const auto ladder = bespoke::ladder::load(file);
+    names_.push_back(name);
     auto &rungs = files_[name];
     // From the greatest nfe down.
     for (std::uint32_t at_most = UINT32_MAX;;) {
@@ -63,56 +63,51 @@ void catalogue::add(const std::string &file, const bespoke_model_properties &mod
     }
 }
 
-catalogue::reference catalogue::parse(const std::string &text) {
-    reference wanted;
-    const std::size_t at = text.find('@');
-    wanted.name = text.substr(0, at);
-    if (at == std::string::npos) return wanted;
-    const std::size_t colon = text.find(':', at);
-    if (colon != std::string::npos) wanted.grid = text.substr(colon + 1);
-    const std::string number = text.substr(at + 1, colon == std::string::npos ? colon : colon - at - 1);
-    char *end = nullptr;
-    errno = 0;
-    wanted.nfe = std::strtoll(number.c_str(), &end, 10);
-    if (number.empty() || errno != 0 || *end != '\0') throw invalid("SOLVER", quoted(text), "NAME, or NAME@NFE as in midpoint@10");
-    return wanted;
+bespoke::reference catalogue::parse(const std::string &text) const {
+    try {
+        return bespoke::reference::parse(text, names_);
+    } catch (const bespoke::error &error) {
+        throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(text) + ": " + cut(error.what()));
+    }
 }
 
 std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &name, std::optional<std::int64_t> nfe) {
     if (name) check_text(*name);
-    reference wanted = parse(name.value_or(default_));
+    const std::string &text = name ? *name : default_;
+    const bespoke::reference wanted = parse(text);
     if (nfe && name && wanted.nfe && *wanted.nfe != *nfe)
         throw invalid("NFE", std::to_string(*nfe), std::to_string(*wanted.nfe) + ", as SOLVER says");
-    if (nfe) wanted.nfe = nfe;
-    const auto file = files_.find(wanted.name);
-    if (file == files_.end()) return published(wanted);
-
-    if (!wanted.grid.empty()) throw invalid("SOLVER", quoted(*name), "no grid: a theta has learned its times");
-    const auto &rungs = file->second;
-    if (!wanted.nfe) return rungs.rbegin()->second;
-    std::string known;
-    for (const auto &[have, solver] : rungs) {
-        if (*wanted.nfe == have) return solver;
-        known += (known.empty() ? "" : " or ") + std::to_string(have);
+    if (!nfe && wanted.nfe) nfe = *wanted.nfe;
+    switch (wanted.kind) {
+    case BESPOKE_REFERENCE_FILE: return learned(names_[wanted.file], nfe);
+    case BESPOKE_REFERENCE_PUBLISHED: return published(wanted.name, nfe);
+    default: throw invalid("SOLVER", in_quotes(text), "a solver with a fixed count of evaluations");
     }
-    throw invalid("NFE", std::to_string(*wanted.nfe), known + ", which " + wanted.name + " has");
 }
 
-std::shared_ptr<const solver> catalogue::published(const reference &wanted) {
-    if (!wanted.nfe) {
+std::shared_ptr<const solver> catalogue::learned(const std::string &name, std::optional<std::int64_t> nfe_at_most) const {
+    const auto &rungs = files_.at(name);
+    if (!nfe_at_most) return rungs.rbegin()->second;
+    const auto least = rungs.begin()->first;
+    if (*nfe_at_most < least)
+        throw invalid("NFE", std::to_string(*nfe_at_most), "at least " + std::to_string(least) + ", the least that " + name + " has");
+    const auto at_most = static_cast<std::uint32_t>(std::min<std::int64_t>(*nfe_at_most, UINT32_MAX));
+    return std::prev(rungs.upper_bound(at_most))->second;
+}
+
+std::shared_ptr<const solver> catalogue::published(const std::string &name, std::optional<std::int64_t> count) {
+    if (!count) {
         std::string known;
-        for (const auto &[file, rungs] : files_) known += file + ", ";
-        throw invalid("SOLVER", quoted(wanted.name), known + "or a published solver with its NFE, as in midpoint@10");
+        for (const std::string &file : names_) known += file + ", ";
+        throw invalid("SOLVER", in_quotes(name), known + "or a published solver with its NFE, as in midpoint@10");
     }
-    if (*wanted.nfe < 1 || *wanted.nfe > max_nfe_)
-        throw invalid("NFE", std::to_string(*wanted.nfe), "1 to " + std::to_string(max_nfe_));
-    const std::string name = wanted.grid.empty() ? wanted.name : wanted.name + ':' + wanted.grid;
-    const std::string key = name + '@' + std::to_string(*wanted.nfe);
-    const auto nfe = static_cast<std::uint32_t>(*wanted.nfe);
+    if (*count < 1 || *count > max_nfe_) throw invalid("NFE", std::to_string(*count), "1 to " + std::to_string(max_nfe_));
+    const std::string key = name + '@' + std::to_string(*count);
+    const auto nfe = static_cast<std::uint32_t>(*count);
     return made_.find(key, [&] {
         bespoke_theta *theta = nullptr;
         if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + quoted(name) + ": " + cut(bespoke_last_error_message()));
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(name) + ": " + cut(bespoke_last_error_message()));
         return solver{name, nfe, bespoke::theta(theta)};
     });
 }

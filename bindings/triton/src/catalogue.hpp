@@ -24,20 +24,18 @@ public:
     std::shared_ptr<const solver> find(const std::optional<std::string> &name, std::optional<std::int64_t> nfe);
 
 private:
-    /// SOLVER as it is written: NAME, NAME@NFE or NAME@NFE:GRID.
-    struct reference {
-        std::string name, grid;
-        std::optional<std::int64_t> nfe;
-    };
-
-    static reference parse(const std::string &text);
+    bespoke::reference parse(const std::string &text) const;
     void add(const std::string &file, const bespoke_model_properties &model);
-    std::shared_ptr<const solver> published(const reference &wanted);
+    /// Of a file of `thetas`, its theta of the greatest nfe that is at most so much.
+    std::shared_ptr<const solver> learned(const std::string &name, std::optional<std::int64_t> nfe_at_most) const;
+    std::shared_ptr<const solver> published(const std::string &name, std::optional<std::int64_t> count);
 
     std::string scheduler_;
     std::string default_;
     std::uint32_t max_nfe_;
-    /// Of each theta or ladder file, its thetas by nfe.
+    /// Of the theta and ladder files, in the order given.
+    std::vector<std::string> names_;
+    /// Of each of them, its thetas by nfe.
     std::map<std::string, std::map<std::uint32_t, std::shared_ptr<const solver>>> files_;
     /// Published solvers that were asked for.
     solver_cache made_;

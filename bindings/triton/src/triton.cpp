@@ -45,7 +45,7 @@ std::string cut(const std::string &text) {
     return text.substr(0, end) + "...";
 }
 
-std::string quoted(const std::string &text) {
+std::string in_quotes(const std::string &text) {
     return nlohmann::json(cut(text)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

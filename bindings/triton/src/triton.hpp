@@ -41,7 +41,7 @@ bool is_utf8(const std::string &text);
 std::string cut(const std::string &text);
 
 /// A client's text for a message: its beginning in quotes, as JSON writes it; what is no UTF-8 is replaced.
-std::string quoted(const std::string &text);
+std::string in_quotes(const std::string &text);
 
 /// Throws what Triton answers, if it is an error.
 void check(TRITONSERVER_Error *error);

@@ -18,7 +18,7 @@ from server import Server
 
 CARD, MODEL = "digits-fm-ot", "digits"
 BAD = [
-    ({"NFE": 7, "SOLVER": b"ladder"}, "NFE is 7"), ({"CLASS": 12}, "CLASS is 12"), ({"COUNT": 0}, "COUNT is 0"),
+    ({"NFE": 3, "SOLVER": b"ladder"}, "NFE is 3"), ({"CLASS": 12}, "CLASS is 12"), ({"COUNT": 0}, "COUNT is 0"),
     ({"SOLVER": b"nosuch@4"}, "nosuch"), ({"COUNT": 10**9}, "COUNT is 1000000000"),
     ({"NOISE": np.full((1, 1, 8, 8), np.nan)}, "NOISE is"),
 ]  # fmt: skip

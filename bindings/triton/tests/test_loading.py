@@ -1,7 +1,9 @@
 """What is wrong is said at load; another served model as the network; load and unload without a leak."""
 
 import json
+import os
 import shutil
+import subprocess
 import unittest
 
 import numpy as np
@@ -9,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from client import Client
 from repository import MODELS, Repository, digits_noise, sampled
-from server import ROOT, Server
+from server import BUILD, ROOT, Server
 
 
 def setUpModule():
@@ -37,6 +39,14 @@ def add_served():
     other = repository.add("mismatched", {"card": "card.json", "solver": "midpoint@6", "velocity_model": "mixture-network",
                                           "velocity_output": "V"})  # fmt: skip
     (other / "card.json").write_text(json.dumps(card))
+
+
+class Cache(unittest.TestCase):
+    def test_published_solvers_are_kept_within_a_bound(self):
+        # Installed beside the library's copy that the backend loads.
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(BUILD / "backends" / "bespoke")}
+        run = subprocess.run([BUILD / "tests" / "bespoke-cache-test"], capture_output=True, text=True, env=environment)
+        self.assertEqual((run.stdout, run.stderr, run.returncode), ("ok\n", "", 0))
 
 
 class Refusals(unittest.TestCase):
@@ -96,7 +106,7 @@ class Refusals(unittest.TestCase):
             (["parameter max_rows", "many"], {"max_rows": "many"}),
             (["parameter guidance_scale", "strong"], {"guidance_scale": "strong"}),
             (["parameter solver", "nosuch"], {"solver": "nosuch@8"}),
-            (["parameter solver", "NFE is 5"], {"solver": "ladder@5"}),
+            (["parameter solver", "NFE is 3"], {"solver": "ladder@3"}),
             (["velocity_model and velocity_library"], {"velocity_model": "a", "velocity_library": "b"}),
             (["runtime", "host"], {"velocity_model": "somebody"}),
         ]:

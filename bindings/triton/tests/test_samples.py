@@ -79,7 +79,8 @@ class Samples(OverBoth):
         noise = digits_noise(3, seed=1)
         cases = [
             (theta, 8, "theta", {}), (f"{ladder}@10", 10, "ladder", {"SOLVER": b"ladder"}),
-            (f"{ladder}@4", 4, "ladder", {"SOLVER": b"ladder@4"}), ("euler@5", 5, "euler", {"SOLVER": b"euler", "NFE": 5}),
+            (f"{ladder}@4", 4, "ladder", {"SOLVER": b"ladder@4"}), (f"{ladder}@9", 6, "ladder", {"SOLVER": b"ladder@9"}),
+            (f"{ladder}@5", 4, "ladder", {"SOLVER": b"ladder", "NFE": 5}), (theta, 8, "theta", {"NFE": 100}), ("euler@5", 5, "euler", {"SOLVER": b"euler", "NFE": 5}),
             ("midpoint@6:cosine", 6, "midpoint:cosine", {"SOLVER": b"midpoint@6:cosine"}),
         ]  # fmt: skip
         for solver, nfe, name, values in cases:
@@ -161,8 +162,8 @@ class BadRequests(OverBoth):
             (["COUNT is 0", "1 to 1024"], {"COUNT": 0}),
             (["COUNT is 1000000000", "1 to 1024"], {"COUNT": 10**9}),
             (["COUNT is 1400 in all", "1 to 1024"], {"COUNT": [700, 700], "SEED": [1, 2]}),
-            (["NFE is 7", "4 or 6 or 10", "ladder"], {"SOLVER": b"ladder", "NFE": 7}),
-            (["NFE is 9", "8", "theta"], {"NFE": 9}),
+            (["NFE is 3", "at least 4", "ladder"], {"SOLVER": b"ladder", "NFE": 3}),
+            (["NFE is 7", "at least 8", "theta"], {"NFE": 7}),
             (["nfe is 7", "multiple of 2"], {"SOLVER": b"midpoint", "NFE": 7}),
             (["NFE is 0"], {"SOLVER": b"euler", "NFE": 0}),
             (["NFE is 8", "6, as SOLVER says"], {"SOLVER": b"ladder@6", "NFE": 8}),
@@ -180,8 +181,8 @@ class BadRequests(OverBoth):
             (b"mid\xff\xfepoint@4", ['SOLVER is "mid', 'point@4", expected UTF-8']),
             (b"midpoint@4\0x", ['SOLVER is "midpoint@4\\u0000x", expected text without NUL']),
             (b"x" * (2 << 20), ['SOLVER is "xxx', 'xxx...", expected at most 32768 bytes']),
-            ("\u00e9".encode() * 1000 + b"@4", ["SOLVER", "\u00e9...", "one of euler"]),
-            (b"euler@" + b"4" * 20_000, ['SOLVER is "euler@444', '444...", expected NAME']),
+            ("\u00e9".encode() * 1000 + b"@4", ['SOLVER "\u00e9', "\u00e9..."]),
+            (b"euler@" + b"4" * 20_000, ['SOLVER "euler@444', '444..."']),
             (b"euler@4:" + b"0.1," * 5_000, ["SOLVER", "grid"]),
         ]:
             for client in self.clients():

@@ -64,43 +64,47 @@ impl Chart {
         text
     }
 
-    /// Both axes as they are drawn.
-    pub fn scales(&self) -> (Scale, Scale) {
+    /// The ends of both axes.
+    pub fn ends(&self) -> (Ends, Ends) {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let levels = self.levels.iter().map(|(_, y)| *y);
-        (Scale::new(&self.x, points().map(|p| p.0)), Scale::new(&self.y, points().map(|p| p.1).chain(levels)))
+        (Ends::new(&self.x, points().map(|p| p.0)), Ends::new(&self.y, points().map(|p| p.1).chain(levels)))
+    }
+
+    /// The parts of a line that lie between the ends of the axes.
+    pub fn inside(&self, points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
+        let (x, y) = self.ends();
+        let places: Vec<(f64, f64)> = points.iter().filter_map(|p| Some((x.place(p.0)?, y.place(p.1)?))).collect();
+        let back = |part: Vec<(f64, f64)>| part.into_iter().map(|p| (x.value(p.0), y.value(p.1))).collect();
+        inside(&places).into_iter().map(back).collect()
     }
 }
 
-/// An axis with its ends settled.
-pub struct Scale {
-    low: f64,
-    high: f64,
-    log: bool,
+/// Where an axis begins and ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub low: f64,
+    pub high: f64,
+    pub log: bool,
 }
 
-impl Scale {
+impl Ends {
     fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Self {
         let log = axis.log;
-        let (mut low, mut high) = axis.range.unwrap_or_else(|| {
-            values
-                .filter(|v| v.is_finite() && (!log || *v > 0.0))
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
-        });
+        if let Some((low, high)) = axis.range {
+            return Self { low, high, log };
+        }
+        let (low, high) = values
+            .filter(|v| v.is_finite() && (!log || *v > 0.0))
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
-            (low, high) = (1.0, 10.0);
+            return Self { low: 1.0, high: 10.0, log };
         }
-        if axis.range.is_none() {
-            let (a, b) = if log { (low.ln(), high.ln()) } else { (low, high) };
-            let room = if b > a {
-                0.06 * (b - a)
-            } else if log {
-                0.3
-            } else {
-                0.06 * a.abs().max(1.0)
-            };
-            (low, high) = if log { ((a - room).exp(), (b + room).exp()) } else { (a - room, b + room) };
-        }
+        let (a, b) = if log { (low.ln(), high.ln()) } else { (low, high) };
+        // A single value has room around it.
+        let alone = if log { 0.3 } else { 0.06 * a.abs().max(1.0) };
+        let room = if b > a { 0.06 * (b - a) } else { alone };
+        let (low, high) = if log { ((a - room).exp(), (b + room).exp()) } else { (a - room, b + room) };
         Self { low, high, log }
     }
 
@@ -111,21 +115,13 @@ impl Scale {
         at.is_finite().then_some(at)
     }
 
-    /// Values to mark, and how they are written.
-    pub fn ticks(&self) -> Vec<(f64, String)> {
-        let values = if self.log { self.log_ticks() } else { self.linear_ticks() };
-        values.into_iter().map(|v| (v, written(v))).collect()
+    /// What lies at `place`.
+    fn value(&self, place: f64) -> f64 {
+        if self.log { self.low * (self.high / self.low).powf(place) } else { self.low + place * (self.high - self.low) }
     }
 
-    fn linear_ticks(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / 5.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
-        (first..).map(|i| i as f64 * step).take_while(|v| *v <= self.high + 1e-9 * step).take(20).collect()
-    }
-
-    fn log_ticks(&self) -> Vec<f64> {
+    /// Values to mark on a log axis, however short it is.
+    pub fn log_ticks(&self) -> Vec<f64> {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let among = |multiples: &[f64], every: i32| -> Vec<f64> {
             (first..=last)
@@ -146,7 +142,8 @@ impl Scale {
     }
 }
 
-fn written(value: f64) -> String {
+/// A value as an axis says it.
+pub fn written(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || size < 1e-12 {
         "0".into()
@@ -157,4 +154,33 @@ fn written(value: f64) -> String {
     } else {
         format!("{value:.0e}")
     }
+}
+
+/// The parts of a line that lie between y = 0 and 1.
+fn inside(points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
+    let mut parts: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut open = false;
+    for pair in points.windows(2) {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let cut = |bound: f64| if y1 == y0 { 0.0 } else { ((bound - y0) / (y1 - y0)).clamp(0.0, 1.0) };
+        let (a, b) = (cut(0.0), cut(1.0));
+        let (from, to) = match (y0 <= y1, (0.0..=1.0).contains(&y0), (0.0..=1.0).contains(&y1)) {
+            (_, true, true) => (0.0, 1.0),
+            (true, ..) => (if y0 < 0.0 { a } else { 0.0 }, if y1 > 1.0 { b } else { 1.0 }),
+            (false, ..) => (if y0 > 1.0 { b } else { 0.0 }, if y1 < 0.0 { a } else { 1.0 }),
+        };
+        let at = |f: f64| (x0 + f * (x1 - x0), y0 + f * (y1 - y0));
+        if from < to && y0.max(y1) >= 0.0 && y0.min(y1) <= 1.0 {
+            if !open || from > 0.0 {
+                parts.push(vec![at(from)]);
+            }
+            if let Some(part) = parts.last_mut() {
+                part.push(at(to));
+            }
+            open = to == 1.0;
+        } else {
+            open = false;
+        }
+    }
+    parts
 }

@@ -89,6 +89,7 @@ pub struct Row {
     pub passes: f64,
     pub rmse: f64,
     pub psnr: f64,
+    /// Of a sample: the median of repeats, of the ground truth the mean over all batches.
     pub seconds: f64,
     #[serde(flatten)]
     pub distances: Option<SolverDistances>,
@@ -148,9 +149,7 @@ fn curve(solver: &Solver) -> String {
             format!("{}{grid}", named.solver.name)
         }
         Solver::Theta(name, theta) => {
-            let file =
-                name.rsplit_once('@').filter(|(_, nfe)| nfe.parse::<usize>().is_ok()).map_or(&**name, |(f, _)| f);
-            let stem = Path::new(file).file_stem().map_or(file.into(), |stem| stem.to_string_lossy());
+            let stem = Path::new(&name.file).file_stem().map_or((&*name.file).into(), |stem| stem.to_string_lossy());
             let short = unnumbered(&stem);
             let family = theta.family_name();
             if short.contains(family) { short.to_owned() } else { format!("{short} ({family})") }

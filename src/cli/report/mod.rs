@@ -8,17 +8,19 @@ mod draw;
 mod knots;
 mod page;
 mod pictures;
+mod times;
 mod trace;
 
 use super::judge::{Judge, JudgeArgs};
 use super::measure::measure;
+use super::say::note;
 use super::task::TaskArgs;
 use bespoke::card::Card;
 use bespoke::evaluate::Ready;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::tensor::Device;
-use bespoke::{Error, Result, document};
+use bespoke::{Error, Result, document, output};
 use data::{Report, Row, Settings};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +50,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let mut solvers = asked.solvers()?;
     solvers.retain(|solver| !matches!(solver, Solver::GroundTruth));
     let stem = stem(&args.out)?;
+    output::check(&args.out)?;
     let mut task = asked.open(&solvers, &ranks)?;
     // Its own row is the level that no solver is asked to be below.
     task.comparison.solvers.push(("gt".into(), Ready::GroundTruth(task.comparison.tolerance)));
@@ -59,6 +62,9 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let (judge, note) = open_judge(&asked.judge, card, task.device)?;
     let measured = measure(&task, judge, &ranks, asked.quiet)?;
     let mut rows = data::rows(&solvers, &measured);
+    for (row, seconds) in rows.iter_mut().zip(times::of(&task)?) {
+        row.seconds = seconds.unwrap_or(row.seconds);
+    }
     let truth = rows.pop().ok_or_else(|| Error::State("the ground truth was not measured".into()))?;
     let shown = data::shown(&rows, args.nfe);
     let settings = Settings::new(&args, &task, count)?;
@@ -77,15 +83,16 @@ pub fn run(args: ReportArgs) -> Result<()> {
     let pictures = pictures::of(card, &measured.first, &report, &trace.states)?;
     write(&args.out, &stem, &report, &pictures)?;
     if !asked.quiet {
-        eprintln!("{}, {stem}.json, {stem}.csv and {stem}-plots/ written", args.out.display());
+        let (page, stem) = (args.out.display(), stem.display());
+        note!("{page}, {stem}.json, {stem}.csv and {stem}-plots/ written");
     }
     Ok(())
 }
 
 /// The page's path without its extension.
-fn stem(out: &Path) -> Result<String> {
+fn stem(out: &Path) -> Result<PathBuf> {
     match (out.file_stem(), out.extension()) {
-        (Some(_), Some(extension)) if extension == "html" => Ok(out.with_extension("").display().to_string()),
+        (Some(_), Some(extension)) if extension == "html" => Ok(out.with_extension("")),
         _ => Err(Error::invalid("out", out.display(), "a file name that ends in .html")),
     }
 }
@@ -105,9 +112,14 @@ fn open_judge(args: &JudgeArgs, card: &Card, device: Device) -> Result<(Option<J
 }
 
 /// Everything is made before anything is written; the page comes last.
-fn write(out: &Path, stem: &str, report: &Report, pictures: &[pictures::Drawn]) -> Result<()> {
+fn write(out: &Path, stem: &Path, report: &Report, pictures: &[pictures::Drawn]) -> Result<()> {
     let charts = charts::all(report);
-    let folder = PathBuf::from(format!("{stem}-plots"));
+    let beside = |end: &str| {
+        let mut name = stem.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let folder = beside("-plots");
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     for chart in &charts {
         files.push((folder.join(format!("{}.svg", chart.name)), draw::svg_file(chart)?.into_bytes()));
@@ -117,11 +129,11 @@ fn write(out: &Path, stem: &str, report: &Report, pictures: &[pictures::Drawn]) 
     for picture in pictures {
         files.push((folder.join(format!("{}.png", picture.name)), picture.png.clone()));
     }
-    files.push((format!("{stem}.json").into(), document::text(report, "report")?.into_bytes()));
-    files.push((format!("{stem}.csv").into(), data::table(report).into_bytes()));
+    files.push((beside(".json"), document::text(report, "report")?.into_bytes()));
+    files.push((beside(".csv"), data::table(report).into_bytes()));
     files.push((out.to_owned(), page::html(report, &charts, pictures)?.into_bytes()));
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-    files.iter().try_for_each(|(path, bytes)| document::write_bytes(path, bytes))
+    files.iter().try_for_each(|(path, bytes)| output::write_bytes(path, bytes))
 }
 
 /// Names of rows, for whoever shows them.

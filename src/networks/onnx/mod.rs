@@ -7,6 +7,7 @@ use self::session::{Port, Session, View, ViewMut};
 use super::network::{Call, Network, Opened};
 use crate::card::{Card, Shape, Size, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -157,13 +158,22 @@ fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
 }
 
 /// The bytes of `values` in `dtype`, a float.
-fn encoded(values: &[f32], dtype: Dtype) -> Cow<'_, [u8]> {
-    match dtype {
-        Dtype::Float64 => values.iter().flat_map(|v| f64::from(*v).to_ne_bytes()).collect::<Vec<_>>().into(),
-        Dtype::Float16 => values.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect::<Vec<_>>().into(),
-        Dtype::Bfloat16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect::<Vec<_>>().into(),
-        _ => Cow::Borrowed(bytemuck::cast_slice(values)),
+///
+/// # Errors
+/// [`Error::Memory`].
+fn encoded(values: &[f32], dtype: Dtype) -> Result<Cow<'_, [u8]>> {
+    if dtype == Dtype::Float32 {
+        return Ok(Cow::Borrowed(bytemuck::cast_slice(values)));
     }
+    let mut bytes = memory::room(memory::numbers(values.len(), dtype.size())?)?;
+    for value in values {
+        match dtype {
+            Dtype::Float16 => bytes.extend(f16::from_f32(*value).to_ne_bytes()),
+            Dtype::Bfloat16 => bytes.extend(bf16::from_f32(*value).to_ne_bytes()),
+            _ => bytes.extend(f64::from(*value).to_ne_bytes()),
+        }
+    }
+    Ok(Cow::Owned(bytes))
 }
 
 /// What `bytes` of `dtype`, a float, are, into `values`.
@@ -196,7 +206,7 @@ fn times(time: PerRow<'_>, batch: usize, dtype: Dtype, shape: TimeShape) -> Resu
         // They have been rounded.
         Dtype::Int64 => (0..count).flat_map(|row| (time.at(row) as i64).to_ne_bytes()).collect(),
         Dtype::Float64 => (0..count).flat_map(|row| time.at(row).to_ne_bytes()).collect(),
-        _ => encoded(&super::times(time, count), dtype).into_owned(),
+        _ => encoded(&super::times(time, count)?, dtype)?.into_owned(),
     };
     Ok((bytes, shape))
 }
@@ -211,7 +221,7 @@ impl Network for Onnx {
     type Tensor = Host<f32>;
 
     fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
-        Host::new(values.to_vec(), elements)
+        Host::new(memory::copied(values)?, elements)
     }
 
     fn forward(&self, call: &Call<'_, Host<f32>>) -> Result<Host<f32>> {
@@ -222,7 +232,7 @@ impl Network for Onnx {
         }
         let Ports { state: (state_port, state_dtype), time: (time_port, time_dtype), .. } = &self.ports;
         let shape = sizes(batch, call.shape)?;
-        let state = encoded(call.x.data(), *state_dtype);
+        let state = encoded(call.x.data(), *state_dtype)?;
         let (time, time_shape) = times(call.time, batch, *time_dtype, self.time_shape)?;
         let mut inputs = vec![
             (state_port.name.as_c_str(), View::new(*state_dtype, &shape, &state)?),
@@ -241,7 +251,7 @@ impl Network for Onnx {
             self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, bytes)?))?;
             return Ok(output);
         }
-        let mut bytes = vec![0; output.data().len() * dtype.size()];
+        let mut bytes = memory::filled(memory::numbers(output.data().len(), dtype.size())?, 0)?;
         self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, &mut bytes)?))?;
         decode(&bytes, *dtype, output.data_mut());
         Ok(output)

@@ -42,7 +42,7 @@ use crate::tableau::{Combination, Operand, Place, Stage, Tableau};
 
 /// Below this count of evaluations multistep solvers lower the order of their last steps, as
 /// published code does for stability ("lower_order_final").
-const FEW_STEPS: usize = 15;
+pub const FEW_STEPS: usize = 15;
 
 /// Where a solver evaluates, and how the predictions come out of (x, u) there.
 #[derive(Clone, Copy, Debug)]

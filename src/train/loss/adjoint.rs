@@ -1,8 +1,7 @@
 //! Forward and reverse through a table, for any field that has a vector-Jacobian product.
 //!
-//! Reverse mode of `y_{k+1} = sum_j c_j source_j`: with the cotangents of the next point and of the
-//! state known, the velocities' cotangents collect, and one vector-Jacobian product takes u_k's to
-//! y_k and t_k.
+//! Reverse mode of `y_{k+1} = sum_j c_j source_j`: the cotangents of the next point and of the state add to
+//! those of the velocities, and one vector-Jacobian product takes that of u_k to y_k and t_k.
 
 use crate::error::{Error, Result};
 use crate::tableau::{Keep, Operand, Place, Stage, Tableau};
@@ -203,6 +202,14 @@ pub fn reverse<F: VelocityField>(
         }
     }
     reverses.into_iter().map(|reverse| finish(reverse, start)).collect()
+}
+
+/// Whether gradients by the table's scalars are finite: a vector-Jacobian product that is not makes them so.
+///
+/// # Errors
+/// [`Error::NonFiniteProduct`].
+pub fn check_finite(columns: &[Vec<f64>]) -> Result<()> {
+    if columns.iter().flatten().all(|value| value.is_finite()) { Ok(()) } else { Err(Error::NonFiniteProduct) }
 }
 
 fn finish<T: Tensor>(mut reverse: Reverse<T>, start: bool) -> Result<Gradients<T>> {

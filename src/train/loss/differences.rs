@@ -15,7 +15,7 @@
 //! the dot products with the cotangent.
 
 use super::adjoint::{Source, sources};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tableau::Tableau;
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField};
@@ -110,7 +110,8 @@ impl<F: VelocityField> Step<'_, F> {
                 None => y.duplicate()?,
                 Some(dy) => F::Tensor::linear_combination(&[(PerRow::All(1.0), y), (PerRow::Each(&offsets), dy)])?,
             };
-            self.field.eval(PerRow::Each(&times), &moved, self.condition)
+            let velocity = self.field.eval(PerRow::Each(&times), &moved, self.condition)?;
+            if velocity.is_finite()? { Ok(velocity) } else { Err(Error::NonFinite { evaluation: k, t: t.at(0) }) }
         };
         let (ahead, behind) = (at(1.0)?, at(-1.0)?);
         let weights: Vec<f64> = steps.iter().map(|e| if *e > 0.0 { 0.5 / e } else { 0.0 }).collect();

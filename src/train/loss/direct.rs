@@ -1,7 +1,7 @@
 //! Losses of the end of the solve: RMSE (BES Eq. 6) and log-MSE (BNS), any table.
 
 use super::LossGradient;
-use super::adjoint::{forward, reverse};
+use super::adjoint::{check_finite, forward, reverse};
 use crate::error::{Error, Result};
 use crate::tableau::{Contents, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
@@ -117,6 +117,7 @@ impl<T: Tensor> Residual<T> {
         let gradients = reverse(&self.tableau, field, &self.condition, &self.velocities, registers, cotangents, false)?;
         let columns: Vec<&T> = gradients.iter().flat_map(|g| &g.scalars).collect();
         let fetched = T::fetch(&columns)?;
+        check_finite(&fetched)?;
         let batch = self.x0.batch();
         Ok(fetched
             .chunks(fetched.len() / gradients.len())

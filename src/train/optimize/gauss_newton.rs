@@ -4,9 +4,9 @@
 //! vector-Jacobian product gives J_b^T r_b, one more with a standard normal v gives
 //! k_b = J_b^T v, and E[k_b k_b^T] = J_b^T J_b: the normal matrix without its Jacobian.
 //!
-//! A batch so makes a quadratic model of the loss, m(d) = g^T d + d^T H d / 2. Models of earlier
-//! batches are kept in a running average, moved along with the parameters: after a step d, g
-//! becomes g + H d. Batches of a few hundred samples then do for what would take thousands.
+//! Thus a batch makes a quadratic model of the loss, m(d) = g^T d + d^T H d / 2. A running average keeps
+//! the models of earlier batches, moved along with the parameters: after a step d, g becomes g + H d.
+//! Batches of a few hundred samples are then enough where thousands would be needed without it.
 
 use crate::ranks::Ranks;
 use nalgebra::{DMatrix, DVector};
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 /// How much of the normal matrix is kept from earlier iterations: p parameters take many times p
 /// projections.
 const NORMAL_MEMORY: f64 = 0.7;
-/// How much of the gradient is.
+/// How much of the gradient is kept from earlier iterations.
 const GRADIENT_MEMORY: f64 = 0.5;
-/// Errors below this share of their median weigh no more than it: the weights' floor.
+/// An error below this share of the median gets the weight that this share would get.
 const FLOOR: f64 = 0.3;
 /// Damping tried at each iteration, as multiples of the last that served.
 const DAMPINGS: [f64; 2] = [0.2, 2.0];

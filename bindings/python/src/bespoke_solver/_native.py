@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import math
 import os
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
@@ -212,3 +214,26 @@ def make(function: Any, *arguments: Any) -> int:
 def path_bytes(path: str | os.PathLike[str]) -> bytes:
     """A path as the library takes it."""
     return os.fsencode(path)
+
+
+def json_bytes(document: Any, name: str = "") -> bytes:
+    """A document as the library takes it; ``name`` is what messages call it."""
+    try:
+        return json.dumps(document, allow_nan=False, default=os.fspath).encode()
+    except ValueError:
+        for path, value in _numbers(document, name):
+            if not math.isfinite(value):
+                raise ValueError(f"{path} is {value}, expected a finite number") from None
+        raise
+
+
+def _numbers(value: Any, path: str) -> Any:
+    """All floats of a document, each with its path."""
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _numbers(inner, f"{path}[{i}]")

@@ -12,7 +12,7 @@ from .convention import Convention
 from .published import Course, evaluations_of_step, on_levels
 
 #: The solver by which a learned one of full rows goes on where it is begun amid its evaluations.
-RESTART = "deis1"
+RESTART = "unipc"
 #: The one that takes a sample from the middle of a step to the end of it.
 _BRIDGE = "ddim"
 

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from . import _native
 from ._arrays import Borrowed, Maker, empty, maker_like, view, write
+from ._callbacks import Raised
 from ._native import lib
 from .theta import Theta
 
@@ -16,31 +17,6 @@ Array = Any
 
 Velocity = Callable[[Array, Array], Array]
 """``u = velocity(t, x)``: t ``[batch]`` in [0, 1] from noise to data, float32; x and u ``[batch, ...]``."""
-
-
-class Raised:
-    """Carries an exception out of a callback that the library called."""
-
-    def __init__(self) -> None:
-        self.exception: BaseException | None = None
-
-    def guard(self, body: Callable[..., Any]) -> Callable[..., int]:
-        """``body`` as a callback: 0 when it returns; its exception is kept, and answered with 1."""
-
-        def callback(*arguments: Any) -> int:
-            try:
-                return int(bool(body(*arguments)))
-            except BaseException as exception:  # raised again by `check`, past the library's frames
-                self.exception = exception
-                return 1
-
-        return callback
-
-    def check(self, status: int) -> None:
-        """Raises what the callback raised, or what the status says."""
-        if self.exception is not None:
-            raise self.exception
-        _native.check(status)
 
 
 @dataclass(frozen=True)
@@ -166,7 +142,9 @@ class Sampler:
 
         callback = _native.VELOCITY(raised.guard(evaluate))
         arguments = self._theta._handle, self._handle, index, borrowed.tensor, callback, None
-        raised.check(lib.bespoke_step(*arguments))
+        with raised.signals():
+            status = lib.bespoke_step(*arguments)
+        raised.check(status)
 
     def _made(self) -> Maker:
         if self._make is None:

@@ -167,12 +167,13 @@ class BespokeScheduler(ModelScheduler):
             num_inference_steps: Steps of a theta, each of ``order`` evaluations (``rk2``: 2); evaluations of a
                 published solver. None is the only theta's, or the largest.
             device: Where ``timesteps`` is to live.
-            timesteps: Of a published solver, as the replaced scheduler takes them. A theta has times of its own.
+            timesteps: Of a published solver, as the replaced scheduler takes them. A theta has times of its own; only
+                the number is used of evenly spaced ones, such as some pipelines hand over by themselves.
             sigmas: Likewise; of a theta only their number is used, as pipelines hand over some of their own.
             mu: Shift of a resolution, as the replaced scheduler takes it. A theta has learned its times.
         """
         custom = timesteps if timesteps is not None else sigmas
-        if self._ladder is not None and timesteps is not None:
+        if self._ladder is not None and timesteps is not None and not _evenly_spaced(timesteps):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
@@ -404,6 +405,12 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
         return None
     values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
     return tuple(float(value) for value in np.asarray(values).reshape(-1))
+
+
+def _evenly_spaced(timesteps: Any) -> bool:
+    """Whether they are, but for rounding to whole numbers."""
+    values = np.asarray(_numbers(timesteps))
+    return len(values) < 3 or float(np.ptp(np.diff(values))) <= 1.0 + 1e-6
 
 
 def _differ(timesteps: torch.Tensor) -> bool:

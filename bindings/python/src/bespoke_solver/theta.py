@@ -17,7 +17,7 @@ Scheduler = str | Mapping[str, Any]
 
 def scheduler_text(scheduler: Scheduler) -> bytes:
     """A scheduler as the library takes it."""
-    return (scheduler if isinstance(scheduler, str) else json.dumps(dict(scheduler))).encode()
+    return scheduler.encode() if isinstance(scheduler, str) else _native.json_bytes(dict(scheduler), "scheduler")
 
 
 STATE = 0
@@ -87,7 +87,7 @@ class Theta:
     @classmethod
     def load_all(cls, path: str | os.PathLike[str]) -> list[Theta]:
         """Reads all thetas of a ladder, by increasing nfe; a theta file is a ladder of one."""
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             document = json.load(file)
         if not isinstance(document, dict) or document.get("format") != "bespoke-ladder":
             return [cls.load(path)]
@@ -96,11 +96,14 @@ class Theta:
     @classmethod
     def parse(cls, document: str | Mapping[str, Any]) -> Theta:
         """Makes a theta from the content of its file, as text or as a mapping."""
-        text = document if isinstance(document, str) else json.dumps(document)
-        return cls(_native.make(lib.bespoke_theta_parse, text.encode()))
+        text = document.encode() if isinstance(document, str) else _native.json_bytes(document)
+        return cls(_native.make(lib.bespoke_theta_parse, text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the theta file, atomically; that of a published solver as `compile` makes it."""
+        """Writes the theta file: a regular one as a whole, a pipe or a device as it is; ``-`` is standard output.
+
+        Of a published solver that is what `compile` makes of it.
+        """
         _native.check(lib.bespoke_theta_save(self._handle, _native.path_bytes(path)))
 
     @property

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, Sequence
 
 from . import _native
 from ._arrays import maker, view, write
+from ._callbacks import Raised
 from ._native import lib
-from .sampler import Raised
 from .theta import Theta
 
 
@@ -104,7 +102,7 @@ def train(
 
     Raises:
         BespokeError: With the library's message.
-        Exception: Whatever a callback raised.
+        BaseException: Whatever a callback raised, or a signal's handler: KeyboardInterrupt on Ctrl-C.
     """
     raised, callbacks = Raised(), _native.TrainCallbacks()
     if field is not None:
@@ -112,18 +110,22 @@ def train(
         own = {key: getattr(field, key, None) if value is None else value for key, value in given.items()}
         if own["shape"] is None:
             raise ValueError("shape is None, expected that of one sample")
-        document: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
-        document["shape"] = [int(size) for size in document["shape"]]
-        options = {"field": document, **_defaults(options, vjp or getattr(field, "vjp", None))}
+        described: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+        described["shape"] = [int(size) for size in described["shape"]]
+        options = {"field": described, **_defaults(options, vjp or getattr(field, "vjp", None))}
         make = maker(library or getattr(field, "library", "numpy"))
         _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
     bar = _Bar() if progress is True else None
     observe = bar if bar is not None else progress
-    if callable(observe):
-        callbacks.progress = _native.PROGRESS(raised.guard(lambda _, p: observe(_progress(p.contents)) is True))
+    if not callable(observe):
+        observe = _say_nothing
+    # Also where nobody is told: a signal is heard of in a callback.
+    callbacks.progress = _native.PROGRESS(raised.guard(lambda _, p: observe(_progress(p.contents)) is True))
+    document = _native.json_bytes(options)
     try:
         out = _native.c_void_p()
-        status = lib.bespoke_train(json.dumps(options, default=os.fspath).encode(), callbacks, out)
+        with raised.signals():
+            status = lib.bespoke_train(document, callbacks, out)
         theta = Theta(out.value) if out.value else None
         raised.check(status)
         assert theta is not None
@@ -131,6 +133,10 @@ def train(
     finally:
         if bar is not None:
             bar.close()
+
+
+def _say_nothing(_: Progress) -> None:
+    pass
 
 
 def _defaults(options: Mapping[str, Any], vjp: Any) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+//! Arrays of samples as .npy files.
+
+use crate::error::{Error, Result};
+use npyz::{NpyFile, NpyHeader, NpyWriter, WriterBuilder};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Write};
+use std::path::Path;
+
+/// No header of ours comes near this size, in bytes.
+const MAX_HEADER: usize = 1 << 16;
+/// Nor do its brackets come near this number: the dtype's, the shape's and the dictionary's.
+const MAX_BRACKETS: usize = 64;
+
+/// An array [count, shape...] (or [count, elements]) that is there to be read.
+pub struct Samples<R: Read> {
+    file: NpyFile<R>,
+    dtype: Dtype,
+    name: String,
+    count: usize,
+    elements: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Dtype {
+    F32,
+    F64,
+    U8,
+}
+
+impl Samples<BufReader<File>> {
+    /// The array of `path`, if it is one of samples of `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming the part of its header at fault.
+    pub fn open(path: &Path, shape: &[usize]) -> Result<Self> {
+        let failed = |e| Error::io("read", path, e);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        // Of a pipe nobody knows the size.
+        let size = metadata.is_file().then_some(metadata.len());
+        Self::read(BufReader::new(file), size, &path.display().to_string(), shape)
+    }
+}
+
+impl<R: Read> Samples<R> {
+    /// The array that `reader` gives, of `size` bytes in all where that is known; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Samples::open`].
+    pub fn read(mut reader: R, size: Option<u64>, name: &str, shape: &[usize]) -> Result<Self> {
+        let wrong = |field: &str, problem: String| Error::format(name, field, problem);
+        let header = header(&mut reader).map_err(|problem| wrong("header", problem))?;
+        let begin = header.len() as u64;
+        let header = NpyHeader::from_reader(Cursor::new(header)).map_err(|e| wrong("header", e.to_string()))?;
+        let shown = || format!("is {:?}, expected [count] followed by {shape:?}", header.shape());
+        let expected: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
+        let product = |sizes: &[u64]| sizes.iter().try_fold(1u64, |product, n| product.checked_mul(*n));
+        let elements = product(&expected).ok_or_else(|| wrong("shape", shown()))?;
+        let count = match header.shape() {
+            [count, rest @ ..] if !rest.is_empty() && (rest == expected || rest == [elements]) => *count,
+            _ => return Err(wrong("shape", shown())),
+        };
+        if header.order() == npyz::Order::Fortran {
+            return Err(wrong("fortran_order", "is true, expected C order".into()));
+        }
+        let descr = header.dtype().descr();
+        let (dtype, bytes) = match descr.trim_matches('\'') {
+            "<f4" => (Dtype::F32, 4),
+            "<f8" => (Dtype::F64, 8),
+            "|u1" => (Dtype::U8, 1),
+            _ => return Err(wrong("dtype", format!("is {descr}, expected float32 or float64, or uint8 of data"))),
+        };
+        let end = product(&[count, elements, bytes]).and_then(|bytes| bytes.checked_add(begin));
+        let end = end.filter(|end| size.is_none_or(|size| *end <= size)).ok_or_else(|| {
+            let held = size.map_or_else(|| "can hold".into(), |size| format!("holds in {size} bytes"));
+            wrong("shape", format!("is {:?}, more than the file {held}", header.shape()))
+        })?;
+        // What a file holds is no more than what a process can address.
+        let sizes = usize::try_from(end).map(|_| (count as usize, elements as usize));
+        let (count, elements) = sizes.map_err(|_| wrong("shape", shown()))?;
+        Ok(Self { file: NpyFile::with_header(header, reader), dtype, name: name.to_owned(), count, elements })
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All numbers, of an array of f32 or f64.
+    ///
+    /// # Errors
+    /// [`Error::Format`].
+    pub fn into_vec(self) -> Result<Vec<f32>> {
+        if matches!(self.dtype, Dtype::U8) {
+            return Err(Error::format(self.name, "dtype", "is uint8, expected float32 or float64"));
+        }
+        let mut all = Vec::new();
+        let most = self.count;
+        self.for_each([0.0, 1.0], most, |part| {
+            all.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Hands on `chunk` samples at a time; the bytes 0 to 255 become `range`.
+    ///
+    /// # Errors
+    /// [`Error::Format`], or what `take` gives.
+    pub fn for_each(self, range: [f64; 2], chunk: usize, take: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let Self { file, dtype, name, elements, .. } = self;
+        let size = chunk.max(1).saturating_mul(elements.max(1));
+        let [low, high] = range;
+        let level = |byte: u8| (low + (high - low) * f64::from(byte) / 255.0) as f32;
+        match dtype {
+            Dtype::F32 => hand_on(file.data::<f32>(), |value| value, size, &name, take),
+            Dtype::F64 => hand_on(file.data::<f64>(), |value| value as f32, size, &name, take),
+            Dtype::U8 => hand_on(file.data::<u8>(), level, size, &name, take),
+        }
+    }
+}
+
+/// Hands on what `values` become, `size` of them at a time.
+fn hand_on<T, E: std::fmt::Display>(
+    values: std::result::Result<impl Iterator<Item = std::io::Result<T>>, E>,
+    of: impl Fn(T) -> f32,
+    size: usize,
+    name: &str,
+    mut take: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<()> {
+    let failed = |problem: String| Error::format(name, "data", problem);
+    let mut part = Vec::new();
+    for value in values.map_err(|e| failed(e.to_string()))? {
+        let value = of(value.map_err(|e| failed(e.to_string()))?);
+        if !value.is_finite() {
+            return Err(failed("holds a NaN or an infinity".into()));
+        }
+        part.push(value);
+        if part.len() == size {
+            take(&part)?;
+            part.clear();
+        }
+    }
+    if part.is_empty() { Ok(()) } else { take(&part) }
+}
+
+/// The bytes of a header that a parser may be given: of a size and depth that ours have.
+fn header(reader: &mut impl Read) -> std::result::Result<Vec<u8>, String> {
+    let mut header = vec![0; 10];
+    let read =
+        |reader: &mut dyn Read, bytes: &mut [u8]| reader.read_exact(bytes).map_err(|e| format!("is not whole: {e}"));
+    read(reader, &mut header)?;
+    if !header.starts_with(b"\x93NUMPY") {
+        return Err("is not that of an .npy file".into());
+    }
+    let mut length = usize::from(header[8]) | usize::from(header[9]) << 8;
+    if header[6] != 1 {
+        let mut high = [0; 2];
+        read(reader, &mut high)?;
+        header.extend(high);
+        length |= usize::from(high[0]) << 16 | usize::from(high[1]) << 24;
+    }
+    if length > MAX_HEADER {
+        return Err(format!("is of {length} bytes, more than {MAX_HEADER}"));
+    }
+    let begin = header.len();
+    header.resize(begin + length, 0);
+    read(reader, &mut header[begin..])?;
+    let brackets = header[begin..].iter().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count();
+    if brackets > MAX_BRACKETS {
+        return Err(format!("has {brackets} brackets, more than {MAX_BRACKETS}"));
+    }
+    Ok(header)
+}
+
+/// Begins an array [count, shape...] of f32 on `file`.
+///
+/// # Errors
+/// The file's own.
+pub fn begin<'a>(
+    file: &'a mut dyn Write,
+    count: usize,
+    shape: &[usize],
+) -> std::io::Result<NpyWriter<f32, &'a mut dyn Write>> {
+    let sizes: Vec<u64> = std::iter::once(count).chain(shape.iter().copied()).map(|n| n as u64).collect();
+    npyz::WriteOptions::new().default_dtype().shape(&sizes).writer(file).begin_nd()
+}

@@ -1,0 +1,30 @@
+//! What a run says of itself as it goes.
+
+use crate::samples::Quality;
+use crate::velocity::Evaluations;
+use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// What a run reports as it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// Iterations done, over all solvers and their stages.
+    pub iteration: usize,
+    /// Iterations in all, where no budget ends a stage before.
+    pub iterations: usize,
+    /// Evaluations of the solver under training.
+    pub nfe: usize,
+    /// The last batch's loss; NaN before the first.
+    pub loss: f64,
+    /// The last validation.
+    pub validation: Quality,
+    /// The best validation so far.
+    pub best: Quality,
+    /// Whether the last validation is this iteration's.
+    pub validated: bool,
+    /// What the field was asked for so far.
+    pub evaluations: Evaluations,
+}
+
+/// Called after every iteration; `Break` stops the run with the best theta so far.
+pub type Observer<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
