@@ -637,8 +637,8 @@ typedef struct bespoke_train_callbacks {
      */
     bespoke_train_velocity_fn velocity;
     /**
-     * Its vector-Jacobian product; NULL where it has none: it is then trained by differences of
-     * `velocity`, with the loss `rmse-bound`.
+     * Its vector-Jacobian product; NULL where it has none: it is then trained by `velocity` alone, with
+     * the optimizer `forward-gauss-newton`.
      */
     bespoke_train_vjp_fn vjp;
 } bespoke_train_callbacks;

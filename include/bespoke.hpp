@@ -85,7 +85,8 @@ public:
     /// Memory of `shape` at `strides`, in numbers.
     tensor_view(T *data, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides)
         : tensor_view(data, shape.begin(), shape.size()) {
-        if (strides.size() != rank_) throw std::invalid_argument("bespoke::tensor_view: strides and shape differ in length");
+        if (strides.size() != rank_)
+            throw std::invalid_argument("bespoke::tensor_view: strides and shape differ in length");
         std::size_t i = 0;
         for (std::int64_t stride : strides) strides_[i++] = stride;
         strided_ = true;
@@ -264,9 +265,8 @@ struct velocity_call {
 
     static std::int32_t call(void *self, const DLTensor *t, const DLTensor *x, DLTensor *u) {
         auto &own = *static_cast<velocity_call *>(self);
-        return own.carried.run([&] {
-            own.velocity(tensor_view<const float>(*t), tensor_view<const T>(*x), tensor_view<T>(*u));
-        });
+        return own.carried.run(
+            [&] { own.velocity(tensor_view<const float>(*t), tensor_view<const T>(*x), tensor_view<T>(*u)); });
     }
 };
 
@@ -555,7 +555,8 @@ public:
 
     /// u = u_t(x) of samples on `condition`.
     template <class X, class U>
-    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, const condition &condition = {}) const {
+    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
+                  const condition &condition = {}) const {
         static_assert(!std::is_const_v<U>, "u is written");
         evaluate(get(), t, x.dl(), u.dl(), condition);
     }

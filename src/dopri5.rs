@@ -144,6 +144,21 @@ pub fn solve<F: VelocityField>(
     tolerance: Tolerance,
     dense: bool,
 ) -> Result<Solution<F::Tensor>> {
+    solve_watched(field, x0, condition, tolerance, dense, &mut |_| ())
+}
+
+/// [`solve`], which calls `watch` with t after every step that is taken.
+///
+/// # Errors
+/// As [`solve`].
+pub fn solve_watched<F: VelocityField>(
+    field: &F,
+    x0: &F::Tensor,
+    condition: &Condition,
+    tolerance: Tolerance,
+    dense: bool,
+    watch: &mut dyn FnMut(f64),
+) -> Result<Solution<F::Tensor>> {
     tolerance.validate()?;
     let Tolerance { rtol, atol } = tolerance;
     let mut x = x0.duplicate()?;
@@ -190,6 +205,7 @@ pub fn solve<F: VelocityField>(
             }
             accepted += 1;
             t = end;
+            watch(t);
             x = next;
             first = k.swap_remove(6);
             h *= factor;

@@ -153,6 +153,34 @@ pub fn evaluate<F: VelocityField>(
     conditioning: &Conditioning,
     comparison: &Comparison,
     ranks: &Ranks,
+    observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
+) -> Result<Evaluation> {
+    evaluate_watched(field, conditioning, comparison, ranks, &mut |_| (), observe)
+}
+
+/// Evaluations that the ground truth takes, about, where it is not known yet.
+const USUAL_TRUTH: f64 = 100.0;
+
+/// How much work each part of a batch is, in evaluations: the ground truth, then each solver. An
+/// estimate: a solve of order 5 takes tolerance^(-1/5) times as many.
+fn work(solvers: &[(String, Ready)]) -> Vec<f64> {
+    let of = |(_, solver): &(String, Ready)| match solver {
+        Ready::Plan(plan) => plan.nfe() as f64,
+        Ready::GroundTruth(_) => USUAL_TRUTH * JUDGE_FACTOR.powf(-0.2),
+    };
+    [USUAL_TRUTH].into_iter().chain(solvers.iter().map(of)).collect()
+}
+
+/// [`evaluate`]; `watch` gets the share of the rank's work that is done, from 0 to 1, as it is estimated.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_watched<F: VelocityField>(
+    field: &F,
+    conditioning: &Conditioning,
+    comparison: &Comparison,
+    ranks: &Ranks,
+    watch: &mut dyn FnMut(f64),
     mut observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
 ) -> Result<Evaluation> {
     let (Comparison { solvers, noises, .. }, tolerance, range) = (comparison, comparison.tolerance, comparison.range);
@@ -161,13 +189,21 @@ pub fn evaluate<F: VelocityField>(
     let count = noises.count(elements);
     let mut tally = Tally::new(solvers.len(), count);
     let chunk = chunk(elements);
-    for first in (0..count).step_by(chunk).enumerate().filter(|(batch, _)| ranks.owns(*batch)).map(|(_, first)| first) {
+    let own: Vec<usize> =
+        (0..count).step_by(chunk).enumerate().filter(|(i, _)| ranks.owns(*i)).map(|(_, i)| i).collect();
+    let work = work(solvers);
+    let all = own.len() as f64 * work.iter().sum::<f64>();
+    let mut done = 0.0;
+    for first in own {
         let indices = first..(first + chunk).min(count);
         let size = indices.len();
         let condition = conditioning.of(indices.clone())?;
         let x0 = field.start(&noises.read(indices, elements)?)?;
         let begun = Instant::now();
-        let truth = dopri5::solve(field, &x0, &condition, tolerance, false)?;
+        let truth = dopri5::solve_watched(field, &x0, &condition, tolerance, false, &mut |t| {
+            watch((done + work[0] * t) / all);
+        })?;
+        done += work[0];
         // To the host and back: on a GPU, what was asked for is only then done.
         let mut samples = vec![truth.x1.to_f32()?];
         let truth_took = begun.elapsed().as_secs_f64();
@@ -180,9 +216,12 @@ pub fn evaluate<F: VelocityField>(
                 Ready::GroundTruth(tolerance) => {
                     let Tolerance { rtol, atol } = *tolerance;
                     let judge = Tolerance { rtol: rtol * JUDGE_FACTOR, atol: atol * JUDGE_FACTOR };
-                    (dopri5::solve(field, &x0, &condition, judge, false)?.x1, truth.evaluations)
+                    let watch = &mut |t: f64| watch((done + work[i + 1] * t) / all);
+                    (dopri5::solve_watched(field, &x0, &condition, judge, false, watch)?.x1, truth.evaluations)
                 }
             };
+            done += work[i + 1];
+            watch(done / all);
             samples.push(x1.to_f32()?);
             tally.solvers[i].seconds += match solver {
                 Ready::Plan(_) => begun.elapsed().as_secs_f64(),

@@ -49,6 +49,48 @@
 //! | 8 | `cli` | the program |
 //!
 //! Samples are flat batches `[batch, elements]`; times run from 0 (noise) to 1 (data).
+//!
+//! # Example
+//!
+//! A solver is learned for a model, here the exact velocity of two Gaussian modes, and compared with the
+//! usual ones; with a model of your own, [`model::open`] gives the field.
+//!
+//! ```
+//! use bespoke::dopri5::Tolerance;
+//! use bespoke::evaluate::{Comparison, Ready, evaluate};
+//! use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
+//! use bespoke::path::GaussianPath;
+//! use bespoke::ranks::Ranks;
+//! use bespoke::reference::Solver;
+//! use bespoke::samples::{Conditioning, Noises};
+//! use bespoke::scheduler::Scheduler;
+//! use bespoke::train::{Progress, TrainConfig, train};
+//! use std::ops::ControlFlow;
+//!
+//! let modes = MixtureDocument { std: 0.3, means: vec![vec![1.0, 0.0], vec![-1.0, 0.5]], weights: None, class: None };
+//! let field = MixtureField::<f64>::new(Mixture::new(modes)?, Scheduler::FmOt, None);
+//! let unconditional = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
+//!
+//! // Learn: rk2 with 3 steps, so 6 evaluations. The numbers are those of a small example.
+//! let document = r#"{ "family": "rk2", "steps": 3, "iterations": 5, "batch": 40, "pool": 80, "validation": 40 }"#;
+//! let config: TrainConfig = bespoke::document::parse(document, "config")?;
+//! let range = 2.0; // greatest less least value of the data
+//! let settings = config.settings(range, None)?;
+//! let learned = train(&field, &unconditional, &settings, &mut |_: &Progress| ControlFlow::Continue(()))?;
+//! let theta = learned.rungs[0].theta.clone();
+//! assert_eq!(theta.nfe(), 6);
+//!
+//! // Compare: the same noises through each.
+//! let (path, tolerance) = (GaussianPath::new(Scheduler::FmOt, 1.0)?, Tolerance::default());
+//! let mut solvers = Vec::new();
+//! for solver in [Solver::Theta("learned".into(), Box::new(theta)), Solver::parse("midpoint@6")?] {
+//!     solvers.push((solver.name(), Ready::new(&solver, &path, tolerance)?));
+//! }
+//! let comparison = Comparison { solvers, noises: Noises::Seed { seed: 1, count: 50 }, tolerance, range };
+//! let table = evaluate(&field, &unconditional, &comparison, &Ranks::alone(), |_, _| Ok(()))?;
+//! assert!(table.results[0].rmse < table.results[1].rmse);
+//! # Ok::<(), bespoke::Error>(())
+//! ```
 
 // A library has no say over its host's streams.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -33,11 +33,7 @@ impl Samples<BufReader<File>> {
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the part of its header at fault.
     pub fn open(path: &Path, shape: &[usize]) -> Result<Self> {
-        let failed = |e| Error::io("read", path, e);
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        // Of a pipe nobody knows the size.
-        let size = metadata.is_file().then_some(metadata.len());
+        let (file, size) = opened(path)?;
         Self::read(BufReader::new(file), size, &path.display().to_string(), shape)
     }
 }
@@ -47,38 +43,29 @@ impl<R: Read> Samples<R> {
     ///
     /// # Errors
     /// As [`Samples::open`].
-    pub fn read(mut reader: R, size: Option<u64>, name: &str, shape: &[usize]) -> Result<Self> {
+    pub fn read(reader: R, size: Option<u64>, name: &str, shape: &[usize]) -> Result<Self> {
+        let file = array(reader, size, name)?;
         let wrong = |field: &str, problem: String| Error::format(name, field, problem);
-        let header = header(&mut reader).map_err(|problem| wrong("header", problem))?;
-        let begin = header.len() as u64;
-        let header = NpyHeader::from_reader(Cursor::new(header)).map_err(|e| wrong("header", e.to_string()))?;
-        let shown = || format!("is {:?}, expected [count] followed by {shape:?}", header.shape());
+        let shown = || format!("is {:?}, expected [count] followed by {shape:?}", file.shape());
         let expected: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
-        let product = |sizes: &[u64]| sizes.iter().try_fold(1u64, |product, n| product.checked_mul(*n));
         let elements = product(&expected).ok_or_else(|| wrong("shape", shown()))?;
-        let count = match header.shape() {
+        let count = match file.shape() {
             [count, rest @ ..] if !rest.is_empty() && (rest == expected || rest == [elements]) => *count,
             _ => return Err(wrong("shape", shown())),
         };
-        if header.order() == npyz::Order::Fortran {
+        if file.order() == npyz::Order::Fortran {
             return Err(wrong("fortran_order", "is true, expected C order".into()));
         }
-        let descr = header.dtype().descr();
-        let (dtype, bytes) = match descr.trim_matches('\'') {
-            "<f4" => (Dtype::F32, 4),
-            "<f8" => (Dtype::F64, 8),
-            "|u1" => (Dtype::U8, 1),
+        let descr = file.dtype().descr();
+        let dtype = match descr.trim_matches('\'') {
+            "<f4" => Dtype::F32,
+            "<f8" => Dtype::F64,
+            "|u1" => Dtype::U8,
             _ => return Err(wrong("dtype", format!("is {descr}, expected float32 or float64, or uint8 of data"))),
         };
-        let end = product(&[count, elements, bytes]).and_then(|bytes| bytes.checked_add(begin));
-        let end = end.filter(|end| size.is_none_or(|size| *end <= size)).ok_or_else(|| {
-            let held = size.map_or_else(|| "can hold".into(), |size| format!("holds in {size} bytes"));
-            wrong("shape", format!("is {:?}, more than the file {held}", header.shape()))
-        })?;
-        // What a file holds is no more than what a process can address.
-        let sizes = usize::try_from(end).map(|_| (count as usize, elements as usize));
+        let sizes = usize::try_from(count).and_then(|count| Ok((count, usize::try_from(elements)?)));
         let (count, elements) = sizes.map_err(|_| wrong("shape", shown()))?;
-        Ok(Self { file: NpyFile::with_header(header, reader), dtype, name: name.to_owned(), count, elements })
+        Ok(Self { file, dtype, name: name.to_owned(), count, elements })
     }
 
     /// Number of samples.
@@ -142,6 +129,47 @@ fn hand_on<T, E: std::fmt::Display>(
         }
     }
     if part.is_empty() { Ok(()) } else { take(&part) }
+}
+
+/// The array that `reader` gives, of `size` bytes in all where that is known: whatever its header says that it holds
+/// is there. `name` is what messages call it.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn array<R: Read>(mut reader: R, size: Option<u64>, name: &str) -> Result<NpyFile<R>> {
+    let wrong = |field: &str, problem: String| Error::format(name, field, problem);
+    let header = header(&mut reader).map_err(|problem| wrong("header", problem))?;
+    let begin = header.len() as u64;
+    let header = NpyHeader::from_reader(Cursor::new(header)).map_err(|e| wrong("header", e.to_string()))?;
+    let item = header.dtype().num_bytes().unwrap_or(1).max(1) as u64;
+    let end = product(header.shape()).and_then(|count| count.checked_mul(item)?.checked_add(begin));
+    if end.is_none_or(|end| size.is_some_and(|size| end > size)) {
+        let held = size.map_or_else(|| "can hold".into(), |size| format!("holds in {size} bytes"));
+        return Err(wrong("shape", format!("is {:?}, more than the file {held}", header.shape())));
+    }
+    Ok(NpyFile::with_header(header, reader))
+}
+
+/// [`array`], of the file at `path`.
+///
+/// # Errors
+/// [`Error::Io`], or as [`array`].
+pub fn open(path: &Path) -> Result<NpyFile<BufReader<File>>> {
+    let (file, size) = opened(path)?;
+    array(BufReader::new(file), size, &path.display().to_string())
+}
+
+/// The file at `path`, and its size: of a pipe nobody knows that.
+fn opened(path: &Path) -> Result<(File, Option<u64>)> {
+    let failed = |e| Error::io("read", path, e);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    Ok((file, metadata.is_file().then_some(metadata.len())))
+}
+
+/// None where no u64 holds it.
+fn product(sizes: &[u64]) -> Option<u64> {
+    sizes.iter().try_fold(1u64, |product, n| product.checked_mul(*n))
 }
 
 /// The bytes of a header that a parser may be given: of a size and depth that ours have.

@@ -576,6 +576,27 @@ fn no_row(row: usize, batch: usize) -> Error {
 
 /// Solves from x(0) = `x0`, `[batch, elements]`, to x(1) with one evaluation of `field` per stage.
 ///
+/// ```
+/// use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
+/// use bespoke::noise::{self, Purpose};
+/// use bespoke::path::GaussianPath;
+/// use bespoke::reference::Solver;
+/// use bespoke::sampler::{self, Plan};
+/// use bespoke::scheduler::Scheduler;
+/// use bespoke::velocity::{Condition, VelocityField};
+/// use std::sync::Arc;
+///
+/// // All data are near one point, and so are all samples.
+/// let point = MixtureDocument { std: 0.01, means: vec![vec![0.7, -0.2]], weights: None, class: None };
+/// let field = MixtureField::<f32>::new(Mixture::new(point)?, Scheduler::FmOt, None);
+/// let path = GaussianPath::new(Scheduler::FmOt, 1.0)?;
+/// let table = Solver::parse("midpoint@10")?.tableau(&path)?.expect("a fixed number of evaluations");
+/// let x0 = field.start(&noise::normal(0, Purpose::Sample, 0..4, 2))?;
+/// let x1 = sampler::sample(&Arc::new(Plan::new(table)), &field, &x0, &Condition::default())?;
+/// assert!((0..4).all(|i| (x1.row(i)[0] - 0.7).abs() < 0.1));
+/// # Ok::<(), bespoke::Error>(())
+/// ```
+///
 /// # Errors
 /// The field's own, or [`Error::NonFinite`].
 pub fn sample<F: VelocityField>(

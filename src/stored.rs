@@ -39,20 +39,8 @@ impl Stored {
             return Err(broken("it is no regular file"));
         }
         let mut file = File::open(path).map_err(failed)?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| broken("it is shorter than 8 bytes"))?;
-        let length = u64::from_le_bytes(length);
-        let begin = length.checked_add(8).filter(|begin| length <= MAX_HEADER && *begin <= metadata.len());
-        let begin = begin.ok_or_else(|| broken(&format!("its header is of {length} bytes")))?;
-        let mut header = Vec::new();
-        Read::by_ref(&mut file).take(length).read_to_end(&mut header).map_err(failed)?;
-        let header: Metadata = serde_json::from_slice(&header).map_err(|e| broken(&e.to_string()))?;
-        let tensors: HashMap<String, TensorInfo> =
-            header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        let size = metadata.len() - begin;
-        if let Some((name, problem)) = check_layout(&tensors, size) {
-            return Err(broken(&format!("{name}: {problem}")));
-        }
+        let (begin, header) = header(&mut file, metadata.len()).map_err(|problem| broken(&problem))?;
+        let tensors = header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         let metadata = header.metadata().clone().unwrap_or_default();
         Ok(Some(Self { path: path.to_owned(), file, begin, tensors, metadata }))
     }
@@ -98,8 +86,32 @@ impl Stored {
     }
 }
 
+/// Whether the header of a whole file in memory tells the truth about it; `name` is what messages call it.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn check(mut bytes: &[u8], name: &str) -> Result<()> {
+    let size = bytes.len() as u64;
+    let broken = |problem| Error::format(name, ".", format!("is no whole safetensors file: {problem}"));
+    header(&mut bytes, size).map(drop).map_err(broken)
+}
+
+/// The header of a file of `size` bytes, and where the tensors' bytes begin; or what is wrong with it.
+fn header(file: &mut impl Read, size: u64) -> std::result::Result<(u64, Metadata), String> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| "it is shorter than 8 bytes".to_owned())?;
+    let length = u64::from_le_bytes(length);
+    let begin = length.checked_add(8).filter(|begin| length <= MAX_HEADER && *begin <= size);
+    let begin = begin.ok_or_else(|| format!("its header is of {length} bytes"))?;
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text).map_err(|e| e.to_string())?;
+    let header: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let wrong = check_layout(&header.tensors(), size - begin).map(|(name, problem)| format!("{name}: {problem}"));
+    wrong.map_or(Ok((begin, header)), Err)
+}
+
 /// A tensor whose bytes are not those that its shape asks for, or lie outside the `size` bytes of the file.
-fn check_layout(tensors: &HashMap<String, TensorInfo>, size: u64) -> Option<(&str, String)> {
+fn check_layout<'a>(tensors: &'a HashMap<String, &TensorInfo>, size: u64) -> Option<(&'a str, String)> {
     let mut end = 0u64;
     for (name, info) in tensors {
         let (from, to) = info.data_offsets;

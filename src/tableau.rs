@@ -170,34 +170,34 @@ impl<D: Number> Tableau<D> {
 /// What the registers hold along a table, each as a combination of x(0) and of all velocities so
 /// far: `[c, c_0 ... c_{k-1}]` is c x(0) + sum_j c_j u_j.
 #[derive(Clone, Debug)]
-pub struct Contents {
+pub struct Contents<D = f64> {
     evaluations: usize,
     place: Place,
-    state: Vec<f64>,
-    point: Vec<f64>,
-    kept: Vec<Held>,
+    state: Vec<D>,
+    point: Vec<D>,
+    kept: Vec<Held<D>>,
 }
 
 /// What a kept register holds.
 #[derive(Clone, Debug)]
-enum Held {
+enum Held<D> {
     Velocity(usize),
-    Combination(Vec<f64>),
+    Combination(Vec<D>),
 }
 
-impl Contents {
+impl<D: Number> Contents<D> {
     /// Before the first evaluation.
     pub fn start() -> Self {
-        Self { evaluations: 0, place: Place::State, state: vec![1.0], point: Vec::new(), kept: Vec::new() }
+        Self { evaluations: 0, place: Place::State, state: vec![D::one()], point: Vec::new(), kept: Vec::new() }
     }
 
     /// The state.
-    pub fn state(&self) -> &[f64] {
+    pub fn state(&self) -> &[D] {
         &self.state
     }
 
     /// Where the next evaluation is made; after the last, x(1).
-    pub fn point(&self) -> &[f64] {
+    pub fn point(&self) -> &[D] {
         match self.place {
             Place::State => &self.state,
             Place::Point => &self.point,
@@ -205,7 +205,7 @@ impl Contents {
     }
 
     /// Takes in the evaluation of `stage`.
-    pub fn advance(&mut self, stage: &Stage<f64>) {
+    pub fn advance(&mut self, stage: &Stage<D>) {
         let next = self.apply(&stage.next);
         let kept = match &stage.keep {
             Keep::Nothing => None,
@@ -226,9 +226,9 @@ impl Contents {
         self.evaluations += 1;
     }
 
-    fn apply(&self, combination: &Combination<f64>) -> Vec<f64> {
-        let mut sum = vec![0.0; self.evaluations + 2];
-        let mut add = |c: f64, of: &[f64]| of.iter().zip(&mut sum).for_each(|(of, sum)| *sum += c * of);
+    fn apply(&self, combination: &Combination<D>) -> Vec<D> {
+        let mut sum = vec![D::zero(); self.evaluations + 2];
+        let mut add = |c: D, of: &[D]| of.iter().zip(&mut sum).for_each(|(of, sum)| *sum += c * *of);
         let mut single = Vec::new();
         for (operand, c) in &combination.terms {
             match operand {

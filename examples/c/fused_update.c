@@ -40,7 +40,7 @@ static void combine(bespoke_combination c, float (*registers)[NUMBERS], const fl
 
 /* x from x(0) to x(1). A kernel computes both combinations in one pass over its registers. */
 static void solve(const bespoke_theta *theta, const bespoke_theta_properties *info, float *x) {
-    float(*registers)[NUMBERS] = malloc((2 + info->kept_registers) * sizeof *registers);
+    float (*registers)[NUMBERS] = malloc((2 + info->kept_registers) * sizeof *registers);
     float u[NUMBERS], next[NUMBERS], kept[NUMBERS];
     uint32_t point = BESPOKE_REGISTER_STATE;
     if (registers == NULL) exit(1);

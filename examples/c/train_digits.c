@@ -12,9 +12,8 @@
 static int32_t progress(void *user_data, const bespoke_train_progress *p) {
     (void)user_data;
     if (p->validated)
-        printf("iteration %llu/%llu  rmse %.5f  best %.5f  (%llu evaluations)\n",
-               (unsigned long long)p->iteration, (unsigned long long)p->iterations, p->validation_rmse, p->best_rmse,
-               (unsigned long long)p->forward);
+        printf("iteration %llu/%llu  rmse %.5f  best %.5f  (%llu evaluations)\n", (unsigned long long)p->iteration,
+               (unsigned long long)p->iterations, p->validation_rmse, p->best_rmse, (unsigned long long)p->forward);
     fflush(stdout);
     return 0; /* anything else would stop with the best theta so far */
 }
@@ -43,7 +42,8 @@ int main(int count, char **arguments) {
     if (status == BESPOKE_OK) {
         bespoke_theta_properties info = {.struct_size = sizeof info};
         status = bespoke_theta_info(theta, &info);
-        if (status == BESPOKE_OK) printf("%s with %u steps, %u evaluations: %s\n", info.family, info.steps, info.nfe, out);
+        if (status == BESPOKE_OK)
+            printf("%s with %u steps, %u evaluations: %s\n", info.family, info.steps, info.nfe, out);
     }
     bespoke_theta_free(theta);
     if (status == BESPOKE_OK) return 0;

@@ -70,7 +70,8 @@ int main(int count, char **arguments) try {
             alone += progress.nfe;
 
             std::array<float, 2> same{noise[2 * done.number], noise[2 * done.number + 1]};
-            bespoke::sampler(*done.theta).sample(*done.theta, bespoke::tensor_view<float>(same.data(), {1, 2}), evaluate);
+            bespoke::sampler(*done.theta)
+                .sample(*done.theta, bespoke::tensor_view<float>(same.data(), {1, 2}), evaluate);
             for (int i = 0; i < 2; i++) worst = std::fmax(worst, std::fabs(same[i] - done.sample[i]));
             std::printf("request %u  nfe %u  done after evaluation %u  at %.4f %.4f\n", done.number, progress.nfe,
                         evaluations, done.sample[0], done.sample[1]);

@@ -20,7 +20,8 @@ inline std::array<double, 2> velocity(double t, double x, double y) {
     const double sigma = 1.0 - t, variance = t * t * deviation * deviation + sigma * sigma;
     std::array<double, modes> logit{};
     for (int m = 0; m < modes; m++) {
-        const double dx = x - t * radius * std::cos(two_pi * m / modes), dy = y - t * radius * std::sin(two_pi * m / modes);
+        const double dx = x - t * radius * std::cos(two_pi * m / modes),
+                     dy = y - t * radius * std::sin(two_pi * m / modes);
         logit[m] = -(dx * dx + dy * dy) / (2.0 * variance);
     }
     const double highest = *std::max_element(logit.begin(), logit.end());

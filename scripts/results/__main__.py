@@ -17,9 +17,10 @@ import memory
 import optimizers
 import page
 import schedulers
-import solvers
 import trainings
 from bespoke import Work
+
+import solvers
 
 PARTS = {
     "trainings": trainings.write,

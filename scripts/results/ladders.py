@@ -25,8 +25,8 @@ def train(work, names=tuple(HEADINGS), models=MODELS):
     """{(model, name): ladder file}."""
     ladders = {}
     # ns stands on rk2.
-    for names in ([name for name in names if name != "ns"], [name for name in names if name == "ns"]):
-        places = [(model, name) for model in models for name in names]
+    for group in ([name for name in names if name != "ns"], [name for name in names if name == "ns"]):
+        places = [(model, name) for model in models for name in group]
 
         def job(model, name):
             return lambda: work.train(work.path(model, f"{name}.json"), model, *options(work, model, name))

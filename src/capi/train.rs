@@ -73,8 +73,8 @@ pub struct bespoke_train_callbacks {
     pub progress: bespoke_progress_fn,
     /// The host's own field, where the config has the key `field` in place of `model`.
     pub velocity: bespoke_train_velocity_fn,
-    /// Its vector-Jacobian product; NULL where it has none: it is then trained by differences of
-    /// `velocity`, with the loss `rmse-bound`.
+    /// Its vector-Jacobian product; NULL where it has none: it is then trained by `velocity` alone, with
+    /// the optimizer `forward-gauss-newton`.
     pub vjp: bespoke_train_vjp_fn,
 }
 

@@ -6,7 +6,7 @@ use bespoke::model::FieldTask;
 use bespoke::samples::Conditioning;
 use bespoke::samples::Noises;
 use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
-use bespoke::train::{Loss, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, train};
+use bespoke::train::{Loss, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result};
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ pub struct TrainArgs {
     /// rmse-bound, rmse or log-mse.
     #[arg(long, default_value = "log-mse", value_name = "LOSS", hide_possible_values = true)]
     loss: Loss,
-    /// adam or gauss-newton [default: gauss-newton; adam for rmse-bound].
+    /// adam, gauss-newton or forward-gauss-newton [default: as in training].
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     optimizer: Option<Optimizer>,
     /// Samples an iteration [default: as in training].
@@ -121,6 +121,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         pool: Some(args.batch.unwrap_or(400).saturating_add(100)),
         ..TrainConfig::default()
     };
+    let config = suited_to(&config, model.differentiable())?;
     let [low, high] = model.card().data_range;
     let settings = config.settings(high - low, Some(&model.card().gaussian_path()?))?;
     model.with(Measure { conditioning: &conditioning, settings: &settings })

@@ -1,11 +1,11 @@
 //! Solvers side by side, with how far their samples are from the ground truth's and from data.
 
 use super::judge::Judge;
-use super::progress;
+use super::progress::Share;
 use super::task::Task;
 use bespoke::Result;
 use bespoke::distance::{Distance, SampleSet};
-use bespoke::evaluate::{Evaluation, evaluate};
+use bespoke::evaluate::{Evaluation, evaluate_watched};
 use bespoke::model::FieldTask;
 use bespoke::ranks::Ranks;
 use bespoke::velocity::VelocityField;
@@ -48,6 +48,7 @@ pub struct Measured {
 struct Evaluating<'a, O> {
     task: &'a Task,
     ranks: &'a Ranks,
+    share: &'a mut Share,
     observe: O,
 }
 
@@ -55,18 +56,19 @@ impl<O: FnMut(usize, &[Vec<f32>]) -> Result<()>> FieldTask for Evaluating<'_, O>
     type Output = Result<Evaluation>;
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Evaluation> {
-        evaluate(field, &self.task.conditioning, &self.task.comparison, self.ranks, self.observe)
+        let Evaluating { task, ranks, share, observe } = self;
+        let watch = &mut |done| share.set(done);
+        evaluate_watched(field, &task.conditioning, &task.comparison, ranks, watch, observe)
     }
 }
 
 /// Runs the solvers; `judge` looks at every sample.
 pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) -> Result<Measured> {
     let comparison = &task.comparison;
-    let count = comparison.noises.count(task.model.card().sample_shape()?.iter().product());
-    let bar = progress::bar(count, "evaluating", quiet || !ranks.is_first());
+    let mut share = Share::new("evaluating", quiet || !ranks.is_first());
     let mut sets: Vec<SampleSet> = (0..=comparison.solvers.len()).map(|_| SampleSet::default()).collect();
     let mut first = Vec::new();
-    let observe = |done: usize, samples: &[Vec<f32>]| {
+    let observe = |_: usize, samples: &[Vec<f32>]| {
         if first.is_empty() {
             first = samples.to_vec();
         }
@@ -75,11 +77,10 @@ pub fn measure(task: &Task, judge: Option<Judge>, ranks: &Ranks, quiet: bool) ->
                 set.add(&judge.features, samples)?;
             }
         }
-        bar.set_position(done as u64);
         Ok(())
     };
-    let evaluation = task.model.with(Evaluating { task, ranks, observe })?;
-    bar.finish_and_clear();
+    let evaluation = task.model.with(Evaluating { task, ranks, share: &mut share, observe })?;
+    share.finish();
     if judge.is_some() {
         sets.iter_mut().for_each(|set| set.join(ranks));
     }

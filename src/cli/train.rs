@@ -1,11 +1,13 @@
 //! `bespoke train`
 
+use super::progress::{self, Share};
 use super::say::{note, say};
-use super::{progress, signals};
+use super::signals;
 use bespoke::ranks::Ranks;
-use bespoke::train::{Outcome, Progress, TrainConfig, Trained, train_config};
+use bespoke::train::{Outcome, Progress, TrainConfig, Trained, Watch, train_config};
 use bespoke::{Error, Result, document, output};
 use clap::{ArgMatches, FromArgMatches};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -93,6 +95,60 @@ impl TrainArgs {
     }
 }
 
+/// What a run shows as it goes.
+struct Shown {
+    json: bool,
+    /// Neither bars nor lines.
+    silent: bool,
+    started: Instant,
+    /// The first failure to say something ends the run as a signal does: with the best theta so far.
+    said: Result<()>,
+    /// Until the first iteration.
+    truth: Option<Share>,
+    iterations: Option<ProgressBar>,
+}
+
+impl Watch for Shown {
+    fn ground_truth(&mut self, share: f64) {
+        if let Some(truth) = &mut self.truth {
+            truth.set(share);
+        }
+    }
+
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        if let Some(truth) = self.truth.take() {
+            truth.finish();
+        }
+        let bar = self.iterations.get_or_insert_with(|| progress::bar(progress.iterations, "training", self.silent));
+        bar.set_position(progress.iteration as u64);
+        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.json && progress.validated {
+            self.said = say!("{}", json!({ "progress": progress, "seconds": seconds }));
+        } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
+            note!(
+                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
+                progress.iteration,
+                progress.iterations,
+                progress.loss,
+                progress.validation.rmse,
+                progress.validation.psnr,
+                progress.best.rmse,
+            );
+        }
+        if signals::asked() || self.said.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Shown {
+    fn finish(self) -> Result<()> {
+        if let Some(bar) = &self.iterations {
+            bar.finish_and_clear();
+        }
+        self.said
+    }
+}
+
 pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if args.schema {
         return super::say::text(document::text(&schemars::schema_for!(TrainConfig), "schema")?.as_bytes());
@@ -103,40 +159,15 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if json && aside {
         return Err(Error::invalid("out", "-", "a file: --json has standard output"));
     }
-    // The first failure to say something ends the run as a signal does: with the best theta so far.
-    let mut said = Ok(());
     let started = Instant::now();
-    let mut bar = None;
-    let terminal = std::io::stderr().is_terminal();
-    let lines = !terminal && !json && !quiet;
-    if lines {
+    let silent = json || quiet;
+    if !silent && !std::io::stderr().is_terminal() {
         note!("solving the ground truth");
     }
-    let outcome = train_config(&config, ranks, &mut |progress: &Progress| {
-        let bar = bar.get_or_insert_with(|| progress::bar(progress.iterations, "training", json || quiet));
-        bar.set_position(progress.iteration as u64);
-        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
-        if json && progress.validated {
-            said = say!("{}", json!({ "progress": progress, "seconds": started.elapsed().as_secs_f64() }));
-        }
-        if lines && progress.validated {
-            note!(
-                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {:.0} s",
-                progress.iteration,
-                progress.iterations,
-                progress.loss,
-                progress.validation.rmse,
-                progress.validation.psnr,
-                progress.best.rmse,
-                started.elapsed().as_secs_f64()
-            );
-        }
-        if signals::asked() || said.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    said?;
+    let truth = Some(Share::new("solving the ground truth", silent));
+    let mut shown = Shown { json, silent, started, said: Ok(()), truth, iterations: None };
+    let outcome = train_config(&config, ranks, &mut shown)?;
+    shown.finish()?;
     let seconds = started.elapsed().as_secs_f64();
     if json {
         say!("{}", outcome_document(&config, &outcome, seconds))?;

@@ -3,6 +3,7 @@
 use crate::card::{Card, Input, Null, Sizes};
 use crate::error::{Error, Result};
 use crate::inputs::Column;
+use crate::npy;
 use crate::tensor::Dtype;
 use npyz::NpyFile;
 use std::io::BufReader;
@@ -35,8 +36,7 @@ pub fn load(card: &Card) -> Result<Vec<NullRow>> {
 fn read(path: &Path, input: &Input) -> Result<Column> {
     let wrong =
         |problem: String| Error::format(path.display().to_string(), format!("inputs.{}.null", input.name), problem);
-    let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let array = NpyFile::new(BufReader::new(file)).map_err(|e| wrong(format!("is no .npy file: {e}")))?;
+    let array = npy::open(path)?;
     let shape = array.shape().iter().map(|n| usize::try_from(*n)).collect::<Result<Vec<usize>, _>>();
     let shape = shape.map_err(|_| wrong(format!("is of shape {:?}", array.shape())))?;
     input.shape.learn(&path.display().to_string(), &shape, &mut Sizes::new())?;

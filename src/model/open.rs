@@ -71,6 +71,15 @@ impl Model {
         }
     }
 
+    /// Whether its velocities have vector-Jacobian products.
+    pub fn differentiable(&self) -> bool {
+        match &self.field {
+            Field::Host(field) => field.differentiable(),
+            #[cfg(feature = "torch")]
+            Field::Torch(field) => field.differentiable(),
+        }
+    }
+
     /// The model's card.
     pub fn card(&self) -> &Card {
         match &self.field {

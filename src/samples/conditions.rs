@@ -3,6 +3,7 @@
 use crate::card::{Card, Sizes};
 use crate::error::{Error, Result};
 use crate::inputs::{Column, Inputs};
+use crate::stored;
 use crate::tensor::Dtype;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -77,6 +78,7 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(&bytes);
     let wrong = |field: &str, problem: String| Error::format(&document, field, problem);
+    stored::check(&bytes, &document)?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(".", e.to_string()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(".", e.to_string()))?;
     let mut columns = Vec::new();

@@ -56,6 +56,8 @@ pub enum Optimizer {
     Adam,
     /// Sketched Gauss-Newton; direct losses only.
     GaussNewton,
+    /// Gauss-Newton on exact Jacobians by forward passes alone; direct losses only.
+    ForwardGaussNewton,
 }
 
 /// What of a theta is learned: the change of time, the scaling, or both (the paper's ablation).
@@ -249,11 +251,13 @@ pub struct TrainConfig {
     #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<Loss>"))]
     pub loss: Vec<Loss>,
-    /// adam or gauss-newton [default: gauss-newton]; rmse-bound takes adam always.
+    /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default: gauss-newton;
+    /// forward-gauss-newton where there are none]; rmse-bound takes adam always.
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Optimizer>,
-    /// Iterations, or one count for each loss [default: 1200 for adam, 30 for gauss-newton].
+    /// Iterations, or one count for each loss [default: 1200 for adam, 30 for gauss-newton, 40 for
+    /// forward-gauss-newton].
     #[cfg_attr(feature = "cli", arg(long, value_name = "I", value_delimiter = ','))]
     #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<usize>"))]
@@ -263,7 +267,8 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "EVALS"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<u64>,
-    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton].
+    /// Samples an iteration [default: 60 for adam, 400 for gauss-newton, 30 for
+    /// forward-gauss-newton; fewer beyond nfe 10].
     #[cfg_attr(feature = "cli", arg(long, value_name = "B"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,

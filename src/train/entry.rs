@@ -1,6 +1,6 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
-use super::config::{Loss, TrainConfig};
+use super::config::{Loss, Optimizer, TrainConfig};
 use super::job::Job;
 use super::progress::Observer;
 use super::run::{Outcome, train_job};
@@ -39,6 +39,7 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let mut model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
+    let config = &suited_to(config, model.differentiable())?;
     let settings = config.settings(high - low, Some(&path))?;
     let mut job = config.job(Some(model.card().fingerprint()?))?;
     let asked =
@@ -76,7 +77,7 @@ impl FieldTask for Training<'_, '_> {
 
 /// Trains as `config` says, on a `field` of the caller that `config.field` describes.
 ///
-/// A field without a vector-Jacobian product is trained by differences, with the `rmse-bound` loss.
+/// A field without a vector-Jacobian product is trained by forward passes alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the key at fault; the field's and the file's own.
@@ -101,17 +102,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
         return Err(Error::invalid("class", class, if description.classes > 0 { &expected } else { "absent" }));
     }
     let [low, high] = description.data_range;
-    let mut config = config.clone();
-    if !field.differentiable() && config.loss.is_empty() {
-        config.loss = vec![Loss::RmseBound];
-    }
+    let config = suited_to(config, field.differentiable())?;
     let settings = config.settings(high - low, None)?;
-    if !field.differentiable()
-        && let Some(stage) = settings.stages.iter().find(|stage| stage.loss.direct().is_some())
-    {
-        let expected = "rmse-bound: the field has no vector-Jacobian product";
-        return Err(Error::invalid("loss", json!(stage.loss), expected));
-    }
     let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
     let job = config.job(None)?;
     let mut outcome = train_job(field, &conditioning, &settings, &job, &Ranks::alone(), observer)?;
@@ -122,6 +114,27 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = Notes(notes.clone()));
     save(&config, &outcome)?;
     Ok(outcome)
+}
+
+/// The document for a field that has a vector-Jacobian product or has not: without one, direct losses are minimised
+/// by forward passes alone.
+///
+/// # Errors
+/// [`Error::Invalid`] for an optimizer that would need the product.
+pub fn suited_to(config: &TrainConfig, differentiable: bool) -> Result<TrainConfig> {
+    let mut config = config.clone();
+    let direct = |loss: &Loss| loss.direct().is_some();
+    if differentiable || (!config.loss.is_empty() && !config.loss.iter().any(direct)) {
+        return Ok(config);
+    }
+    match config.optimizer {
+        None | Some(Optimizer::ForwardGaussNewton) => config.optimizer = Some(Optimizer::ForwardGaussNewton),
+        Some(other) => {
+            let expected = "forward-gauss-newton, or the loss rmse-bound: the field has no vector-Jacobian product";
+            return Err(Error::invalid("optimizer", json!(other), expected));
+        }
+    }
+    Ok(config)
 }
 
 /// Writes what was asked for: a theta, or a ladder where several counts were.

@@ -43,15 +43,15 @@ impl TrainConfig {
             [("out", &self.out), ("checkpoint", &self.checkpoint), ("pool_file", &self.pool_file), ("log", &self.log)]
         {
             let Some(file) = file else { continue };
-            if let Some((other, _)) = files.iter().find(|(_, other)| *other == file) {
-                return Err(Error::invalid(key, file.display(), format!("another file than {other}")));
-            }
             if !(key == "pool_file" && file.is_file()) {
                 output::check(file)?;
             }
             let again = key == "pool_file" || key == "checkpoint" && resume;
             if again && !output::is_file(file) {
                 return Err(Error::invalid(key, file.display(), "a regular file: it is read again"));
+            }
+            if let Some((other, _)) = files.iter().find(|(_, other)| *other == file) {
+                return Err(Error::invalid(key, file.display(), format!("another file than {other}")));
             }
             files.push((key, file));
         }

@@ -4,10 +4,12 @@
 //! A document (`config`) becomes settings with every choice made, whose legs (`schedule`) `run`
 //! goes through one iteration (`step`) after another.
 
+mod accuracy;
 mod checkpoint;
 mod config;
 mod entry;
 mod exchange;
+mod forward;
 mod job;
 mod journal;
 mod kept;
@@ -27,12 +29,13 @@ mod state;
 mod step;
 mod validate;
 
+pub use accuracy::{Accuracy, Differences};
 pub use config::{FieldConfig, Learn, Loss, Optimizer, Precision, TrainConfig, TrainedFamily};
-pub use entry::{Asked, conditioning, train_config, train_field};
+pub use entry::{Asked, conditioning, suited_to, train_config, train_field};
 pub use job::Job;
 pub use parameters::{Coordinates, Linearised, Parameters, Shape};
 pub use paths::{Pool, PoolOptions};
-pub use progress::{Observer, Progress};
+pub use progress::{Observer, Progress, Watch};
 pub use run::{Outcome, train, train_job};
 pub use settings::{Rung, Settings, Stage};
 pub use start::{Start, start_on_path};

@@ -95,6 +95,18 @@ impl Shape {
         }
     }
 
+    /// Evaluations that the exact Jacobian of one sample's end takes by forward passes
+    /// ([`crate::train::loss::Tangents`]): the solve; row k's directions, each through the stages after it; and all
+    /// times but the first, each through its own stage too.
+    pub fn jacobian_evaluations(&self) -> u64 {
+        let (nfe, per_step) = (self.nfe() as u64, self.stages_per_step() as u64);
+        let row = |k: u64| match self {
+            Shape::Ns(_) => k + 2,
+            Shape::Rk1(_) | Shape::Rk2(_) => k % per_step + 2,
+        };
+        nfe + (0..nfe).map(|k| row(k) * (nfe - 1 - k)).sum::<u64>() + (1..nfe).map(|k| nfe - k).sum::<u64>()
+    }
+
     /// How many numbers parametrise it.
     pub fn parameters(&self, coordinates: Coordinates) -> usize {
         match (*self, coordinates) {

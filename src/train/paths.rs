@@ -68,7 +68,7 @@ impl<T: Tensor> Pool<T> {
         F: VelocityField<Tensor = T>,
     {
         let starts = starts(field, options)?;
-        let each = |(i, x0)| solve_batch(field, conditioning, options, i, x0);
+        let each = |(i, x0)| solve_batch(field, conditioning, options, i, x0, &mut |_| ());
         let solved = starts.iter().enumerate().map(each).collect::<Result<Vec<_>>>()?;
         Self::assemble(conditioning, options, &starts, solved)
     }
@@ -127,15 +127,16 @@ pub(super) fn starts<F: VelocityField>(field: &F, options: &PoolOptions) -> Resu
     options.batches().map(start).collect()
 }
 
-/// Solves batch `i` of a pool from its `x0`.
+/// Solves batch `i` of a pool from its `x0`; `watch` gets the times that it comes to.
 pub(super) fn solve_batch<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,
     options: &PoolOptions,
     i: usize,
     x0: &F::Tensor,
+    watch: &mut dyn FnMut(f64),
 ) -> Result<Solved<F::Tensor>> {
     let condition = conditioning.of(options.batch(i))?;
-    let found = dopri5::solve(field, x0, &condition, options.tolerance, options.dense)?;
+    let found = dopri5::solve_watched(field, x0, &condition, options.tolerance, options.dense, watch)?;
     Ok(Solved { x1: found.x1, path: found.dense })
 }

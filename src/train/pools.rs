@@ -38,19 +38,21 @@ fn options(elements: usize, settings: &Settings, purpose: Purpose, indices: Rang
     PoolOptions { purpose, seed, indices, chunk: chunk(elements), tolerance, dense }
 }
 
-/// Solves the pool of the `draw`th time.
+/// Solves the pool of the `draw`th time; `watch` gets the share of it that is solved.
 pub fn draw<F: VelocityField>(
     field: &Counted<'_, F>,
     conditioning: &Conditioning,
     settings: &Settings,
     draw: usize,
     ranks: &Ranks,
+    watch: &mut dyn FnMut(f64),
 ) -> Result<Pool<F::Tensor>> {
-    solve(field, conditioning, &drawn(field.elements(), settings, draw), &Kept::Nothing, ranks)
+    solve(field, conditioning, &drawn(field.elements(), settings, draw), &Kept::Nothing, ranks, watch)
 }
 
 impl<T: Tensor> Pools<T> {
     /// Both pools, that of training as it is after `draws` times. What is on disk is the first rank's alone.
+    /// `watch` gets the share of both that is solved, from 0 to 1.
     ///
     /// # Errors
     /// As [`Pool::solve`]; [`crate::Error::Format`] for a file of other pools.
@@ -61,16 +63,20 @@ impl<T: Tensor> Pools<T> {
         job: &Job,
         draws: usize,
         ranks: &Ranks,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let elements = field.elements();
         let about = about(elements, conditioning, settings, job);
         let kept = if ranks.is_first() { Kept::open(job, about)? } else { Kept::Nothing };
         let of_validation = options(elements, settings, Purpose::Validation, 0..settings.validation);
-        let validation = solve(field, conditioning, &of_validation, &kept, ranks)?;
+        let first = settings.validation as f64 / (settings.validation + settings.pool) as f64;
+        let of_first = &mut |share: f64| watch(first * share);
+        let validation = solve(field, conditioning, &of_validation, &kept, ranks, of_first)?;
+        let of_second = &mut |share: f64| watch(first + (1.0 - first) * share);
         let train = match draws.saturating_sub(1) {
-            0 => solve(field, conditioning, &drawn(elements, settings, 0), &kept, ranks)?,
+            0 => solve(field, conditioning, &drawn(elements, settings, 0), &kept, ranks, of_second)?,
             // A pool that is drawn anew is not kept.
-            again => draw(field, conditioning, settings, again, ranks)?,
+            again => draw(field, conditioning, settings, again, ranks, of_second)?,
         };
         field.settle(ranks);
         if let Some(evaluations) = ranks.of_first(kept.evaluations()?)? {

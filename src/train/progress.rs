@@ -26,5 +26,24 @@ pub struct Progress {
     pub evaluations: Evaluations,
 }
 
-/// Called after every iteration; `Break` stops the run with the best theta so far.
-pub type Observer<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
+/// Who watches a run: a closure that takes the [`Progress`], or a type of its own.
+pub trait Watch {
+    /// Called while the ground truth is solved, with the share that is, from 0 to 1; not where it is
+    /// read from a file.
+    fn ground_truth(&mut self, share: f64) {
+        let _ = share;
+    }
+
+    /// Called before the first iteration and after every one; `Break` stops the run with the best theta
+    /// so far.
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&Progress) -> ControlFlow<()>> Watch for F {
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self(progress)
+    }
+}
+
+/// Whoever watches.
+pub type Observer<'a> = dyn Watch + 'a;

@@ -1,5 +1,6 @@
 //! The training loop (BES Algorithm 3): pool, iterations, validation, the best theta kept.
 
+use super::accuracy::{Accuracy, Differences};
 use super::checkpoint::Checkpoint;
 use super::config::{Learn, Optimizer, one_or_more};
 use super::job::Job;
@@ -69,8 +70,9 @@ pub fn train_job<F: VelocityField>(
     let mut journal = Journal::open(job, settings)?;
     let resumed = journal.resume(&legs, ranks)?;
     let on_disk = resumed.is_some();
-    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed)?;
-    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer(&run.progress()).is_break());
+    let mut watch = |share: f64| observer.ground_truth(share);
+    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed, &mut watch)?;
+    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
         run.record(&mut journal, stopped)?;
@@ -107,6 +109,7 @@ struct Run<'a, F: VelocityField> {
     pool: Pool<F::Tensor>,
     ground_truth: Evaluations,
     kept: Kept,
+    differences: Option<Differences>,
     state: State,
 }
 
@@ -120,14 +123,30 @@ impl<'a, F: VelocityField> Run<'a, F> {
         ranks: &'a Ranks,
         legs: Vec<Leg>,
         resumed: Option<Checkpoint<State>>,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
         let Pools { validation, train: pool, evaluations, kept } =
-            Pools::prepare(field, conditioning, settings, job, draws, ranks)?;
+            Pools::prepare(field, conditioning, settings, job, draws, ranks, watch)?;
+        let differences = differences(field, &legs, &pool, ranks)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
+            let mut run = Run {
+                field,
+                conditioning,
+                settings,
+                ranks,
+                legs,
+                validation,
+                pool,
+                ground_truth,
+                kept,
+                differences,
+                state,
+            };
+            run.restore()?;
             field.set(evaluations);
-            return Ok(Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, kept, state });
+            return Ok(run);
         }
         let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
         let state = State {
@@ -147,9 +166,31 @@ impl<'a, F: VelocityField> Run<'a, F> {
             done: Vec::new(),
         };
         let ground_truth = evaluations;
-        let mut run = Run { field, conditioning, settings, ranks, legs, validation, pool, ground_truth, kept, state };
+        let mut run = Run {
+            field,
+            conditioning,
+            settings,
+            ranks,
+            legs,
+            validation,
+            pool,
+            ground_truth,
+            kept,
+            differences,
+            state,
+        };
         run.state.limit = run.limit();
         Ok(run)
+    }
+
+    /// Makes again what of the state a checkpoint does not hold.
+    fn restore(&mut self) -> Result<()> {
+        let stage = self.leg().stage;
+        let (iteration, key) = (self.state.iteration, self.state.rung_iteration);
+        let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
+        let step = Step { field, pool, ranks, settings, stage: &stage, iteration, key, differences: self.differences };
+        let Candidate { parameters, optimizer, .. } = &mut self.state.candidate;
+        if let OptimizerState::ForwardGaussNewton(state) = optimizer { step.restore(parameters, state) } else { Ok(()) }
     }
 
     /// Has it written down how far the run is.
@@ -202,18 +243,26 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let key = self.state.rung_iteration;
         let refresh = self.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            self.pool = pools::draw(self.field, self.conditioning, self.settings, self.state.draws, self.ranks)?;
+            let Run { field, conditioning, settings, ranks, .. } = *self;
+            self.pool = pools::draw(field, conditioning, settings, self.state.draws, ranks, &mut |_| ())?;
             self.state.draws += 1;
+            self.state.candidate.optimizer.forget_samples();
         }
         let stage = self.leg().stage;
         let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
         let candidate = &mut self.state.candidate;
-        let step = Step { field, pool, ranks, settings, stage: &stage, iteration: self.state.iteration, key };
+        let (iteration, differences) = (self.state.iteration, self.differences);
+        let step = Step { field, pool, ranks, settings, stage: &stage, iteration, key, differences };
         candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
         field.settle(ranks);
         self.state.iteration += 1;
         self.state.rung_iteration += 1;
-        self.state.iteration_cost = self.spent() - before;
+        // The next one makes this one's samples' errors anew, beside those of the samples before.
+        let growth = match stage.optimizer {
+            Optimizer::ForwardGaussNewton => (stage.batch * self.leg().shape.nfe()) as u64,
+            Optimizer::Adam | Optimizer::GaussNewton => 0,
+        };
+        self.state.iteration_cost = self.spent() - before + growth;
         let every = settings.validate_every.unwrap_or((stage.iterations / 12).max(1));
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
@@ -235,7 +284,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
         match next.origin {
             Origin::Start(i) => {
                 let entered = enter(self.field, self.settings, &self.validation, &next, i, self.ranks)?;
-                let last = std::mem::replace(&mut self.state.candidate, entered);
+                let mut last = std::mem::replace(&mut self.state.candidate, entered);
+                last.optimizer.forget_samples();
                 if new_rung {
                     self.state.start = self.state.candidate.validation;
                 } else {
@@ -298,6 +348,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "iterations": state.rung_iteration,
             "batch": stage.batch,
             "lr": settings.stages.iter().any(|stage| stage.optimizer == Optimizer::Adam).then_some(settings.lr),
+            "accuracy": self.differences.map(|differences| differences.accuracy),
             "l_tau": settings.dense().then_some(settings.l_tau),
             "seed": settings.seed,
             "pool": settings.pool,
@@ -321,6 +372,30 @@ impl<'a, F: VelocityField> Run<'a, F> {
             _ => Notes::default(),
         }
     }
+}
+
+/// How the field is differentiated, where a leg does so by forward passes: as its accuracy asks for, which the
+/// first rank measures.
+fn differences<F: VelocityField>(
+    field: &Counted<'_, F>,
+    legs: &[Leg],
+    pool: &Pool<F::Tensor>,
+    ranks: &Ranks,
+) -> Result<Option<Differences>> {
+    if legs.iter().all(|leg| leg.stage.optimizer != Optimizer::ForwardGaussNewton) {
+        return Ok(None);
+    }
+    let measured = ranks.is_first().then(|| Accuracy::measure(field, pool)).transpose()?;
+    let found = ranks.of_first(measured)?;
+    field.settle(ranks);
+    if let Some(accuracy) = found.filter(Accuracy::depends_on_batch) {
+        tracing::warn!(
+            "a sample's velocity differs by {:.1e} of itself between a batch and the sample alone: this field \
+             depends on the batch a sample is in, and what is learned in one batch size may not serve in another",
+            accuracy.batch
+        );
+    }
+    Ok(found.map(Differences::new))
 }
 
 fn quality<F: VelocityField>(

@@ -1,6 +1,7 @@
 //! The legs of a run: which start, which loss and how long, one after another.
 
 use super::config::{Learn, Optimizer};
+use super::forward::KEPT_SAMPLES;
 use super::parameters::{Coordinates, Shape};
 use super::settings::{Rung, Settings, Stage};
 use super::start::Start;
@@ -37,7 +38,7 @@ impl Leg {
     /// The coordinates that its optimiser moves: knots for Adam, as in the paper, and where only a part is learned.
     pub fn coordinates(&self, learn: Learn) -> Coordinates {
         match (self.stage.optimizer, learn) {
-            (Optimizer::GaussNewton, Learn::Both) => Coordinates::Table,
+            (Optimizer::GaussNewton | Optimizer::ForwardGaussNewton, Learn::Both) => Coordinates::Table,
             _ => Coordinates::Knots,
         }
     }
@@ -49,6 +50,9 @@ impl Leg {
             Optimizer::Adam => 4 * batch * nfe,
             // Two cotangents, and the mean loss of three thetas.
             Optimizer::GaussNewton => (6 * batch + 3 * TRIED_ON as u64) * nfe,
+            Optimizer::ForwardGaussNewton => {
+                batch * self.shape.jacobian_evaluations() + (KEPT_SAMPLES + 3 * TRIED_ON) as u64 * nfe
+            }
         }
     }
 
@@ -63,8 +67,22 @@ pub fn legs(settings: &Settings) -> Vec<Leg> {
     settings.rungs.iter().enumerate().flat_map(|(i, rung)| of_rung(settings, i, rung)).collect()
 }
 
+/// Evaluations of an iteration's Jacobians at most where no batch was given: 30 samples' of `ns` at nfe 10.
+const JACOBIANS: u64 = 8_000;
+/// Samples an iteration at least.
+const FEWEST: usize = 4;
+
+/// The stage with its batch as `shape` has it where none was given: exact Jacobians grow with the cube of nfe.
+fn sized(shape: Shape, stage: Stage) -> Stage {
+    if stage.optimizer != Optimizer::ForwardGaussNewton || stage.batch_given {
+        return stage;
+    }
+    let affordable = (JACOBIANS / shape.jacobian_evaluations().max(1)) as usize;
+    Stage { batch: stage.batch.min(affordable.max(FEWEST)), ..stage }
+}
+
 fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
-    let leg = |shape, origin, stage| Leg { rung: index, shape, origin, stage };
+    let leg = |shape, origin, stage| Leg { rung: index, shape, origin, stage: sized(shape, stage) };
     let first = settings.stages[0];
     let heat = Stage { iterations: first.iterations.div_ceil(HEAT_SHARE), ..first };
     let rest = Stage { iterations: first.iterations.saturating_sub(heat.iterations), ..first };

@@ -62,6 +62,8 @@ pub struct Stage {
     pub iterations: usize,
     /// Samples an iteration.
     pub batch: usize,
+    /// Whether the document says so, for an optimizer that takes fewer samples where nfe is large.
+    pub batch_given: bool,
 }
 
 /// Iterations, batches and pools beyond this are mistakes.
@@ -132,8 +134,11 @@ impl TrainConfig {
 
     fn stages(&self) -> Result<Vec<Stage>> {
         let losses = if self.loss.is_empty() { &[Loss::LogMse][..] } else { &self.loss };
-        if self.optimizer == Some(Optimizer::GaussNewton) && losses.iter().all(|loss| loss.direct().is_none()) {
-            return Err(Error::invalid("optimizer", "gauss-newton", "adam for the rmse-bound loss"));
+        if self.optimizer.is_some_and(|optimizer| optimizer != Optimizer::Adam)
+            && losses.iter().all(|loss| loss.direct().is_none())
+        {
+            let value = serde_json::json!(self.optimizer);
+            return Err(Error::invalid("optimizer", value, "adam for the rmse-bound loss"));
         }
         let counts = &self.iterations;
         if counts.len() > 1 && counts.len() != losses.len() {
@@ -143,9 +148,14 @@ impl TrainConfig {
         let stage = |(i, loss): (usize, &Loss)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
             let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
-            let (iterations, batch) = if optimizer == Optimizer::Adam { (1200, 60) } else { (30, 400) };
+            let (iterations, batch) = match optimizer {
+                Optimizer::Adam => (1200, 60),
+                Optimizer::GaussNewton => (30, 400),
+                Optimizer::ForwardGaussNewton => (40, 30),
+            };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
-            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
+            let batch_given = self.batch.is_some() && optimizer == Optimizer::ForwardGaussNewton;
+            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
             check_range("iterations", stage.iterations, 1, MOST)?;
             check_range("batch", stage.batch, 1, MOST)?;
             Ok(stage)
@@ -175,7 +185,7 @@ impl TrainConfig {
             ));
         }
         // Training begins at the identity with the paper's optimiser, and where only a part is learned.
-        let gauss_newton = first.optimizer == Optimizer::GaussNewton && learn == Learn::Both;
+        let gauss_newton = first.optimizer != Optimizer::Adam && learn == Learn::Both;
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |shape: Shape| {
             let mut starts = match inits.as_slice() {

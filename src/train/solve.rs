@@ -9,7 +9,8 @@ use crate::samples::Conditioning;
 use crate::velocity::{Counted, Evaluations, VelocityField};
 
 /// The pool of `options`. Ranks are dealt the batches in turn; each then has the whole pool. The first takes the
-/// batches that it has `kept`, and keeps the others as they come.
+/// batches that it has `kept`, and keeps the others as they come. `watch` gets the share of all batches that is
+/// solved, from 0 to 1.
 ///
 /// # Errors
 /// As [`Pool::solve`], and what is kept has its own.
@@ -19,6 +20,7 @@ pub fn solve<F: VelocityField>(
     options: &PoolOptions,
     kept: &Kept,
     ranks: &Ranks,
+    watch: &mut dyn FnMut(f64),
 ) -> Result<Pool<F::Tensor>> {
     let starts = starts(field, options)?;
     let numbers: Vec<usize> = (0..starts.len()).collect();
@@ -33,7 +35,8 @@ pub fn solve<F: VelocityField>(
         for ((i, there), found) in round.iter().zip(&there).zip(&mut found) {
             if !there && ranks.owns(*i) {
                 let before = field.evaluations();
-                let solved = solve_batch(field, conditioning, options, *i, &starts[*i])?;
+                let within = &mut |t: f64| watch((*i as f64 + t) / starts.len() as f64);
+                let solved = solve_batch(field, conditioning, options, *i, &starts[*i], within)?;
                 *found = Some((solved, field.evaluations().since(before)));
             }
         }

@@ -1,5 +1,6 @@
-//! One iteration of either optimiser.
+//! One iteration of an optimiser.
 
+use super::accuracy::Differences;
 use super::loss::{Direct, LossGradient, bound_loss, direct_loss, direct_residual};
 use super::optimize::{Adam, GaussNewton, NormalEquations, OptimizerState, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
@@ -32,6 +33,8 @@ pub struct Step<'a, F: VelocityField> {
     pub iteration: usize,
     /// What the iteration's random choices are keyed by.
     pub key: usize,
+    /// How the field is differentiated, where it is by forward passes.
+    pub differences: Option<Differences>,
 }
 
 impl<F: VelocityField> Step<'_, F> {
@@ -39,6 +42,7 @@ impl<F: VelocityField> Step<'_, F> {
     pub fn take(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
         let loss = match state {
             OptimizerState::GaussNewton(state) => self.gauss_newton(parameters, state)?,
+            OptimizerState::ForwardGaussNewton(state) => self.forward_gauss_newton(parameters, state)?,
             OptimizerState::Adam(state) => self.adam(parameters, state)?,
         };
         // Machines may differ in the last bits of what each has computed of the same sums.
@@ -70,10 +74,8 @@ impl<F: VelocityField> Step<'_, F> {
     }
 
     fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
-        let size = self.pool.size();
-        // A small pool cannot spare samples that are only tried on.
-        let tried_on = if size >= self.stage.batch + TRIED_ON { TRIED_ON } else { 0 };
-        let rows = self.choose(self.stage.batch.min(size - tried_on), size - tried_on);
+        let (learned, judged) = self.spared();
+        let rows = self.choose(self.stage.batch.min(learned), learned);
         let loss = self.stage.loss.direct().unwrap_or(Direct::LogMse);
         let jacobian = parameters.table_jacobian().jacobian;
         let scalars = jacobian.nrows();
@@ -97,13 +99,19 @@ impl<F: VelocityField> Step<'_, F> {
         let mut batch = NormalEquations::new(&(&products[0] * &jacobian), &(&products[1] * &jacobian), weights);
         batch.sum(self.ranks);
         let trials = state.propose(batch);
-        let judged = if tried_on > 0 { size - tried_on..size } else { 0..size };
         let taken = self.try_steps(parameters, loss, &trials, judged)?;
         state.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             *parameters = moved(parameters, &trials[i]);
         }
         Ok(loss.mean(&rms))
+    }
+
+    /// How many of the pool's samples, the first, are learned from, and which are tried on.
+    pub(super) fn spared(&self) -> (usize, Range<usize>) {
+        let size = self.pool.size();
+        // A small pool cannot spare samples that are only tried on.
+        if size >= self.stage.batch + TRIED_ON { (size - TRIED_ON, size - TRIED_ON..size) } else { (size, 0..size) }
     }
 
     /// A standard normal cotangent for each of the batch's samples `part`.
@@ -114,7 +122,7 @@ impl<F: VelocityField> Step<'_, F> {
     }
 
     /// The trial under which the mean loss of the samples `judged` is least, if it falls.
-    fn try_steps(
+    pub(super) fn try_steps(
         &self,
         parameters: &Parameters,
         loss: Direct,
@@ -146,7 +154,7 @@ fn stack(above: &DMatrix<f64>, below: &DMatrix<f64>) -> DMatrix<f64> {
     both
 }
 
-fn moved(parameters: &Parameters, trial: &Trial) -> Parameters {
+pub(super) fn moved(parameters: &Parameters, trial: &Trial) -> Parameters {
     let values = parameters.values.iter().zip(trial.step.iter()).map(|(v, d)| v + d).collect();
     Parameters { values, ..parameters.clone() }
 }

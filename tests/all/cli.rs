@@ -169,7 +169,7 @@ fn bad_usage_is_2_and_names_what_is_wrong() {
     sample(&["--solver", "gt", "--rtol", "0"]).stderr(contains("rtol is 0"));
     sample(&["--solver", "gt", "--class", "11"]).stderr(contains("class is 11").and(contains("0 to 9")));
     sample(&["--solver", "gt", "--device", "tpu"]).stderr(contains("tpu"));
-    sample(&["--solver", "gt", "--dtype", "f16"]).stderr(contains("f32 or bf16"));
+    sample(&["--solver", "gt", "--dtype", "f16"]).stderr(contains("f32, bf16"));
     sample(&["--solver", "gt", "--dtype", "bf16"]).stderr(contains("dtype is bf16, expected f32"));
     sample(&["--solver", "gt", "--guidance-scale", "nan"]).stderr(contains("guidance_scale"));
     train(&out).args(["--family", "rk3"]).assert().code(2).stderr(contains("rk3"));

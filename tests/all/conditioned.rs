@@ -3,7 +3,7 @@
 use bespoke::model::{self, Model};
 use bespoke::ranks::Ranks;
 use bespoke::tensor::{Compute, Device, PerRow, Tensor};
-use bespoke::train::{Asked, TrainConfig, conditioning, train_config};
+use bespoke::train::{Asked, Progress, TrainConfig, conditioning, train_config};
 use bespoke::velocity::{Condition, VelocityField};
 use safetensors::tensor::{Dtype as Stored, TensorView, serialize_to_file};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn training_over_conditions_learns_and_notes_them() {
     let (pool, out) = (folder.path().join("pool.safetensors"), folder.path().join("theta.json"));
     let run = |changes: Value| {
         let mut first = None;
-        let outcome = train_config(&config(folder.path(), changes), &Ranks::alone(), &mut |progress| {
+        let outcome = train_config(&config(folder.path(), changes), &Ranks::alone(), &mut |progress: &Progress| {
             first = first.or(Some(progress.validation.rmse));
             ControlFlow::Continue(())
         });

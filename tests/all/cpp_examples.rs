@@ -3,7 +3,7 @@
 use crate::native::{Workshop, ring_card, succeed};
 use bespoke::ranks::Ranks;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
-use bespoke::train::{Loss, TrainConfig, train_config};
+use bespoke::train::{Loss, Progress, TrainConfig, train_config};
 use std::ops::ControlFlow;
 use std::process::Command;
 
@@ -23,8 +23,11 @@ fn a_theta_in_place_of_an_euler_loop_is_closer_at_the_same_nfe() {
         iterations: vec![15],
         ..TrainConfig::default()
     };
-    let theta =
-        train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0).theta;
+    let theta = train_config(&config, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(()))
+        .unwrap()
+        .rungs
+        .remove(0)
+        .theta;
     let path = workshop.path("theta.json");
     theta.save(&path).unwrap();
     let mut command = Command::new(program);

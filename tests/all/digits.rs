@@ -7,7 +7,7 @@ use bespoke::reference::Solver;
 use bespoke::samples::{GuidanceScale, Noises};
 use bespoke::tensor::{Compute, Device, PerRow, Tensor};
 use bespoke::torch::TorchTensor;
-use bespoke::train::{Asked, TrainConfig, conditioning, train_config};
+use bespoke::train::{Asked, Progress, TrainConfig, conditioning, train_config};
 use bespoke::velocity::VelocityField;
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
@@ -120,7 +120,8 @@ fn a_short_training_in_bf16_beats_midpoint_and_says_so() {
         "dtype": "bf16", "rtol": 1e-3, "atol": 1e-3
     }))
     .unwrap();
-    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    let outcome =
+        train_config(&config, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap().rungs.remove(0);
     assert!(outcome.best.rmse < 0.8 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["dtype"], "bf16");
 }
@@ -131,7 +132,8 @@ fn a_short_training_beats_midpoint() {
         "model": path("digits-fm-ot.json"), "steps": 5, "iterations": 12, "batch": 200, "pool": 300, "validation": 200
     }))
     .unwrap();
-    let outcome = train_config(&config, &Ranks::alone(), &mut |_| ControlFlow::Continue(())).unwrap().rungs.remove(0);
+    let outcome =
+        train_config(&config, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap().rungs.remove(0);
     println!("rmse {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
     assert!(outcome.best.rmse < 0.6 * outcome.start.rmse, "{:?} from {:?}", outcome.best, outcome.start);
     assert_eq!(outcome.theta.model.0["name"], "digits-fm-ot");

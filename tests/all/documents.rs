@@ -695,4 +695,8 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
         assert!(error.contains(words), "{error}");
     }
     assert!(Stored::open(&folder.path().join("absent")).unwrap().is_none());
+    // Conditions are such files too, read as a whole.
+    std::fs::write(&path, file(&huge, &[0; 4])).unwrap();
+    let error = bespoke::stored::check(&std::fs::read(&path).unwrap(), "conditions").unwrap_err().to_string();
+    assert!(error.starts_with("conditions: .: is no whole safetensors file: x: "), "{error}");
 }

@@ -112,8 +112,8 @@ fn direct_losses_of_every_family() {
 
 #[test]
 fn leaving_the_moving_path_out_would_be_seen() {
-    // method.md: without Eq. 27 gradients by the times are 10-20 % wrong. The check above must be
-    // able to tell: a gradient with the times' part halved fails it.
+    // BES Eq. 27 is what gradients by the times have from the path that moves with them. The check above
+    // can tell whether it is there only where those gradients are no rounding beside the rest.
     let field = field(Scheduler::FmOt);
     let parameters = perturbed(Shape::Rk2(3), Coordinates::Knots);
     let found = bound_loss(&parameters, 1.0, &field, &pool(&field), &[0, 1, 2]).unwrap();

@@ -26,6 +26,7 @@ mod distance;
 mod documents;
 mod ended;
 mod floors;
+mod forward;
 mod gpu_check;
 mod gradients;
 mod ground_truth;

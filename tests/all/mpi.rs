@@ -135,6 +135,13 @@ fn gauss_newton_comes_to_the_same_theta() {
 }
 
 #[test]
+fn forward_passes_alone_come_to_the_same_theta() {
+    let options = ["--family", "ns", "--nfe", "5", "--optimizer", "forward-gauss-newton", "--loss", "log-mse,rmse"];
+    let size = ["--pool", "330", "--batch", "19", "--validation", "101", "--iterations", "5"];
+    Workshop::new().compare(&[&options[..], &size].concat());
+}
+
+#[test]
 fn adam_on_the_bound_comes_to_the_same_theta() {
     let options = ["--family", "rk1", "--steps", "4", "--loss", "rmse-bound", "--optimizer", "adam"];
     Workshop::new().compare(&[&options[..], &SIZE].concat());

@@ -2,16 +2,19 @@
 
 use bespoke::Error;
 use bespoke::dopri5::{self, Tolerance};
+use bespoke::evaluate::{Comparison, Ready, evaluate_watched};
 use bespoke::model::CallerField;
 use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::path::GaussianPath;
+use bespoke::ranks::Ranks;
+use bespoke::reference::Solver;
 use bespoke::sampler::{self, Plan};
-use bespoke::samples::Conditioning;
+use bespoke::samples::{Conditioning, Noises};
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::NamedSolver;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, train};
+use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, Watch, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -38,7 +41,7 @@ fn settings(changes: serde_json::Value) -> Settings {
 }
 
 fn run_all(settings: &Settings) -> Outcome {
-    train(&field(), &UNCONDITIONAL, settings, &mut |_| ControlFlow::Continue(())).unwrap()
+    train(&field(), &UNCONDITIONAL, settings, &mut |_: &Progress| ControlFlow::Continue(())).unwrap()
 }
 
 /// The only solver of a run.
@@ -108,6 +111,59 @@ fn an_observer_can_stop_it_and_sees_what_is_spent() {
     assert_eq!(last.unwrap().iteration, 3);
     assert_eq!(outcome.evaluations, last.unwrap().evaluations);
     assert!(outcome.evaluations.backward > 0);
+}
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Noting {
+    shares: Vec<f64>,
+    iterations: Vec<usize>,
+}
+
+impl Watch for Noting {
+    fn ground_truth(&mut self, share: f64) {
+        assert!(self.iterations.is_empty(), "the ground truth comes first");
+        self.shares.push(share);
+    }
+
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.iterations.push(progress.iteration);
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn whoever_watches_sees_the_ground_truth_grow() {
+    // More than one batch of each pool.
+    let mut noting = Noting::default();
+    train(&field(), &UNCONDITIONAL, &settings(json!({ "pool": 300, "validation": 600 })), &mut noting).unwrap();
+    let shares = noting.shares;
+    assert!(shares.len() > 20, "{shares:?}");
+    assert!(shares[0] > 0.0 && shares[0] < 0.2, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] < pair[1] && pair[1] - pair[0] < 0.3), "{shares:?}");
+    assert!((shares.last().unwrap() - 1.0).abs() < 1e-12, "{shares:?}");
+    assert_eq!(noting.iterations, (0..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_watches_an_evaluation_sees_it_grow() {
+    let path = GaussianPath::new(Scheduler::FmOt, 1.0).unwrap();
+    let solver =
+        |name: &str| (name.to_owned(), Ready::new(&Solver::parse(name).unwrap(), &path, Tolerance::default()).unwrap());
+    let comparison = Comparison {
+        solvers: vec![solver("midpoint@8"), solver("gt")],
+        noises: Noises::Seed { seed: 0, count: 300 },
+        tolerance: Tolerance::default(),
+        range: 2.0,
+    };
+    let mut shares = Vec::new();
+    let watch = &mut |share| shares.push(share);
+    let evaluation =
+        evaluate_watched(&field(), &UNCONDITIONAL, &comparison, &Ranks::alone(), watch, |_, _| Ok(())).unwrap();
+    assert_eq!(evaluation.count, 300);
+    assert!(shares.len() > 20 && shares[0] > 0.0 && shares[0] < 0.2, "{shares:?}");
+    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1]), "{shares:?}");
+    assert!((shares.last().unwrap() - 1.0).abs() < 1e-12, "{shares:?}");
 }
 
 #[test]
@@ -286,7 +342,8 @@ impl VelocityField for Broken {
 #[test]
 fn a_broken_field_is_an_error_not_a_theta() {
     for from in [0.0, 0.5] {
-        let outcome = train(&Broken(from), &UNCONDITIONAL, &settings(json!({})), &mut |_| ControlFlow::Continue(()));
+        let outcome =
+            train(&Broken(from), &UNCONDITIONAL, &settings(json!({})), &mut |_: &Progress| ControlFlow::Continue(()));
         let error = outcome.unwrap_err();
         assert!(matches!(error, Error::NonFinite { t, .. } if t >= from && t < from + 0.1), "from {from}: {error}");
     }
@@ -318,7 +375,7 @@ fn a_published_solver_that_diverges_on_a_callers_field_is_no_start() {
     assert!(sample("euler").is_ok());
     let settings = settings(json!({ "family": "ns", "steps": 4, "init": "published" }));
     let field = narrow();
-    let outcome = train(&field, &UNCONDITIONAL, &settings, &mut |_| ControlFlow::Break(())).unwrap();
+    let outcome = train(&field, &UNCONDITIONAL, &settings, &mut |_: &Progress| ControlFlow::Break(())).unwrap();
     let start = outcome.rungs[0].theta.training.0["start"]["solver"].as_str().unwrap().to_owned();
     assert!(outcome.stopped && start != "midpoint@4", "{start}");
 }

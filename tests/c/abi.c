@@ -88,9 +88,9 @@ static void null_pointers(bespoke_theta *theta, bespoke_sampler *sampler, bespok
 }
 
 struct behaviour {
-    int call;        /* the call that misbehaves, from 0 */
-    int32_t answer;  /* what it answers */
-    int nan;         /* whether it writes NaN */
+    int call;       /* the call that misbehaves, from 0 */
+    int32_t answer; /* what it answers */
+    int nan;        /* whether it writes NaN */
     bespoke_theta *theta;
     bespoke_sampler *sampler; /* called back into, where there is one */
 };
@@ -115,9 +115,11 @@ static void callbacks(bespoke_theta *theta, bespoke_sampler *sampler) {
     FAILS(bespoke_step(theta, sampler, 0, &x, misbehave, &fails), BESPOKE_ERROR_CALLBACK,
           "the velocity callback answered -3");
     struct behaviour nan = {.call = 1, .nan = 1};
-    FAILS(bespoke_step(theta, sampler, 1, &x, misbehave, &nan), BESPOKE_ERROR_NON_FINITE, "the velocity of evaluation 3 (t = 0.75)");
+    FAILS(bespoke_step(theta, sampler, 1, &x, misbehave, &nan), BESPOKE_ERROR_NON_FINITE,
+          "the velocity of evaluation 3 (t = 0.75)");
     nan.call = 0;
-    FAILS(bespoke_sample(theta, sampler, &x, &x, misbehave, &nan), BESPOKE_ERROR_NON_FINITE, "the velocity of evaluation 0 (t = 0)");
+    FAILS(bespoke_sample(theta, sampler, &x, &x, misbehave, &nan), BESPOKE_ERROR_NON_FINITE,
+          "the velocity of evaluation 0 (t = 0)");
     struct behaviour back = {.call = 0, .theta = theta, .sampler = sampler};
     FAILS(bespoke_step(theta, sampler, 0, &x, misbehave, &back), BESPOKE_ERROR_CALLBACK,
           "the velocity callback answered 7: the sampler is at work");
@@ -150,7 +152,7 @@ static void statuses(bespoke_theta *theta, bespoke_sampler *sampler) {
     CHECK(out == NULL);
     FAILS(bespoke_load_theta("/does/not/exist.json", &out), BESPOKE_ERROR_IO, "cannot read /does/not/exist.json: ");
     FAILS(bespoke_theta_save(theta, "/does/not/exist.json"), BESPOKE_ERROR_IO, "cannot write /does/not/exist.json: ");
-    FAILS(bespoke_load_theta("\xff.json", &out), BESPOKE_ERROR_INVALID, "path is ");
+    FAILS(bespoke_load_theta("\xff.json", &out), BESPOKE_ERROR_IO, "cannot read ");
     FAILS(bespoke_step(theta, sampler, 99, &x, decay, NULL), BESPOKE_ERROR_INVALID, "step is 99, expected 0 to 1");
     bespoke_stage stage = {.struct_size = sizeof stage};
     FAILS(bespoke_theta_stage(theta, 4, &stage), BESPOKE_ERROR_INVALID, "k is 4, expected 0 to 3");
@@ -171,7 +173,6 @@ static void statuses(bespoke_theta *theta, bespoke_sampler *sampler) {
     CHECK(batch == 0);
     bespoke_model *model = NULL;
     FAILS(bespoke_model_open(card_path, "tpu", &model), BESPOKE_ERROR_INVALID, "device is \"tpu\"");
-
 }
 
 static void model_queries(bespoke_model *model) {
@@ -194,7 +195,8 @@ static void model_queries(bespoke_model *model) {
     bespoke_condition condition = {.struct_size = sizeof condition, .batch = 2, .classes = classes};
     FAILS(bespoke_model_velocity(model, &condition, &tt, &xt, &ut), BESPOKE_ERROR_INVALID, "class is 0, expected none");
     at[1] = 1.5f;
-    FAILS(bespoke_model_velocity(model, NULL, &tt, &xt, &ut), BESPOKE_ERROR_INVALID, "t is 1.5, expected times in [0, 1]");
+    FAILS(bespoke_model_velocity(model, NULL, &tt, &xt, &ut), BESPOKE_ERROR_INVALID,
+          "t is 1.5, expected times in [0, 1]");
     at[1] = 0.5f;
     FAILS(bespoke_model_velocity(model, NULL, &xt, &xt, &ut), BESPOKE_ERROR_INVALID, "t.shape is [2, 2], expected [2]");
 

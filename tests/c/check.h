@@ -9,24 +9,24 @@
 #include "bespoke.h"
 #include "bespoke.h" /* twice does no harm */
 
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: %s; last error: %s\n", __FILE__, __LINE__, #condition,                   \
-                    bespoke_last_error_message());                                                           \
-            exit(1);                                                                                         \
-        }                                                                                                    \
+#define CHECK(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            fprintf(stderr, "%s:%d: %s; last error: %s\n", __FILE__, __LINE__, #condition, \
+                    bespoke_last_error_message());                                         \
+            exit(1);                                                                       \
+        }                                                                                  \
     } while (0)
 
 /* The call answers `expected`, and its message starts with `text`. */
-#define FAILS(call, expected, text)                                                                          \
-    do {                                                                                                     \
-        bespoke_status status_ = (call);                                                                     \
-        if (status_ != (expected) || strncmp(bespoke_last_error_message(), (text), strlen(text)) != 0) {     \
-            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, bespoke_status_name(status_),  \
-                    bespoke_last_error_message());                                                           \
-            exit(1);                                                                                         \
-        }                                                                                                    \
+#define FAILS(call, expected, text)                                                                         \
+    do {                                                                                                    \
+        bespoke_status status_ = (call);                                                                    \
+        if (status_ != (expected) || strncmp(bespoke_last_error_message(), (text), strlen(text)) != 0) {    \
+            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, bespoke_status_name(status_), \
+                    bespoke_last_error_message());                                                          \
+            exit(1);                                                                                        \
+        }                                                                                                   \
     } while (0)
 
 #define OK(call) CHECK((call) == BESPOKE_OK)

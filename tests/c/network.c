@@ -20,7 +20,8 @@ static void conditions(const bespoke_model *model) {
     condition.guidance_scale = guidance;
     OK(bespoke_model_velocity(model, &condition, &tt, &xt, &ut));
     for (int row = 0; row < BATCH; row++) {
-        DLTensor x1 = tensor(x + row * NUMBERS, single, 4), u1 = tensor(one, single, 4), t1 = tensor(at + row, single, 1);
+        DLTensor x1 = tensor(x + row * NUMBERS, single, 4), u1 = tensor(one, single, 4),
+                 t1 = tensor(at + row, single, 1);
         /* u = u_uncond + s (u_cond - u_uncond), each from a call of its own. */
         int64_t null_class = 10;
         bespoke_condition own = {.struct_size = sizeof own, .batch = 1, .classes = classes + row};

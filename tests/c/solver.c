@@ -93,7 +93,8 @@ static void solvers(const char *rk2_path) {
     FAILS(bespoke_theta_solver("euler@4", 4, "fm-ot", &theta), invalid, "solver is \"euler@4\"");
     FAILS(bespoke_theta_solver("rk4", 10, "fm-ot", &theta), invalid, "nfe is 10, expected a multiple of 4");
     FAILS(bespoke_theta_solver("euler", 0, "fm-ot", &theta), invalid, "nfe is 0");
-    FAILS(bespoke_theta_solver("midpoint", 2002, "fm-ot", &theta), invalid, "nfe is 2002, expected a multiple of 2 from 2 to 2000");
+    FAILS(bespoke_theta_solver("midpoint", 2002, "fm-ot", &theta), invalid,
+          "nfe is 2002, expected a multiple of 2 from 2 to 2000");
     FAILS(bespoke_theta_solver("euler:fine", 4, "fm-ot", &theta), invalid, "grid is \"fine\"");
     FAILS(bespoke_theta_solver("euler:0,1", 4, "fm-ot", &theta), invalid, "grid is ");
     FAILS(bespoke_theta_solver("euler", 4, "fm", &theta), invalid, "scheduler is \"fm\", expected fm-ot, ");

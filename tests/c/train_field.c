@@ -22,7 +22,8 @@ static int32_t velocity(void *user_data, const bespoke_call *call) {
     if (call->input_count == 1) {
         const DLTensor *classes = call->inputs->tensor;
         if (strcmp(call->inputs->name, "class") != 0) return 76;
-        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != call->x->shape[0]) return 77;
+        if (classes->dtype.code != kDLInt || classes->dtype.bits != 64 || classes->shape[0] != call->x->shape[0])
+            return 77;
     }
     return bespoke_model_velocity(state->model, &condition, call->time, call->x, call->output);
 }
@@ -47,11 +48,13 @@ int main(int count, char **arguments) {
         char config[4096], shape[256] = "";
         state.model = model;
         for (uint32_t i = 0; i < info.ndim; i++)
-            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%lld", i ? ", " : "", (long long)info.shape[i]);
+            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%lld", i ? ", " : "",
+                     (long long)info.shape[i]);
         if (forward)
-            snprintf(config, sizeof config,
-                     "{\"field\": {\"shape\": [%s], \"classes\": %lld, \"data_range\": [%g, %g], \"name\": \"%s\"}, %s}",
-                     shape, (long long)info.classes, info.data_low, info.data_high, info.name, rest);
+            snprintf(
+                config, sizeof config,
+                "{\"field\": {\"shape\": [%s], \"classes\": %lld, \"data_range\": [%g, %g], \"name\": \"%s\"}, %s}",
+                shape, (long long)info.classes, info.data_low, info.data_high, info.name, rest);
         else
             snprintf(config, sizeof config, "{\"model\": \"%s\", %s}", card, rest);
         bespoke_train_callbacks callbacks = {.struct_size = sizeof callbacks,

@@ -8,14 +8,15 @@
 #include "check.h"
 
 /* Ends a struct before `member`: all behind it is garbage, as it may be in an older program. */
-#define OLDER(variable, member)                                                                              \
-    do {                                                                                                     \
-        memset(&(variable).member, 0x55, sizeof(variable) - (size_t)((char *)&(variable).member - (char *)&(variable))); \
-        (variable).struct_size = (uint32_t)((char *)&(variable).member - (char *)&(variable));               \
+#define OLDER(variable, member)                                                                \
+    do {                                                                                       \
+        memset(&(variable).member, 0x55,                                                       \
+               sizeof(variable) - (size_t)((char *)&(variable).member - (char *)&(variable))); \
+        (variable).struct_size = (uint32_t)((char *)&(variable).member - (char *)&(variable)); \
     } while (0)
 
 /* Whether all of `variable` from `member` on is as OLDER left it. */
-#define UNTOUCHED(variable, member)                                                                          \
+#define UNTOUCHED(variable, member) \
     all_garbage((const unsigned char *)&(variable).member, (const unsigned char *)(&(variable) + 1))
 
 static int all_garbage(const unsigned char *from, const unsigned char *end) {
@@ -39,7 +40,8 @@ static void written_structs(void) {
         if (at_a_member)
             OK(bespoke_theta_info(theta, &properties));
         else
-            FAILS(bespoke_theta_info(theta, &properties), BESPOKE_ERROR_INVALID, "bespoke_theta_properties.struct_size is ");
+            FAILS(bespoke_theta_info(theta, &properties), BESPOKE_ERROR_INVALID,
+                  "bespoke_theta_properties.struct_size is ");
     }
     properties.struct_size = sizeof properties;
     OK(bespoke_theta_info(theta, &properties));
@@ -105,11 +107,14 @@ static void read_structs(void) {
     bespoke_train_callbacks callbacks = {.velocity = field};
     bespoke_theta *trained = NULL;
     OLDER(callbacks, vjp);
-    OK(bespoke_train("{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 20, \"validation\": 10, \"batch\": 10, \"iterations\": 1}",
-                     &callbacks, &trained));
+    OK(
+        bespoke_train("{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 20, \"validation\": 10, \"batch\": 10, "
+                      "\"iterations\": 1}",
+                      &callbacks, &trained));
     bespoke_theta_free(trained);
     OLDER(callbacks, velocity);
-    FAILS(bespoke_train("{\"field\": {\"shape\": [2]}}", &callbacks, &trained), BESPOKE_ERROR_INVALID, "callbacks.velocity is NULL");
+    FAILS(bespoke_train("{\"field\": {\"shape\": [2]}}", &callbacks, &trained), BESPOKE_ERROR_INVALID,
+          "callbacks.velocity is NULL");
 
     /* Of a later version, first without and then with something set that this one does not know. */
     struct {
@@ -125,13 +130,16 @@ static void read_structs(void) {
 
     /* A size that none ever had, of each. */
     options.struct_size = 6;
-    FAILS(bespoke_sampler_new(theta, &options, &made), BESPOKE_ERROR_INVALID, "bespoke_sampler_options.struct_size is 6");
+    FAILS(bespoke_sampler_new(theta, &options, &made), BESPOKE_ERROR_INVALID,
+          "bespoke_sampler_options.struct_size is 6");
     condition.struct_size = 0;
-    FAILS(bespoke_model_velocity(model, &condition, &t, &x, &u), BESPOKE_ERROR_INVALID, "bespoke_condition.struct_size is 0");
+    FAILS(bespoke_model_velocity(model, &condition, &t, &x, &u), BESPOKE_ERROR_INVALID,
+          "bespoke_condition.struct_size is 0");
     binding.struct_size = 12;
     FAILS(bespoke_model_field(&binding, &t, &x, &u), BESPOKE_ERROR_INVALID, "bespoke_model_binding.struct_size is 12");
     callbacks.struct_size = 20;
-    FAILS(bespoke_train("{}", &callbacks, &trained), BESPOKE_ERROR_INVALID, "bespoke_train_callbacks.struct_size is 20");
+    FAILS(bespoke_train("{}", &callbacks, &trained), BESPOKE_ERROR_INVALID,
+          "bespoke_train_callbacks.struct_size is 20");
     bespoke_stage stage = {.struct_size = 3};
     FAILS(bespoke_theta_stage(theta, 0, &stage), BESPOKE_ERROR_INVALID, "bespoke_stage.struct_size is 3");
     bespoke_row row = {.struct_size = 10};

@@ -13,14 +13,13 @@
 
 #include "bespoke.h"
 #include "bespoke.hpp"
-#include "bespoke.hpp"
 
-#define CHECK(condition)                                                          \
-    do {                                                                          \
-        if (!(condition)) {                                                       \
-            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);  \
-            std::exit(1);                                                         \
-        }                                                                         \
+#define CHECK(condition)                                                         \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                        \
+        }                                                                        \
     } while (0)
 
 using bespoke::tensor_view;
@@ -73,7 +72,8 @@ static void exceptions(const bespoke::theta &theta) {
     CHECK(status_of([&] { sampler.sample(theta, x, again); }) == BESPOKE_ERROR_STATE);
     CHECK(status_of([&] { bespoke::theta::load("/does/not/exist"); }) == BESPOKE_ERROR_IO);
     CHECK(status_of([&] { sampler.step(theta, 77, x, decay); }) == BESPOKE_ERROR_INVALID);
-    CHECK(status_of([&] { sampler.sample(theta, x, [](auto, auto, auto u) { u[0] = NAN; }); }) == BESPOKE_ERROR_NON_FINITE);
+    CHECK(status_of([&] { sampler.sample(theta, x, [](auto, auto, auto u) { u[0] = NAN; }); }) ==
+          BESPOKE_ERROR_NON_FINITE);
     sampler.sample(theta, x, decay);
     CHECK(numbers[0] == 0.390625f && numbers[1] == 0.78125f);
 }
@@ -128,7 +128,8 @@ static void training(const std::string &card) {
         CHECK(call.classes() == nullptr && call.input("text") == nullptr);
         model.velocity(call.time(), call.x(), call.output());
     };
-    const std::string config = "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"batch\": 10, \"validation\": 20}";
+    const std::string config =
+        "{\"field\": {\"shape\": [2]}, \"steps\": 2, \"pool\": 60, \"batch\": 10, \"validation\": 20}";
     const auto theta = bespoke::train(config, callbacks);
     CHECK(told == 3 && theta.nfe() == 4);
 
@@ -139,7 +140,9 @@ static void training(const std::string &card) {
     callbacks.progress = [](const bespoke_train_progress &) -> bool { throw out_of_luck{8}; };
     CHECK(throws(8, [&] { bespoke::train(config, callbacks); }));
     std::uint64_t backward = 0;
-    callbacks.progress = [&](const bespoke_train_progress &progress) { return backward = progress.backward, backward == 0; };
+    callbacks.progress = [&](const bespoke_train_progress &progress) {
+        return backward = progress.backward, backward == 0;
+    };
     callbacks.vjp = [](const bespoke::call &call) {
         decay(call.time(), call.cotangent(), call.by_x());
         for (float &number : call.by_t()) number = 0.0f;

@@ -9,7 +9,7 @@ does counts little. A ratio below 1 means that BespokeScheduler is the faster on
 import argparse
 import time
 
-import torch
+from bespoke_solver import BespokeScheduler, Theta
 from diffusers import (
     DDIMScheduler,
     DEISMultistepScheduler,
@@ -20,7 +20,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from bespoke_solver import BespokeScheduler, Theta
+import torch
 
 
 def identity(steps: int) -> Theta:

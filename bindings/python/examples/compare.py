@@ -13,13 +13,13 @@ import itertools
 import tempfile
 from pathlib import Path
 
-import diffusers
-import torch
-from digits import conditions, pipeline_of
-
 import bespoke_solver as bespoke
+import diffusers
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.fitting import field_of
+from digits import conditions, pipeline_of
+
+import torch
 
 GUIDANCE = 2.0
 SPACINGS = ["linspace", "leading", "trailing"]

@@ -10,14 +10,14 @@ the pipeline gives its scheduler.
 import argparse
 import copy
 
+import bespoke_solver as bespoke
 import diffusers
 import numpy as np
-import torch
-from digits import DATA
-
-import bespoke_solver as bespoke
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.pipeline_field import PipelineField
+from digits import DATA
+
+import torch
 
 WIDTH, TOKENS, GUIDANCE, NFE = 32, 2, 3.0, 8
 

@@ -6,9 +6,11 @@ Prompts are embeddings: no tokenizer and no text encoder is needed, and every pi
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import diffusers
+
 import torch
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -11,7 +11,6 @@ from pathlib import Path
 import bespoke_solver as bespoke
 import numpy as np
 import pytest
-import torch
 from bespoke_solver import BespokeScheduler, TorchField
 from bespoke_solver.fitting import field_of
 from diffusers import (
@@ -24,6 +23,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 from digits import conditions, make_unet
+
+import torch
 
 PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", Path(__file__).resolve().parents[3] / "target/release/bespoke"))
 LABELS = [3, 3, 3, 3]
@@ -240,7 +241,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"num_inference_steps is 50, .* 3 \(6 evaluations\)"):
         BespokeScheduler(theta=bent()).set_timesteps(50)
     with pytest.raises(ValueError, match="set_timesteps comes first"):
-        BespokeScheduler(solver="euler").timesteps
+        _ = BespokeScheduler(solver="euler").timesteps
     with pytest.raises(ValueError, match="guidance_scale is 2.0"):
         TorchField(make_unet(0), {}, (1, 8, 8), guidance_scale=2.0)
 

@@ -18,10 +18,11 @@ from typing import Any
 import bespoke_solver as bespoke
 import diffusers
 import pytest
-import torch
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.pipeline_field import PipelineField
 from gallery import GALLERY, Entry, build
+
+import torch
 
 #: Evaluations of the comparison, and what training has for each pipeline.
 NFE = 8

@@ -217,10 +217,10 @@ def test_training_by_derivatives_and_by_differences():
     assert exact.training["validation"]["rmse"] < 0.2 * exact.training["start"]["rmse"]
     assert exact.training["evaluations"]["backward"] > 0
     forward = bespoke.train(
-        field, shape=[3], steps=3, iterations=60, pool=200, validation=100, progress=False, name="cosine"
+        field, shape=[3], steps=3, iterations=20, pool=200, validation=100, progress=False, name="cosine"
     )
-    assert forward.training["validation"]["rmse"] < 0.5 * forward.training["start"]["rmse"]
-    assert forward.training["evaluations"]["backward"] == 0 and forward.training["loss"] == "rmse-bound"
+    assert forward.training["validation"]["rmse"] < 0.2 * forward.training["start"]["rmse"]
+    assert forward.training["evaluations"]["backward"] == 0 and forward.training["optimizer"] == "forward-gauss-newton"
     assert forward.model["name"] == "cosine"
     assert learned() == learned()
 
@@ -273,4 +273,4 @@ def test_neither_torch_nor_diffusers_is_imported():
     code = "import bespoke_solver, sys; print(sorted({'torch', 'diffusers', 'jax', 'tqdm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     with pytest.raises(AttributeError):
-        bespoke.BespokeSchedule
+        _ = bespoke.BespokeSchedule

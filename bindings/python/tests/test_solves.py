@@ -6,11 +6,12 @@ import pickle
 import bespoke_solver as bespoke
 import diffusers
 import pytest
-import torch
 from bespoke_solver import BespokeScheduler, TorchField
 from digits import make_unet
 from test_configuration import BETAS, exact
 from test_diffusers import bent, noises, output, run
+
+import torch
 
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)
 VP = diffusers.DPMSolverMultistepScheduler(**BETAS)

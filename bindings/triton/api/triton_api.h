@@ -55,7 +55,11 @@ typedef enum {
     TRITONSERVER_TYPE_BF16
 } TRITONSERVER_DataType;
 
-typedef enum { TRITONSERVER_MEMORY_CPU, TRITONSERVER_MEMORY_CPU_PINNED, TRITONSERVER_MEMORY_GPU } TRITONSERVER_MemoryType;
+typedef enum {
+    TRITONSERVER_MEMORY_CPU,
+    TRITONSERVER_MEMORY_CPU_PINNED,
+    TRITONSERVER_MEMORY_GPU
+} TRITONSERVER_MemoryType;
 
 typedef enum {
     TRITONSERVER_PARAMETER_STRING,
@@ -182,10 +186,12 @@ struct TRITONSERVER_Error *TRITONSERVER_InferenceResponseDelete(struct TRITONSER
 struct TRITONSERVER_Error *TRITONSERVER_InferenceResponseError(struct TRITONSERVER_InferenceResponse *response);
 struct TRITONSERVER_Error *TRITONSERVER_InferenceResponseOutputCount(struct TRITONSERVER_InferenceResponse *response,
                                                                      uint32_t *count);
-struct TRITONSERVER_Error *TRITONSERVER_InferenceResponseOutput(
-    struct TRITONSERVER_InferenceResponse *response, uint32_t index, const char **name, TRITONSERVER_DataType *type,
-    const int64_t **shape, uint64_t *dim_count, const void **base, size_t *byte_size,
-    TRITONSERVER_MemoryType *memory_type, int64_t *memory_type_id, void **userp);
+struct TRITONSERVER_Error *TRITONSERVER_InferenceResponseOutput(struct TRITONSERVER_InferenceResponse *response,
+                                                                uint32_t index, const char **name,
+                                                                TRITONSERVER_DataType *type, const int64_t **shape,
+                                                                uint64_t *dim_count, const void **base,
+                                                                size_t *byte_size, TRITONSERVER_MemoryType *memory_type,
+                                                                int64_t *memory_type_id, void **userp);
 
 // The backend, its models and their instances.
 struct TRITONSERVER_Error *TRITONBACKEND_ApiVersion(uint32_t *major, uint32_t *minor);
@@ -216,13 +222,14 @@ struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceDeviceId(struct TRITONBACK
                                                                int32_t *device_id);
 struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceModel(struct TRITONBACKEND_ModelInstance *instance,
                                                             struct TRITONBACKEND_Model **model);
-struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceState(struct TRITONBACKEND_ModelInstance *instance,
-                                                            void **state);
+struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceState(struct TRITONBACKEND_ModelInstance *instance, void **state);
 struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceSetState(struct TRITONBACKEND_ModelInstance *instance,
                                                                void *state);
-struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(
-    struct TRITONBACKEND_ModelInstance *instance, struct TRITONBACKEND_Request *request, bool success,
-    uint64_t exec_start_ns, uint64_t compute_start_ns, uint64_t compute_end_ns, uint64_t exec_end_ns);
+struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportStatistics(struct TRITONBACKEND_ModelInstance *instance,
+                                                                       struct TRITONBACKEND_Request *request,
+                                                                       bool success, uint64_t exec_start_ns,
+                                                                       uint64_t compute_start_ns,
+                                                                       uint64_t compute_end_ns, uint64_t exec_end_ns);
 struct TRITONSERVER_Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
     struct TRITONBACKEND_ModelInstance *instance, uint64_t batch_size, uint64_t exec_start_ns,
     uint64_t compute_start_ns, uint64_t compute_end_ns, uint64_t exec_end_ns);

@@ -10,11 +10,11 @@ import threading
 import time
 
 import numpy as np
-
-import models
 from client import Client, tensors
 from repository import digits_noise
 from server import BUILD, Server
+
+import models
 
 # Of the models in turn, so that a machine that slows down slows all of them.
 ROUNDS = 5

@@ -24,7 +24,8 @@ void check_text(const std::string &text) {
 
 }  // namespace
 
-catalogue::catalogue(const settings &settings, const bespoke_model_properties &model) : max_nfe_(settings.max_nfe), made_(made_bytes_at_most) {
+catalogue::catalogue(const settings &settings, const bespoke_model_properties &model)
+    : max_nfe_(settings.max_nfe), made_(made_bytes_at_most) {
     const auto card = nlohmann::json::parse(model.card);
     nlohmann::json scheduler = card.at("scheduler");
     if (card.contains("time")) scheduler["end"] = card.at("time").value("end", 1.0);
@@ -56,7 +57,8 @@ void catalogue::add(const std::string &file, const bespoke_model_properties &mod
         const bespoke_theta_properties info = theta.info();
         const auto notes = nlohmann::json::parse(info.model);
         if (notes.contains("name") && notes["name"].is_string() && notes["name"].get<std::string>() != model.name)
-            log(TRITONSERVER_LOG_WARN, file + " was trained for " + notes["name"].get<std::string>() + ", not for " + model.name);
+            log(TRITONSERVER_LOG_WARN,
+                file + " was trained for " + notes["name"].get<std::string>() + ", not for " + model.name);
         rungs[info.nfe] = std::make_shared<const solver>(solver{name, info.nfe, std::move(theta)});
         if (info.nfe <= 1) return;
         at_most = info.nfe - 1;
@@ -79,18 +81,23 @@ std::shared_ptr<const solver> catalogue::find(const std::optional<std::string> &
         throw invalid("NFE", std::to_string(*nfe), std::to_string(*wanted.nfe) + ", as SOLVER says");
     if (!nfe && wanted.nfe) nfe = *wanted.nfe;
     switch (wanted.kind) {
-    case BESPOKE_REFERENCE_FILE: return learned(names_[wanted.file], nfe);
-    case BESPOKE_REFERENCE_PUBLISHED: return published(wanted.name, nfe);
-    default: throw invalid("SOLVER", in_quotes(text), "a solver with a fixed count of evaluations");
+        case BESPOKE_REFERENCE_FILE:
+            return learned(names_[wanted.file], nfe);
+        case BESPOKE_REFERENCE_PUBLISHED:
+            return published(wanted.name, nfe);
+        default:
+            throw invalid("SOLVER", in_quotes(text), "a solver with a fixed count of evaluations");
     }
 }
 
-std::shared_ptr<const solver> catalogue::learned(const std::string &name, std::optional<std::int64_t> nfe_at_most) const {
+std::shared_ptr<const solver> catalogue::learned(const std::string &name,
+                                                 std::optional<std::int64_t> nfe_at_most) const {
     const auto &rungs = files_.at(name);
     if (!nfe_at_most) return rungs.rbegin()->second;
     const auto least = rungs.begin()->first;
     if (*nfe_at_most < least)
-        throw invalid("NFE", std::to_string(*nfe_at_most), "at least " + std::to_string(least) + ", the least that " + name + " has");
+        throw invalid("NFE", std::to_string(*nfe_at_most),
+                      "at least " + std::to_string(least) + ", the least that " + name + " has");
     const auto at_most = static_cast<std::uint32_t>(std::min<std::int64_t>(*nfe_at_most, UINT32_MAX));
     return std::prev(rungs.upper_bound(at_most))->second;
 }
@@ -101,13 +108,15 @@ std::shared_ptr<const solver> catalogue::published(const std::string &name, std:
         for (const std::string &file : names_) known += file + ", ";
         throw invalid("SOLVER", in_quotes(name), known + "or a published solver with its NFE, as in midpoint@10");
     }
-    if (*count < 1 || *count > max_nfe_) throw invalid("NFE", std::to_string(*count), "1 to " + std::to_string(max_nfe_));
+    if (*count < 1 || *count > max_nfe_)
+        throw invalid("NFE", std::to_string(*count), "1 to " + std::to_string(max_nfe_));
     const std::string key = name + '@' + std::to_string(*count);
     const auto nfe = static_cast<std::uint32_t>(*count);
     return made_.find(key, [&] {
         bespoke_theta *theta = nullptr;
         if (bespoke_theta_solver(name.c_str(), nfe, scheduler_.c_str(), &theta) != BESPOKE_OK)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, "SOLVER " + in_quotes(name) + ": " + cut(bespoke_last_error_message()));
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG,
+                          "SOLVER " + in_quotes(name) + ": " + cut(bespoke_last_error_message()));
         return solver{name, nfe, bespoke::theta(theta)};
     });
 }

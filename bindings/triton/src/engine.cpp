@@ -120,7 +120,8 @@ void engine::join(const std::shared_ptr<request> &request, std::size_t count) {
 void engine::drop_cancelled() {
     const auto present = active_;
     for (const auto &request : present)
-        if (request->cancelled()) fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_CANCELLED, "the request was cancelled"));
+        if (request->cancelled())
+            fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_CANCELLED, "the request was cancelled"));
 }
 
 /// Classes and guidance of the batch, row by row.
@@ -181,7 +182,8 @@ void engine::preview(const bespoke::evaluation<float> &at, bespoke::tensor_view<
         previews_ = request->states;
         for (std::size_t i = 0; i < rows_.size(); i++) {
             if (rows_[i].of != request) continue;
-            std::memcpy(previews_.data() + rows_[i].index * elements, predictions_.data() + i * elements, elements * sizeof(float));
+            std::memcpy(previews_.data() + rows_[i].index * elements, predictions_.data() + i * elements,
+                        elements * sizeof(float));
             last = last && rows_[i].evaluations + 1 == request->samples[rows_[i].index].by->nfe;
         }
         // After the last evaluation comes the sample itself.
@@ -210,7 +212,8 @@ void engine::collect() {
     for (const row &row : rows_)
         if (row.failed && std::find(failed.begin(), failed.end(), row.of) == failed.end()) failed.push_back(row.of);
     for (const auto &request : failed) {
-        const std::string what = "the velocity of evaluation " + std::to_string(request->calls - 1) + " holds a NaN or an infinity";
+        const std::string what =
+            "the velocity of evaluation " + std::to_string(request->calls - 1) + " holds a NaN or an infinity";
         fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, what.c_str()));
     }
     for (std::size_t i = rows_.size(); i-- > 0;) {
@@ -223,8 +226,8 @@ void engine::collect() {
     const std::uint64_t end = now_ns();
     for (const auto &request : active_) request->solver_ns += end - network_end_ns_;
     model_.metrics().add(metric::solver_seconds, static_cast<double>(end - network_end_ns_) * 1e-9);
-    log_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, evaluated, network_start_ns_, network_start_ns_,
-                                                               network_end_ns_, end),
+    log_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, evaluated, network_start_ns_,
+                                                               network_start_ns_, network_end_ns_, end),
               "reporting statistics");
     for (const auto &request : finished) {
         active_.erase(std::find(active_.begin(), active_.end(), request));

@@ -31,7 +31,8 @@ inputs::inputs(TRITONBACKEND_Request *request) {
         const std::int64_t rows = rank == 0 ? 0 : shape[0];
         if (rows < 1) throw invalid(std::string(name) + ".shape", shape_text(own.shape), "at least one row");
         if (i > 0 && static_cast<std::size_t>(rows) != rows_)
-            throw invalid(std::string(name) + ".shape", shape_text(own.shape), std::to_string(rows_) + " rows, as the inputs before it");
+            throw invalid(std::string(name) + ".shape", shape_text(own.shape),
+                          std::to_string(rows_) + " rows, as the inputs before it");
         rows_ = static_cast<std::size_t>(rows);
         tensors_.emplace(name, std::move(own));
     }
@@ -42,7 +43,8 @@ std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSE
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) return std::nullopt;
     const tensor &own = found->second;
-    if (own.type != type) throw invalid(name + ".datatype", TRITONSERVER_DataTypeString(own.type), TRITONSERVER_DataTypeString(type));
+    if (own.type != type)
+        throw invalid(name + ".datatype", TRITONSERVER_DataTypeString(own.type), TRITONSERVER_DataTypeString(type));
     std::vector<std::int64_t> expected = shape;
     expected.insert(expected.begin(), static_cast<std::int64_t>(rows_));
     if (own.shape != expected) throw invalid(name + ".shape", shape_text(own.shape), shape_text(expected));
@@ -61,7 +63,8 @@ std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSE
     return values;
 }
 
-std::optional<std::vector<float>> inputs::floats(const std::string &name, const std::vector<std::int64_t> &shape) const {
+std::optional<std::vector<float>> inputs::floats(const std::string &name,
+                                                 const std::vector<std::int64_t> &shape) const {
     const auto raw = bytes(name, TRITONSERVER_TYPE_FP32, shape);
     if (!raw) return std::nullopt;
     std::size_t count = rows_;
@@ -91,7 +94,8 @@ std::optional<std::vector<std::string>> inputs::texts(const std::string &name) c
         at += length;
     }
     if (values.size() != rows_ || at != raw->size())
-        throw invalid(name, std::to_string(raw->size()) + " bytes", std::to_string(rows_) + " texts, each behind its length");
+        throw invalid(name, std::to_string(raw->size()) + " bytes",
+                      std::to_string(rows_) + " texts, each behind its length");
     return values;
 }
 

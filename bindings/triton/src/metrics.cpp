@@ -10,7 +10,8 @@ struct description {
 };
 
 constexpr description descriptions[] = {
-    {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_network_calls_total", "Evaluations of the velocity, each for a whole batch"},
+    {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_network_calls_total",
+     "Evaluations of the velocity, each for a whole batch"},
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_network_rows_total", "Samples in all evaluations of the velocity"},
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_network_seconds_total", "Time spent in evaluations of the velocity"},
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_solver_seconds_total", "Time of the batch loop outside of evaluations"},
@@ -46,8 +47,9 @@ std::shared_ptr<model_metrics> metric_families::of(const std::string &model, con
 }
 
 model_metrics::model_metrics(const metric_families &families, const std::string &model, const std::string &version) {
-    TRITONSERVER_Parameter *labels[] = {TRITONSERVER_ParameterNew("model", TRITONSERVER_PARAMETER_STRING, model.c_str()),
-                                        TRITONSERVER_ParameterNew("version", TRITONSERVER_PARAMETER_STRING, version.c_str())};
+    TRITONSERVER_Parameter *labels[] = {
+        TRITONSERVER_ParameterNew("model", TRITONSERVER_PARAMETER_STRING, model.c_str()),
+        TRITONSERVER_ParameterNew("version", TRITONSERVER_PARAMETER_STRING, version.c_str())};
     for (std::size_t i = 0; i < metrics_.size(); i++) {
         if (families.families_[i] == nullptr) continue;
         log_error(TRITONSERVER_MetricNew(&metrics_[i], families.families_[i],

@@ -14,7 +14,15 @@
 
 namespace bespoke_triton {
 
-enum class metric : std::size_t { network_calls, network_rows, network_seconds, solver_seconds, cancelled, active_rows, count };
+enum class metric : std::size_t {
+    network_calls,
+    network_rows,
+    network_seconds,
+    solver_seconds,
+    cancelled,
+    active_rows,
+    count
+};
 
 class metric_families;
 

@@ -13,7 +13,8 @@ class loaded_network : public network {
 public:
     explicit loaded_network(const settings &settings) : path_(settings.velocity_library) {
         library_.reset(dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL));
-        if (!library_) throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
+        if (!library_)
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
         function_ = reinterpret_cast<bespoke_network_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
         if (function_ == nullptr)
             throw invalid("parameter velocity_symbol", '"' + settings.velocity_symbol + '"', "a function of " + path_);
@@ -22,7 +23,8 @@ public:
     void forward(const bespoke::call &call) override {
         const std::int32_t answer = function_(nullptr, &call.get());
         if (answer != 0)
-            throw failure(TRITONSERVER_ERROR_INTERNAL, "the velocity of " + path_ + " answered " + std::to_string(answer));
+            throw failure(TRITONSERVER_ERROR_INTERNAL,
+                          "the velocity of " + path_ + " answered " + std::to_string(answer));
     }
 
 private:
@@ -53,8 +55,9 @@ std::int32_t call_network(void *self, const bespoke_call *call) {
 velocity::velocity(const settings &settings, TRITONSERVER_Server *server, const std::string &device) {
     if (!settings.velocity_model.empty()) network_ = std::make_unique<served_network>(server, settings);
     if (!settings.velocity_library.empty()) network_ = std::make_unique<loaded_network>(settings);
-    model_ = std::make_unique<bespoke::model>(network_ ? bespoke::model::host(settings.card, call_network, network_.get())
-                                                       : bespoke::model::open(settings.card, device));
+    model_ =
+        std::make_unique<bespoke::model>(network_ ? bespoke::model::host(settings.card, call_network, network_.get())
+                                                  : bespoke::model::open(settings.card, device));
 }
 
 void velocity::evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u,

@@ -11,7 +11,8 @@ namespace bespoke_triton {
 namespace {
 
 void check_class(std::int64_t of_class, const model &model) {
-    const bool known = (0 <= of_class && of_class < model.classes()) || (of_class >= 0 && of_class == model.null_class());
+    const bool known =
+        (0 <= of_class && of_class < model.classes()) || (of_class >= 0 && of_class == model.null_class());
     if (!known) throw invalid("CLASS", std::to_string(of_class), "0 to " + std::to_string(model.classes() - 1));
 }
 
@@ -58,9 +59,11 @@ void request::read_parameters() {
         check(TRITONBACKEND_RequestParameter(handle_, i, &key, &type, &value));
         if (std::strcmp(key, "preview_every") != 0) continue;
         const std::int64_t every = type == TRITONSERVER_PARAMETER_INT ? *static_cast<const std::int64_t *>(value) : -1;
-        if (every < 0 || every > UINT32_MAX) throw invalid("parameter preview_every", "no such number", "a whole number, 0 for none");
+        if (every < 0 || every > UINT32_MAX)
+            throw invalid("parameter preview_every", "no such number", "a whole number, 0 for none");
         if (!decoupled_ && every != 0)
-            throw failure(TRITONSERVER_ERROR_UNSUPPORTED, "parameter preview_every: the model is not decoupled, and sends one response");
+            throw failure(TRITONSERVER_ERROR_UNSUPPORTED,
+                          "parameter preview_every: the model is not decoupled, and sends one response");
         preview_every = static_cast<std::uint32_t>(every);
     }
 }
@@ -81,9 +84,11 @@ void request::read_samples(model &model) {
         own.by = model.solvers().find(names ? std::optional((*names)[row]) : std::nullopt,
                                       nfes ? std::optional((*nfes)[row]) : std::nullopt);
         own.guidance_scale = scales ? (*scales)[row] : settings.guidance_scale;
-        if (!std::isfinite(own.guidance_scale)) throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "a finite number");
+        if (!std::isfinite(own.guidance_scale))
+            throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "a finite number");
         if (own.guidance_scale != 1.0 && model.null_class() < 0)
-            throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "1: the model has no null_class to guide from");
+            throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale),
+                          "1: the model has no null_class to guide from");
         if (classes) check_class((*classes)[row], model);
         for (std::int64_t i = 0; i < counts[row]; i++) {
             // Where no class is named, sample i gets class i mod classes, as on the command line.
@@ -95,7 +100,9 @@ void request::read_samples(model &model) {
 
     if (noise) {
         const auto bad = std::find_if(noise->begin(), noise->end(), [](float v) { return !std::isfinite(v); });
-        if (bad != noise->end()) throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - noise->begin()), "finite numbers");
+        if (bad != noise->end())
+            throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - noise->begin()),
+                          "finite numbers");
         states = std::move(*noise);
     } else {
         states.resize(samples.size() * model.elements());
@@ -127,12 +134,15 @@ TRITONBACKEND_Response *request::respond(const float *values, bool final) {
         for (const sample &sample : samples) {
             nfe = std::max(nfe, sample.by->nfe);
             const std::string &name = sample.by->name;
-            if ((", " + names + ", ").find(", " + name + ", ") == std::string::npos) names += (names.empty() ? "" : ", ") + name;
+            if ((", " + names + ", ").find(", " + name + ", ") == std::string::npos)
+                names += (names.empty() ? "" : ", ") + name;
         }
         check(TRITONBACKEND_ResponseSetIntParameter(response, "nfe", nfe));
         check(TRITONBACKEND_ResponseSetStringParameter(response, "solver", names.c_str()));
-        check(TRITONBACKEND_ResponseSetIntParameter(response, "network_us", static_cast<std::int64_t>(network_ns / 1000)));
-        check(TRITONBACKEND_ResponseSetIntParameter(response, "solver_us", static_cast<std::int64_t>(solver_ns / 1000)));
+        check(TRITONBACKEND_ResponseSetIntParameter(response, "network_us",
+                                                    static_cast<std::int64_t>(network_ns / 1000)));
+        check(
+            TRITONBACKEND_ResponseSetIntParameter(response, "solver_us", static_cast<std::int64_t>(solver_ns / 1000)));
         if (decoupled_) {
             check(TRITONBACKEND_ResponseSetIntParameter(response, "evaluations", calls));
             check(TRITONBACKEND_ResponseSetBoolParameter(response, "final", final));
@@ -155,12 +165,15 @@ TRITONBACKEND_Response *request::respond(const float *values, bool final) {
     }
 }
 
-void request::send_preview(const float *predictions) { check(TRITONBACKEND_ResponseSend(respond(predictions, false), 0, nullptr)); }
+void request::send_preview(const float *predictions) {
+    check(TRITONBACKEND_ResponseSend(respond(predictions, false), 0, nullptr));
+}
 
 void request::finish() {
     try {
         TRITONBACKEND_Response *response = respond(states.data(), true);
-        log_error(TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr), "sending a response");
+        log_error(TRITONBACKEND_ResponseSend(response, TRITONSERVER_RESPONSE_COMPLETE_FINAL, nullptr),
+                  "sending a response");
     } catch (...) {
         fail(current_error());
         return;
@@ -183,7 +196,8 @@ void request::let_go(bool success) noexcept {
     const std::uint64_t end = now_ns();
     const std::uint64_t compute_start = first_call_ns != 0 ? first_call_ns : end;
     const std::uint64_t compute_end = last_call_ns != 0 ? last_call_ns : end;
-    log_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, handle_, success, started_ns_, compute_start, compute_end, end),
+    log_error(TRITONBACKEND_ModelInstanceReportStatistics(instance_, handle_, success, started_ns_, compute_start,
+                                                          compute_end, end),
               "reporting statistics");
     if (factory_ != nullptr) log_error(TRITONBACKEND_ResponseFactoryDelete(factory_), "freeing a response factory");
     log_error(TRITONBACKEND_RequestRelease(handle_, TRITONSERVER_REQUEST_RELEASE_ALL), "releasing a request");

@@ -66,7 +66,8 @@ struct served_network::call {
             return nullptr;
         }
         *buffer = *buffer_userp = std::malloc(bytes);
-        return *buffer != nullptr ? nullptr : TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_UNAVAILABLE, "memory cannot be had");
+        return *buffer != nullptr ? nullptr
+                                  : TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_UNAVAILABLE, "memory cannot be had");
     }
 
     static TRITONSERVER_Error *free_buffer(TRITONSERVER_ResponseAllocator *, void *, void *buffer_userp, std::size_t,
@@ -105,7 +106,9 @@ served_network::served_network(TRITONSERVER_Server *server, const settings &sett
     check(TRITONSERVER_ResponseAllocatorNew(&allocator_, call::allocate, call::free_buffer, nullptr));
 }
 
-served_network::~served_network() { log_error(TRITONSERVER_ResponseAllocatorDelete(allocator_), "freeing an allocator"); }
+served_network::~served_network() {
+    log_error(TRITONSERVER_ResponseAllocatorDelete(allocator_), "freeing an allocator");
+}
 
 served_network::resolved served_network::resolve(bool with_classes) {
     const std::lock_guard lock(mutex_);
@@ -148,7 +151,8 @@ TRITONSERVER_InferenceRequest *served_network::request(call &call, const resolve
         const auto input = [&](const std::string &name, TRITONSERVER_DataType type, const std::int64_t *shape,
                                std::size_t rank, const void *data, std::size_t bytes) {
             check(TRITONSERVER_InferenceRequestAddInput(request, name.c_str(), type, shape, rank));
-            check(TRITONSERVER_InferenceRequestAppendInputData(request, name.c_str(), data, bytes, TRITONSERVER_MEMORY_CPU, 0));
+            check(TRITONSERVER_InferenceRequestAppendInputData(request, name.c_str(), data, bytes,
+                                                               TRITONSERVER_MEMORY_CPU, 0));
         };
         const std::int64_t column[2] = {call.rows, 1};
         const std::size_t rank = other.time_is_column ? 2 : 1;
@@ -198,8 +202,8 @@ void served_network::send(call &call, const resolved &other) {
         TRITONSERVER_MemoryType memory{};
         std::int64_t memory_id = 0;
         void *userp = nullptr;
-        check(TRITONSERVER_InferenceResponseOutput(response.get(), i, &name, &type, &shape, &rank, &base, &bytes, &memory,
-                                                   &memory_id, &userp));
+        check(TRITONSERVER_InferenceResponseOutput(response.get(), i, &name, &type, &shape, &rank, &base, &bytes,
+                                                   &memory, &memory_id, &userp));
         if (output_ != name) continue;
         const std::vector<std::int64_t> given(shape, shape + rank);
         if (given != call.shape || bytes != call.bytes)
@@ -232,7 +236,8 @@ void served_network::forward(const bespoke::call &asked) {
             if (classes != nullptr) {
                 const auto *numbers = classes + first;
                 part.classes = numbers;
-                if (other.class_type == TRITONSERVER_TYPE_INT32) part.narrow_classes.assign(numbers, numbers + part.rows);
+                if (other.class_type == TRITONSERVER_TYPE_INT32)
+                    part.narrow_classes.assign(numbers, numbers + part.rows);
             }
             send(part, other);
         }

@@ -83,7 +83,9 @@ std::string locate(const std::string &file, const std::string &repository, std::
 }
 
 /// Triton writes 64-bit numbers as numbers or as texts.
-std::int64_t whole(const json &value) { return value.is_string() ? std::stoll(value.get<std::string>()) : value.get<std::int64_t>(); }
+std::int64_t whole(const json &value) {
+    return value.is_string() ? std::stoll(value.get<std::string>()) : value.get<std::int64_t>();
+}
 
 std::vector<std::int64_t> dims_of(const json &tensor) {
     std::vector<std::int64_t> dims;
@@ -99,9 +101,9 @@ struct tensor {
 
 std::vector<tensor> inputs_of(const bespoke_model_properties &model) {
     const std::vector<std::int64_t> shape(model.shape, model.shape + model.ndim), one{1};
-    std::vector<tensor> inputs{{"NOISE", "TYPE_FP32", shape},  {"SEED", "TYPE_INT64", one},
-                               {"COUNT", "TYPE_INT64", one},   {"GUIDANCE_SCALE", "TYPE_FP32", one},
-                               {"NFE", "TYPE_INT64", one},     {"SOLVER", "TYPE_STRING", one}};
+    std::vector<tensor> inputs{{"NOISE", "TYPE_FP32", shape}, {"SEED", "TYPE_INT64", one},
+                               {"COUNT", "TYPE_INT64", one},  {"GUIDANCE_SCALE", "TYPE_FP32", one},
+                               {"NFE", "TYPE_INT64", one},    {"SOLVER", "TYPE_STRING", one}};
     if (model.classes > 0) inputs.push_back({"CLASS", "TYPE_INT64", one});
     return inputs;
 }
@@ -144,10 +146,11 @@ settings read_settings(const json &config, const std::string &repository, std::u
     own.name = config.value("name", "");
     own.version = version;
     own.batched = batched(config);
-    own.decoupled = config.contains("model_transaction_policy") &&
-                    config.at("model_transaction_policy").value("decoupled", false);
+    own.decoupled =
+        config.contains("model_transaction_policy") && config.at("model_transaction_policy").value("decoupled", false);
     if (config.contains("sequence_batching"))
-        throw failure(TRITONSERVER_ERROR_UNSUPPORTED, "sequence_batching is given, but requests here have no sequences");
+        throw failure(TRITONSERVER_ERROR_UNSUPPORTED,
+                      "sequence_batching is given, but requests here have no sequences");
 
     parameters given(config);
     const auto file = [&](const std::string &path) { return locate(path, repository, version); };
@@ -180,7 +183,8 @@ settings read_settings(const json &config, const std::string &repository, std::u
     if (const auto inputs = given.take("velocity_inputs")) {
         const auto names = split(*inputs);
         if (names.size() < 2 || names.size() > 3)
-            throw invalid("parameter velocity_inputs", '"' + *inputs + '"', "names of states, times and classes: X,T,CLASS");
+            throw invalid("parameter velocity_inputs", '"' + *inputs + '"',
+                          "names of states, times and classes: X,T,CLASS");
         own.velocity_x = names[0];
         own.velocity_t = names[1];
         if (names.size() == 3) own.velocity_class = names[2];

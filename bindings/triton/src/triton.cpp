@@ -76,8 +76,7 @@ void log_error(TRITONSERVER_Error *error, const char *doing) noexcept {
     if (error == nullptr) return;
     try {
         log(TRITONSERVER_LOG_ERROR, std::string(doing) + ": " + TRITONSERVER_ErrorMessage(error));
-    } catch (...) {
-    }
+    } catch (...) {}
     TRITONSERVER_ErrorDelete(error);
 }
 

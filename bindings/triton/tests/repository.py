@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from server import BUILD, ROOT
 
 BESPOKE = BUILD / "prefix" / "bin" / "bespoke"

@@ -10,11 +10,10 @@ import threading
 import time
 
 import numpy as np
-from tritonclient.utils import InferenceServerException
-
 from client import Client
 from repository import Repository, digits_noise, sampled
 from server import Server
+from tritonclient.utils import InferenceServerException
 
 CARD, MODEL = "digits-fm-ot", "digits"
 BAD = [
@@ -146,7 +145,7 @@ def main():
         with Server(repository.folder) as server:
             truth = Truth(repository, server)
             load = Load(server, truth, arguments)
-            work = lambda: np.array([server.metric(f"bespoke_network_{what}_total", MODEL) for what in ("rows", "calls")])  # noqa: E731
+            work = lambda: np.array([server.metric(f"bespoke_network_{what}_total", MODEL) for what in ("rows", "calls")])
             before = work()
             started = time.monotonic()
             early, late = load.run()

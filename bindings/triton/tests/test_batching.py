@@ -12,12 +12,10 @@ import unittest
 import urllib.request
 
 import numpy as np
-import tritonclient.grpc as grpc
-from tritonclient.utils import InferenceServerException
-
 from client import Client, parameters, tensors
 from repository import Repository
 from server import Server
+from tritonclient.utils import InferenceServerException
 
 CALLS = "bespoke_network_calls_total"
 
@@ -43,7 +41,7 @@ def setUpModule():
     repository = Repository()
     unittest.addModuleCleanup(repository.close)
     decoupled = "model_transaction_policy { decoupled: true }"
-    for name, parameters, extra in [
+    for name, options, extra in [
         ("continuous", {}, ""),
         ("whole", {"batching": "whole"}, ""),
         ("one-row", {"max_rows": 1}, ""),
@@ -53,7 +51,7 @@ def setUpModule():
         ("warm", {}, 'model_warmup [ { name: "w" batch_size: 1 inputs { key: "NOISE" value: '
                      "{ data_type: TYPE_FP32 dims: [ 4 ] random_data: true } } } ]"),
     ]:  # fmt: skip
-        repository.add_library(name, parameters, extra)
+        repository.add_library(name, options, extra)
     server = unittest.enterModuleContext(Server(repository.folder))
 
 

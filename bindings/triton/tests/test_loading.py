@@ -7,11 +7,10 @@ import subprocess
 import unittest
 
 import numpy as np
-from tritonclient.utils import InferenceServerException
-
 from client import Client
 from repository import MODELS, Repository, digits_noise, sampled
 from server import BUILD, ROOT, Server
+from tritonclient.utils import InferenceServerException
 
 
 def setUpModule():

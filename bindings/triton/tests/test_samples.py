@@ -3,11 +3,10 @@
 import unittest
 
 import numpy as np
-from tritonclient.utils import InferenceServerException
-
 from client import Client
 from repository import Repository, digits_noise, sampled
 from server import Server
+from tritonclient.utils import InferenceServerException
 
 CARD = "digits-fm-ot"
 TOLERANCE = 1e-5

@@ -4,10 +4,12 @@ mod adjoint;
 mod bound;
 mod differences;
 mod direct;
+mod sensitivities;
 
 pub use adjoint::{Gradients, Trace};
 pub use bound::bound_loss;
 pub use direct::{Direct, direct_loss, direct_residual};
+pub use sensitivities::Tangents;
 
 use crate::ranks::Ranks;
 

@@ -1,4 +1,4 @@
-//! Sketched Gauss-Newton (`method.md`): a few dozen parameters deserve second-order steps.
+//! Sketched Gauss-Newton (`docs/method.md`, "What is minimised"): a few dozen parameters deserve second-order steps.
 //!
 //! With J_b the Jacobian of sample b's end state by the parameters and r_b its error, one
 //! vector-Jacobian product gives J_b^T r_b, one more with a standard normal v gives
@@ -113,13 +113,23 @@ impl GaussNewton {
                 gradient: old.gradient * GRADIENT_MEMORY + batch.gradient * (1.0 - GRADIENT_MEMORY),
             },
         };
-        let trials = DAMPINGS
+        let trials = self.trials(&model);
+        self.model = Some(model);
+        trials
+    }
+
+    /// The steps to try on a model that says all there is to say: nothing of earlier batches is kept.
+    pub fn propose_from(&mut self, model: &NormalEquations) -> Vec<Trial> {
+        self.model = None;
+        self.trials(model)
+    }
+
+    fn trials(&self, model: &NormalEquations) -> Vec<Trial> {
+        DAMPINGS
             .iter()
             .map(|factor| (self.damping * factor).clamp(DAMPING_RANGE.0, DAMPING_RANGE.1))
             .filter_map(|damping| Some(Trial { step: model.step(damping)?, damping }))
-            .collect();
-        self.model = Some(model);
-        trials
+            .collect()
     }
 
     /// Whether it is for this many parameters.

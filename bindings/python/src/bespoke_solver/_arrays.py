@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int64, c_void_p, py_object
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def view(tensor: DLTensor, owner: Any = None) -> tuple[np.ndarray, bool]:
     shape = tuple(tensor.shape[: tensor.ndim])
     numpy_dtype = np.dtype(_NUMPY.get(dtype, np.uint16))
     count = int(np.prod(shape))
-    memory = (c_char * (count * numpy_dtype.itemsize)).from_address(tensor.data)
+    memory: Any = (c_char * (count * numpy_dtype.itemsize)).from_address(tensor.data)
     memory._owner = owner
     return np.frombuffer(memory, numpy_dtype).reshape(shape), dtype[0] == BFLOAT
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+import torch
 
 from .convention import Convention, alphas_cumprod_of, convention_of
 

@@ -6,7 +6,8 @@ that nothing is dropped unseen.
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 #: Of a key: it says what the model was trained on; it makes the grid of the scheduler that is replaced, which a
 #: published solver takes over and a theta, which has learned its times, does not need; it belongs to the solver that is

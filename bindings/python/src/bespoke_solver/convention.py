@@ -11,8 +11,9 @@ rho is the same. Where the noisiest level is no data at all (alpha = 0), ``cosin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 

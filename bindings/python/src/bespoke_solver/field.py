@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
 import torch
 
 from .convention import Convention, convention_of
 from .theta import VelocityScalars
+
 
 class TorchField:
     """u_t(x) of a module, in the library's time: a ``field`` for `train`, with a vector-Jacobian product by autograd.
@@ -27,7 +30,7 @@ class TorchField:
             classes ``{"class_labels": torch.arange(10)}``; for one of texts the embeddings of as many prompts.
         null: The same without the first dimension: what stands for no condition. Guidance needs it.
         guidance_scale: u = u_uncond + s (u_cond - u_uncond); 1 is off.
-        autograd: Whether there is a vector-Jacobian product; without one training differentiates by differences.
+        autograd: Whether there is a vector-Jacobian product; without one training takes forward passes alone.
         max_batch: Samples given to the module at once, at most, counting guidance as two.
         data_range: Least and greatest value of the data, for PSNR.
         name: What the field is called in a theta's notes.

@@ -6,9 +6,11 @@ import collections
 import copy
 import functools
 import inspect
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
 import torch
 
 from .convention import Convention, convention_of

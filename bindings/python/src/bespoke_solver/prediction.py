@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
+import torch
 
 from .convention import Convention
 from .grid import Grid

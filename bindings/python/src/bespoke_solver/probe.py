@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import queue
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
+
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from .base import ModelScheduler
 from .configuration import understand

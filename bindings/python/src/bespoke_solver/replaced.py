@@ -7,7 +7,8 @@ offset, karras and other sigmas, shifts that depend on resolution, the last sigm
 from __future__ import annotations
 
 import inspect
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import diffusers
 import numpy as np

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
 from diffusers.utils import logging
+
+import torch
 
 from .base import ModelScheduler
 from .configuration import TRAINING, left_out, understand

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 from . import _native
 from ._arrays import maker, view, write
@@ -88,8 +89,8 @@ def train(
             as far as they differ from the defaults, the other arguments as attributes, as `TorchField` is. None where
             ``model`` among the options names a model card.
         vjp: ``by_x, by_t = vjp(t, x, w)``, or ``vjp(t, x, classes, w)``: for the cotangent w ``[batch, *shape]``
-            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one the field is differentiated by
-            differences, and the loss is ``rmse-bound``.
+            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one training takes forward passes
+            alone (``optimizer="forward-gauss-newton"``).
         shape: Of one sample.
         classes: Number of classes; row i of a batch gets class i mod classes.
         data_range: Least and greatest value of the data, for PSNR; [-1, 1] by default.
@@ -112,8 +113,8 @@ def train(
             raise ValueError("shape is None, expected that of one sample")
         described: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         described["shape"] = [int(size) for size in described["shape"]]
-        options = {"field": described, **_defaults(options, vjp or getattr(field, "vjp", None))}
-        make = maker(library or getattr(field, "library", "numpy"))
+        options = {"field": described, **options}
+        make = maker(library or str(getattr(field, "library", "numpy")))
         _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
     bar = _Bar() if progress is True else None
     observe = bar if bar is not None else progress
@@ -137,11 +138,6 @@ def train(
 
 def _say_nothing(_: Progress) -> None:
     pass
-
-
-def _defaults(options: Mapping[str, Any], vjp: Any) -> dict[str, Any]:
-    """The one loss there is without a vector-Jacobian product."""
-    return dict(options) if vjp is not None else {"loss": "rmse-bound", **options}
 
 
 def _progress(p: _native.TrainProgress) -> Progress:

@@ -1,0 +1,235 @@
+//! An iteration of Gauss-Newton by forward passes alone.
+
+use super::loss::{Direct, Tangents};
+use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations, gauss_newton_weights};
+use super::parameters::Parameters;
+use super::step::Step;
+use crate::error::{Error, Result};
+use crate::noise::{self, Purpose};
+use crate::sampler::{self, Plan};
+use crate::samples::chunk;
+use crate::tensor::{PerRow, Tensor};
+use crate::velocity::VelocityField;
+use nalgebra::{DMatrix, DVector};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Numbers of a sample that are compared at most: larger samples are summed up with random signs, which
+/// keeps their inner products up to noise.
+const NUMBERS: usize = 1024;
+/// Bytes of the Jacobians that are kept.
+const KEPT_BYTES: usize = 1 << 28;
+/// Samples whose Jacobians are kept at most, beside those of the iteration.
+pub const KEPT_SAMPLES: usize = 300;
+
+/// Errors of samples, `numbers` of each, and their root mean squares.
+struct Errors {
+    numbers: Vec<f32>,
+    rms: Vec<f64>,
+}
+
+/// Samples as fewer numbers of nearly the same inner products (Charikar, Chen and Farach-Colton 2002).
+struct Summary {
+    elements: usize,
+    /// Where each element goes, and its sign; empty where every element is kept.
+    places: Vec<(usize, f32)>,
+}
+
+impl Summary {
+    fn new(elements: usize) -> Self {
+        let mut rng = noise::generator(0, Purpose::Sketch, u64::MAX);
+        let place = |_| (rng.random_range(0..NUMBERS), if rng.random() { 1.0 } else { -1.0 });
+        let count = if elements > NUMBERS { elements } else { 0 };
+        Self { elements, places: (0..count).map(place).collect() }
+    }
+
+    fn numbers(&self) -> usize {
+        self.elements.min(NUMBERS)
+    }
+
+    /// Of all samples, one after the other.
+    fn of(&self, values: Vec<f32>) -> Vec<f32> {
+        if self.places.is_empty() {
+            return values;
+        }
+        let of_sample = |sample: &[f32]| {
+            let mut sums = vec![0.0f32; self.numbers()];
+            for (value, (place, sign)) in sample.iter().zip(&self.places) {
+                sums[*place] += sign * value;
+            }
+            sums
+        };
+        values.chunks(self.elements).flat_map(of_sample).collect()
+    }
+}
+
+impl<F: VelocityField> Step<'_, F> {
+    /// Moves the parameters; gives the new samples' loss before.
+    pub(super) fn forward_gauss_newton(
+        &self,
+        parameters: &mut Parameters,
+        state: &mut ForwardGaussNewton,
+    ) -> Result<f64> {
+        let loss = self.stage.loss.direct().unwrap_or(Direct::LogMse);
+        let summary = Summary::new(self.field.elements());
+        self.restore(parameters, state)?;
+        let (linear, rms_here) = self.linearise(parameters, self.key, &summary)?;
+        let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
+        state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });
+        let batch = self.samples(self.key).len();
+        let bytes = summary.numbers() * parameters.values.len() * size_of::<f32>();
+        let samples = (KEPT_BYTES / bytes.max(1)).min(self.spared().0).min(KEPT_SAMPLES);
+        state.keep((samples / batch).max(1));
+
+        let mut errors = self.errors_of(parameters, &state.kept[..state.kept.len() - 1], &summary)?;
+        errors.push(here);
+        let mut rms: Vec<Vec<f64>> = Vec::new();
+        for (kept, errors) in state.kept.iter().zip(&errors) {
+            rms.push(self.ranks.gather(self.samples(kept.key).len(), Ok(errors.rms.clone()))?);
+        }
+        let weights = gauss_newton_weights(&rms.concat(), loss.power());
+        let model = self.model(parameters, &state.kept, errors, &weights)?;
+        let trials = state.newton.propose_from(&model);
+        let taken = self.try_steps(parameters, loss, &trials, self.spared().1)?;
+        state.newton.settle(taken.map(|i| &trials[i]));
+        if let Some(i) = taken {
+            *parameters = super::step::moved(parameters, &trials[i]);
+        }
+        Ok(loss.mean(rms.last().map_or(&[], Vec::as_slice)))
+    }
+
+    /// Makes the Jacobians again that a checkpoint does not hold.
+    ///
+    /// # Errors
+    /// The field's own.
+    pub fn restore(&self, parameters: &Parameters, state: &mut ForwardGaussNewton) -> Result<()> {
+        let summary = Summary::new(self.field.elements());
+        for kept in state.kept.iter_mut().filter(|kept| kept.linear.is_none()) {
+            let at = Parameters { values: kept.values.clone(), ..parameters.clone() };
+            kept.linear = Some(self.linearise(&at, kept.key, &summary)?.0);
+        }
+        Ok(())
+    }
+
+    /// The samples whose Jacobians the iteration `key` takes: of a shuffled pool, as many after those of the
+    /// iteration before.
+    fn samples(&self, key: usize) -> Vec<usize> {
+        let among = self.spared().0;
+        let mut order: Vec<usize> = (0..among).collect();
+        order.shuffle(&mut noise::generator(self.settings.seed, Purpose::Choice, u64::MAX));
+        let batch = self.stage.batch.min(among);
+        let mut rows: Vec<usize> = (0..batch).map(|i| order[(key * batch + i) % among]).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// The errors of the samples of the iteration `key`, of which this rank has its share, and their exact
+    /// derivatives.
+    fn linearise(&self, parameters: &Parameters, key: usize, summary: &Summary) -> Result<(Linear, Vec<f64>)> {
+        let differences =
+            self.differences.ok_or_else(|| Error::State("the field's accuracy was not measured".into()))?;
+        let by_scalar = parameters.table_jacobian().jacobian;
+        let wanted = |scalar: usize| by_scalar.row(scalar).iter().any(|v| *v != 0.0);
+        let tangents = Tangents::new(&parameters.tableau(), wanted);
+        let rows = self.samples(key);
+        let own = &rows[self.ranks.share(rows.len())];
+        let numbers = summary.numbers();
+        let mut by_values = DMatrix::<f32>::zeros(own.len() * numbers, by_scalar.nrows());
+        let (mut errors, mut rms) = (Vec::with_capacity(own.len() * numbers), Vec::with_capacity(own.len()));
+        let at_once = tangents.samples_at_once(self.field.elements());
+        for (i, part) in own.chunks(at_once).enumerate() {
+            let first = i * at_once * numbers;
+            let mut take = |scalar: usize, derivative: F::Tensor| {
+                let values = summary.of(derivative.to_f32()?);
+                by_values.view_mut((first, scalar), (values.len(), 1)).copy_from_slice(&values);
+                Ok(())
+            };
+            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
+            let end = tangents.solve(self.field, &differences, &x0, &condition, &mut take)?;
+            let found = self.compared(&end, part, summary)?;
+            errors.extend(found.numbers);
+            rms.extend(found.rms);
+        }
+        if by_values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NonFinite { evaluation: parameters.shape.nfe() - 1, t: 1.0 });
+        }
+        let jacobian = by_values * by_scalar.map(|v| v as f32);
+        Ok((Linear { jacobian, errors: DVector::from_vec(errors), numbers }, rms))
+    }
+
+    /// How far `end` is from the ground truth of the samples `rows`.
+    fn compared(&self, end: &F::Tensor, rows: &[usize], summary: &Summary) -> Result<Errors> {
+        let x1 = self.pool.x1.select(rows)?;
+        let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), end), (PerRow::All(-1.0), &x1)])?;
+        Ok(Errors { numbers: summary.of(error.to_f32()?), rms: end.rmse(&x1)? })
+    }
+
+    /// This rank's samples' errors now, by iteration.
+    fn errors_of(&self, parameters: &Parameters, kept: &[Kept], summary: &Summary) -> Result<Vec<Errors>> {
+        let plan = Arc::new(Plan::new(parameters.tableau()));
+        let chunk = chunk(self.field.elements());
+        let own = |kept: &Kept| {
+            let rows = self.samples(kept.key);
+            rows[self.ranks.share(rows.len())].to_vec()
+        };
+        let rows: Vec<Vec<usize>> = kept.iter().map(own).collect();
+        let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
+        for part in rows.concat().chunks(chunk) {
+            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
+            let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
+            all.numbers.extend(found.numbers);
+            all.rms.extend(found.rms);
+        }
+        let (mut numbers, mut rms) = (all.numbers.as_slice(), all.rms.as_slice());
+        let mut of_iteration = |rows: &Vec<usize>| {
+            let (own, others) = numbers.split_at(rows.len() * summary.numbers());
+            let (own_rms, other_rms) = rms.split_at(rows.len());
+            (numbers, rms) = (others, other_rms);
+            Errors { numbers: own.to_vec(), rms: own_rms.to_vec() }
+        };
+        Ok(rows.iter().map(&mut of_iteration).collect())
+    }
+
+    /// The quadratic model of the loss by all samples that are kept.
+    fn model(
+        &self,
+        parameters: &Parameters,
+        kept: &[Kept],
+        errors: Vec<Errors>,
+        weights: &[f64],
+    ) -> Result<NormalEquations> {
+        let mut first = 0;
+        let mut parts = Vec::new();
+        for (kept, errors) in kept.iter().zip(errors) {
+            let count = self.samples(kept.key).len();
+            let share = self.ranks.share(count);
+            let own = weights[first..][share].to_vec();
+            first += count;
+            let linear = kept.linear.as_ref().ok_or_else(|| Error::State("a Jacobian is missing".into()))?;
+            let step = parameters.values.iter().zip(&kept.values).map(|(now, then)| (now - then) as f32);
+            let step = DVector::from_iterator(parameters.values.len(), step);
+            let errors = DVector::from_vec(errors.numbers);
+            let mut foretold = linear.foretold(&step, &errors, &own);
+            let mut sums = [foretold.missed, foretold.change, foretold.error];
+            self.ranks.sum(&mut sums);
+            [foretold.missed, foretold.change, foretold.error] = sums;
+            parts.push((linear, errors, own, foretold.trust()));
+        }
+        let total: f64 = parts.iter().map(|(_, _, own, trust)| trust * own.len() as f64).sum();
+        let of_part = |(linear, errors, own, trust): &(&Linear, DVector<f32>, Vec<f64>, f64)| {
+            let weights: Vec<f64> = own.iter().map(|w| w * trust / total).collect();
+            linear.normal_equations(errors, &weights)
+        };
+        let parts: Vec<NormalEquations> = parts.par_iter().map(of_part).collect();
+        let count = parameters.values.len();
+        let mut sum = NormalEquations { normal: DMatrix::zeros(count, count), gradient: DVector::zeros(count) };
+        for part in parts {
+            sum.normal += part.normal;
+            sum.gradient += part.gradient;
+        }
+        sum.sum(self.ranks);
+        Ok(sum)
+    }
+}
