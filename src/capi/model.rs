@@ -128,7 +128,8 @@ pub struct bespoke_model_binding {
 
 sized_struct!(bespoke_model_binding { reserved, model, condition });
 
-/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,
+/// and for ONNX models `tensorrt` or `tensorrt:INDEX`; NULL is `cpu`.
 ///
 /// # Safety
 /// `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.

@@ -46,6 +46,8 @@ mod model_field;
 mod mpi;
 mod native;
 mod noise;
+#[cfg(feature = "onnx")]
+mod onnx;
 #[cfg(all(unix, feature = "cli"))]
 mod output_files;
 mod outputs;
