@@ -212,6 +212,26 @@ def test_shifts_and_custom_times_reach_published_solvers_and_not_thetas():
     assert torch.allclose(karras.timesteps, torch.tensor([900.0, 500.0, 100.0]), atol=0.5)
 
 
+def test_timesteps_beside_sigmas_are_the_models_clock():
+    """CogView4's model is given the timestep of a noise level before its scheduler shifts it."""
+    from test_diffusers import bent
+
+    own = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type="linear")
+    times = np.linspace(1000, 1, 6).astype(np.int64).astype(np.float32)
+    given = {"timesteps": times.tolist(), "sigmas": (times / 1000).tolist(), "mu": 0.4}
+    own.set_timesteps(**given)
+    ours = BespokeScheduler.from_config(own, solver="euler")
+    ours.set_timesteps(**given)
+    assert torch.allclose(ours.timesteps, own.timesteps, atol=0.5) and torch.allclose(ours.sigmas, own.sigmas, atol=1e-6)
+    learned = BespokeScheduler.from_config(own, theta=bent(6))
+    learned.set_timesteps(**given)
+    # sigma = mu / (mu + 1 / before - 1)
+    before = learned.timesteps / 1000
+    assert torch.allclose(learned.sigmas[:-1], before * 0.4 / (1 + (0.4 - 1) * before), atol=2e-3)
+    with pytest.raises(ValueError, match="timesteps and sigmas are both given"):
+        ours.set_timesteps(timesteps=[900.0, 100.0], sigmas=[0.5, 0.1], mu=0.4)
+
+
 def test_configurations_go_there_and_back():
     from test_diffusers import bent
 

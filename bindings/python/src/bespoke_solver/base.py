@@ -50,11 +50,15 @@ class ModelScheduler(SchedulerMixin, ConfigMixin):
         """The sample: models of these kinds are given it as it is."""
         return sample
 
+    def _in_use(self) -> Convention:
+        """How the model counts time in the pipeline's present call."""
+        return self._convention
+
     def add_noise(
         self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         """alpha * data + sigma * noise at timesteps of training, ``[batch]``, whole or not."""
-        convention = self._convention
+        convention = self._in_use()
         times = convention.time_of(timesteps.detach().double().cpu().numpy().reshape(-1))
         scalars = convention.scalars(times)
         shape = [-1] + [1] * (original_samples.ndim - 1)

@@ -15,7 +15,7 @@ import torch
 
 from .convention import Convention, convention_of
 from .probe import Run
-from .replaced import named
+from .replaced import levels_in, named
 
 #: Arguments by which pipelines are told of more than one sample, where no argument has one entry a sample.
 _COUNTS = ("batch_size", "num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
@@ -61,6 +61,7 @@ class PipelineField:
         self.data_range, self._max_batch = data_range, max_batch
         self._runs: collections.OrderedDict[tuple[int, ...], Run] = collections.OrderedDict()
         run = self._run((0,))
+        self.convention = run.convention
         self.shape = run.shape[1:]
         self.precision = str(run.dtype).removeprefix("torch.").replace("float64", "float32")
         #: Pipelines that take no batch are asked sample by sample.
@@ -168,7 +169,8 @@ def check(field: PipelineField, run: Run, steps: int = 5) -> None:
         ValueError: They lie apart; the pipeline, the timestep and the difference are named.
     """
     tolerance = TOLERANCE[run.dtype]
-    for timestep, sample, output in _recorded(field._pipeline, field.call((0,)), steps):
+    for timestep, sample, output, level in _recorded(field._pipeline, field.call((0,)), steps):
+        _check_level(field, timestep, level)
         found = run.ask(timestep, sample[: run.batch]).detach()
         output = output[: len(found), : found.shape[1]]
         if found.shape != output.shape:
@@ -184,12 +186,37 @@ def check(field: PipelineField, run: Run, steps: int = 5) -> None:
             )
 
 
-def _recorded(pipeline: Any, call: Mapping[str, Any], steps: int) -> list[tuple[float, torch.Tensor, torch.Tensor]]:
-    """Timestep, model's sample and answer at each step of a call with the pipeline's own scheduler."""
+def _check_level(field: PipelineField, timestep: float, level: float | None) -> None:
+    """Compares the noise levels that scheduler and convention have at a timestep."""
+    if level is None:
+        return
+    ours = float(field.convention.levels_of(field.convention.time_of([timestep]))[0])
+    # As angles; schedulers interpolate between training's levels, and round timesteps, each in its own way.
+    apart = abs(np.arctan(level) - np.arctan(ours))
+    if not apart <= 5e-3:
+        raise ValueError(
+            f"{field.name} is at noise level {level:.4g} at timestep {timestep:g}, expected {ours:.4g} by the configuration"
+            " of its scheduler: its samples and its model's timesteps go apart; fit a TorchField(function, ...) with"
+            " function(sample, timestep) the model's answer, timestep as the configuration has it"
+        )
+
+
+def _level(scheduler: Any, index: int) -> float | None:
+    """sigma / alpha of a scheduler at a step, where it says it."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is None or len(sigmas) != len(scheduler.timesteps) + 1:
+        return None
+    return levels_in(scheduler, convention_of(named(scheduler)))[index]
+
+
+def _recorded(
+    pipeline: Any, call: Mapping[str, Any], steps: int
+) -> list[tuple[float, torch.Tensor, torch.Tensor, float | None]]:
+    """Timestep, model's sample and answer, and noise level, at each step of a call with the pipeline's own scheduler."""
     pipeline = copy.copy(pipeline)
     scheduler = pipeline.scheduler = copy.deepcopy(pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    found: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+    found: list[tuple[float, torch.Tensor, torch.Tensor, float | None]] = []
     given: list[torch.Tensor] = []
     step, scale = scheduler.step, getattr(scheduler, "scale_model_input", None)
 
@@ -206,10 +233,14 @@ def _recorded(pipeline: Any, call: Mapping[str, Any], steps: int) -> list[tuple[
     def recorded(*arguments: Any, **options: Any) -> Any:
         of = inspect.signature(step).bind(*arguments, **options).arguments
         sample = given[0][: len(of["sample"])] if given and given[0].shape[1:] == of["sample"].shape[1:] else of["sample"]
+        sample, output = sample.detach().clone(), of["model_output"].detach().clone()
         timestep = of["timestep"]
         timestep = timestep.reshape(-1)[0] if isinstance(timestep, torch.Tensor) else timestep
-        found.append((float(timestep), sample.detach().clone(), of["model_output"].detach().clone()))
-        return step(*arguments, **options)
+        answer = step(*arguments, **options)
+        index = getattr(scheduler, "step_index", None)
+        level = None if index is None else _level(scheduler, index - 1)
+        found.append((float(timestep), sample, output, level))
+        return answer
 
     scheduler.step = recorded
     pipeline(**{**call, "num_inference_steps": steps})

@@ -20,7 +20,7 @@ import torch
 
 from .base import ModelScheduler
 from .configuration import understand
-from .replaced import named
+from .replaced import clocked, named
 
 #: Steps that a run is told of: questions it can answer.
 _LENGTH = 400
@@ -48,12 +48,13 @@ class Probe(ModelScheduler):
 
     def __init__(self, scheduler: Any) -> None:
         config = named(scheduler)
-        self._describe(understand(config), {k: v for k, v in config.items() if not k.startswith("_")})
+        self._describe(understand(config), {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"})
         self.questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.asked: _Question | None = None
         self.timesteps, self.sigmas = torch.zeros(0), torch.zeros(1)
-        self.num_inference_steps, self.step_index = 0, None
+        self.num_inference_steps = 0
+        self.step_index: int | None = None
 
     def set_timesteps(
         self,
@@ -65,6 +66,8 @@ class Probe(ModelScheduler):
     ) -> None:
         custom = timesteps if timesteps is not None else sigmas
         count = len(custom) if num_inference_steps is None else num_inference_steps
+        if timesteps is not None and sigmas is not None:
+            self._convention = clocked(self.config.replaced, self._convention, timesteps, sigmas, mu)
         convention = self._convention
         values = convention.timestep_at([0.5] * count)
         self.timesteps = torch.tensor(values, dtype=torch.float32, device=device)
@@ -143,6 +146,8 @@ class Run:
             raise ValueError(f"{self.name} steps {len(answer.sample)} samples where it was called for {self.batch}")
         self.shape = (self.batch, *answer.sample.shape[1:])
         self.dtype, self.device = answer.sample.dtype, answer.sample.device
+        #: How the model counts time in this call.
+        self.convention = self._probe._convention
 
     def _take(self) -> Any:
         answer = self._probe.answers.get()

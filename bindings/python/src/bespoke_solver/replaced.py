@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -49,6 +50,33 @@ def _keys(name: str) -> set[str]:
     return set(inspect.signature(getattr(diffusers, name).__init__).parameters) - {"self"}
 
 
+def clocked(replaced: Mapping[str, Any], convention: Convention, timesteps: Any, sigmas: Any, mu: float | None) -> Convention:
+    """The convention where a pipeline hands over timesteps beside sigmas, and its scheduler shifts these alone.
+
+    The model is then given the timestep of a noise level before the shift, as CogView4's is.
+
+    Raises:
+        ValueError: They are other than timestep = sigma * num_train_timesteps.
+    """
+    last = float(replaced.get("num_train_timesteps", 1000))
+    given = np.asarray(sigmas, np.float64) - np.asarray(timesteps, np.float64) / last
+    if not convention.is_flow or not np.all(np.abs(given) <= 1 / last):
+        raise ValueError("timesteps and sigmas are both given, expected one, or timesteps of sigma * num_train_timesteps")
+    scheduler = _made(replaced)
+    if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
+        return convention
+    before = np.linspace(1.0, 0.0, 513)[:-1]
+    scheduler.set_timesteps(timesteps=(before * last).tolist(), sigmas=before.tolist(), mu=mu)
+    shifted = np.asarray(scheduler.sigmas.double().cpu())[:-1]
+    return replace(convention, times=np.append(1 - shifted, 1.0), timesteps=np.append(before, 0.0) * last)
+
+
+def _made(replaced: Mapping[str, Any]) -> Any:
+    name = replaced["_class_name"]
+    kind = getattr(diffusers, _LEVELS_OF.get(name, name))
+    return kind.from_config({key: value for key, value in replaced.items() if key != "_class_name"})
+
+
 def levels_of(
     replaced: Mapping[str, Any],
     convention: Convention,
@@ -68,8 +96,7 @@ def levels_of(
         mu: Likewise: the shift of a resolution.
     """
     name = replaced["_class_name"]
-    kind = getattr(diffusers, _LEVELS_OF.get(name, name))
-    scheduler = kind.from_config({key: value for key, value in replaced.items() if key != "_class_name"})
+    scheduler = _made(replaced)
     accepted = set(inspect.signature(scheduler.set_timesteps).parameters)
     given = {"sigmas": sigmas, "timesteps": timesteps, "mu": mu}
     given = {key: value for key, value in given.items() if value is not None}
@@ -79,7 +106,7 @@ def levels_of(
     if "sigmas" not in given and "timesteps" not in given:
         given["num_inference_steps"] = steps
     scheduler.set_timesteps(**given)
-    levels = _levels(scheduler, convention)
+    levels = levels_in(scheduler, convention)
     if len(levels) == steps + 1 and 0 < levels[-1] == levels[-2]:
         levels[-1] *= 1 - 1e-6  # a last step of no length, as where the last timestep is 0 and the end is its level
     if len(levels) != steps + 1 or not np.all(np.diff(levels) < 0) or levels[-1] < 0:
@@ -87,7 +114,8 @@ def levels_of(
     return levels
 
 
-def _levels(scheduler: Any, convention: Convention) -> np.ndarray:
+def levels_in(scheduler: Any, convention: Convention) -> np.ndarray:
+    """Noise levels rho of a scheduler's steps and of its end."""
     sigmas = getattr(scheduler, "sigmas", None)
     timesteps = np.asarray(scheduler.timesteps.double().cpu()).reshape(-1)
     if sigmas is None or len(sigmas) != len(timesteps) + 1:

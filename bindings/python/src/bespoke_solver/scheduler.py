@@ -17,11 +17,12 @@ import torch
 
 from .base import ModelScheduler
 from .configuration import TRAINING, left_out, understand
+from .convention import Convention
 from .grid import Grid
 from .ladder import Ladder
 from .prediction import Prediction
 from .published import intervals, learned, on_levels, on_own_grid, takes_levels
-from .replaced import levels_of, named
+from .replaced import clocked, levels_of, named
 from .solve import HISTORY, Solve
 from .theta import Theta
 
@@ -179,17 +180,19 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
-        if num_inference_steps is None and self._ladder is None:
-            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         place = torch.device(device or "cpu")
+        both, shift = (_numbers(sigmas), _numbers(timesteps)), None if mu is None else float(mu)
         if self._ladder is not None:
             theta = self._ladder.largest if num_inference_steps is None else self._ladder.of_steps(int(num_inference_steps))
-            key: Any = theta.nfe, str(place)
-            make = functools.partial(self._learned, theta, place)
+            clock = (*both, shift) if sigmas is not None and timesteps is not None else None
+            key: Any = theta.nfe, str(place), clock
+            make = functools.partial(self._learned, theta, place, both, shift)
+        elif num_inference_steps is None:
+            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         else:
-            count, own = int(num_inference_steps), (_numbers(sigmas), _numbers(timesteps))
-            key = count, str(place), own, None if mu is None else float(mu)
-            make = functools.partial(self._published, count, place, own, mu)
+            count = int(num_inference_steps)
+            key = count, str(place), both, shift
+            make = functools.partial(self._published, count, place, both, shift)
         with self._lock:
             if key not in self._grids:
                 while len(self._grids) >= _GRIDS:
@@ -201,12 +204,23 @@ class BespokeScheduler(ModelScheduler):
             self._local.chosen = self._latest = chosen
         self._local.begin = self._local.index = None
 
-    def _learned(self, theta: Theta, device: torch.device) -> Grid:
-        return Grid(learned(theta, self._convention), self._convention, theta.steps, device)
+    def _clocked(self, both: Any, mu: float | None) -> Convention:
+        sigmas, timesteps = both
+        if sigmas is None or timesteps is None:
+            return self._convention
+        return clocked(self.config.replaced or self._bare(), self._convention, timesteps, sigmas, mu)
+
+    def _in_use(self) -> Convention:
+        chosen = getattr(self._local, "chosen", None) or self._latest
+        return self._convention if chosen is None else chosen[0].convention
+
+    def _learned(self, theta: Theta, device: torch.device, both: Any, mu: float | None) -> Grid:
+        convention = self._clocked(both, mu)
+        return Grid(learned(theta, convention), convention, theta.steps, device)
 
     def _published(self, count: int, device: torch.device, own: Any, mu: float | None) -> Grid:
         """The published solver of ``count`` evaluations, on the levels of the scheduler replaced or on a grid of its own."""
-        convention = self._convention
+        convention = self._clocked(own, mu)
         name, replaced = self.config.solver, self.config.replaced
         sigmas, timesteps = own
         base = name.partition(":")[0]
@@ -286,7 +300,7 @@ class BespokeScheduler(ModelScheduler):
         local.index = k + 1
         if not return_dict:
             return (following,)
-        return Prediction(following, self._convention, grid, k, model_output, sample)
+        return Prediction(following, grid.convention, grid, k, model_output, sample)
 
     def _one(
         self, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor, solve: Solve | None
