@@ -84,7 +84,7 @@ class Grid:
             found = np.flatnonzero((distances == distances.min()) & (distances < whole))
         if len(found) == 0:
             raise ValueError(f"timestep is {value}, expected one of timesteps: {self.timesteps.tolist()}")
-        return due if due in found else int(found[np.argmin(distances[found])])
+        return due if due is not None and due in found else int(found[np.argmin(distances[found])])
 
     def restarted(self, k: int) -> Table | None:
         """The table for a solve that begins at evaluation ``k``, which builds on others in this one's.

@@ -53,7 +53,8 @@ class Probe(ModelScheduler):
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.asked: _Question | None = None
         self.timesteps, self.sigmas = torch.zeros(0), torch.zeros(1)
-        self.num_inference_steps, self.step_index = 0, None
+        self.num_inference_steps = 0
+        self.step_index: int | None = None
 
     def set_timesteps(
         self,

@@ -180,8 +180,6 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
-        if num_inference_steps is None and self._ladder is None:
-            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         place = torch.device(device or "cpu")
         both, shift = (_numbers(sigmas), _numbers(timesteps)), None if mu is None else float(mu)
         if self._ladder is not None:
@@ -189,6 +187,8 @@ class BespokeScheduler(ModelScheduler):
             clock = (*both, shift) if sigmas is not None and timesteps is not None else None
             key: Any = theta.nfe, str(place), clock
             make = functools.partial(self._learned, theta, place, both, shift)
+        elif num_inference_steps is None:
+            raise ValueError("num_inference_steps is None, expected the number of evaluations")
         else:
             count = int(num_inference_steps)
             key = count, str(place), both, shift

@@ -110,7 +110,9 @@ class Theta:
     @property
     def document(self) -> dict[str, Any]:
         """The content of the file (``docs/formats.md``); of a published solver, which has none, that of `compile`."""
-        return json.loads(self.compile()._text if self._text is None else self._text)
+        text = self.compile()._text if self._text is None else self._text
+        assert text is not None  # that of a compiled one
+        return json.loads(text)
 
     def compile(self) -> Theta:
         """A published solver as a theta of family ``ns``, a table over all velocities; any other theta as it is."""
