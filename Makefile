@@ -13,7 +13,7 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 # Half of the usual evaluations, for an rmse within 3 % (measured: 0.00526 against 0.00514).
 DEMO_BUDGET := --iterations 24 --batch 250 --pool 500 --validation 250
-LEAN_BUILD := --release --no-default-features --features cli
+LEAN_BUILD := --release --no-default-features --features cli,onnx
 
 # Tools that `scripts/tools.sh` got from PyPI come first.
 TOOLS := .venv-tools
@@ -24,8 +24,8 @@ TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
-.PHONY: need-build need-test need-mpi need-triton libtorch-cuda
+.PHONY: build demo demo-mixture demo-onnx test test-torch test-lean test-mpi python test-python header install install-lean
+.PHONY: need-build need-test need-mpi need-triton libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-package miri
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
@@ -51,6 +51,15 @@ $(STAMP): | need-build
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/libtorch
 	touch $@
 
+# ONNX Runtime's library from its Python wheel, without Python's own dependencies: 80 MB, CPU.
+ONNX_STAMP := .venv/onnxruntime-1.32.0
+$(ONNX_STAMP): | need-build
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime==1.32.0
+	touch $@
+
+onnxruntime: $(ONNX_STAMP)
+
 # Everything libtorch needs to run on an NVIDIA GPU: 4.7 GB.
 libtorch-cuda: $(STAMP)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
@@ -75,14 +84,22 @@ demo-mixture: need-build
 	$(BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
+# The digits as an ONNX model, in ONNX Runtime and without libtorch: learned by forward passes alone.
+demo-onnx: need-build $(ONNX_STAMP)
+	mkdir -p demo
+	cargo build $(LEAN_BUILD) --bin bespoke
+	$(BESPOKE) train --model models/digits-fm-ot-onnx.json --family rk2 --steps 5 --out demo/onnx-theta.json
+	$(BESPOKE) eval --model models/digits-fm-ot-onnx.json --solver demo/onnx-theta.json --solver euler@10 \
+	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/onnx-samples.png
+
 # All set-up comes before the first build.
-test: need-test $(STAMP) test-lean test-torch
+test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
 
 # Without libtorch.
-test-lean: need-test
+test-lean: need-test $(ONNX_STAMP)
 	cargo test $(LEAN_BUILD)
 
-test-torch: need-test $(STAMP)
+test-torch: need-test $(STAMP) $(ONNX_STAMP)
 	cargo test --release
 
 # Several processes over MPI, without libtorch. The program that it leaves behind is that build's.

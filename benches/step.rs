@@ -4,6 +4,12 @@
 //!
 //! `bespoke bench step` prints ratios for more sizes. Numbers of bytes are what an evaluation reads and
 //! writes, averaged over a solve.
+#![allow(
+    clippy::expect_used,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    reason = "what fails here is to stop the run"
+)]
 
 use bespoke::capi::*;
 use bespoke::sampler::Plan;

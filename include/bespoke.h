@@ -433,8 +433,8 @@ typedef struct bespoke_sampler_options {
 typedef int32_t (*bespoke_velocity_fn)(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u);
 
 /**
- * What a register becomes: velocity * (the velocity that was just taken) + sum_j coefficients[j] *
- * (register registers[j]).
+ * What a register becomes: velocity * (the velocity that was just taken) + sum_j `coefficients[j]` *
+ * (register `registers[j]`).
  */
 typedef struct bespoke_combination {
     /**
@@ -726,6 +726,11 @@ typedef struct bespoke_model_binding {
  */
 #define BESPOKE_ERROR_PANIC 11
 
+/**
+ * ONNX Runtime reported an error.
+ */
+#define BESPOKE_ERROR_ONNX 12
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -858,7 +863,8 @@ bespoke_status bespoke_model_host(const char *path,
                                   struct bespoke_model **out);
 
 /**
- * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+ * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,
+ * and for ONNX models `tensorrt` or `tensorrt:INDEX`; NULL is `cpu`.
  *
  * # Safety
  * `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.

@@ -75,6 +75,9 @@ pub enum Error {
         /// How much was asked for.
         bytes: usize,
     },
+    /// ONNX Runtime reported an error.
+    #[error("ONNX Runtime: {0}")]
+    Onnx(String),
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(String),

@@ -26,7 +26,7 @@ impl Ready {
     /// Prepares `solver` for a model sampled on `path`; `tolerance` is the ground truth's.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an impossible nfe.
+    /// [`crate::Error::Invalid`] for an impossible nfe.
     pub fn new(solver: &Solver, path: &GaussianPath, tolerance: Tolerance) -> Result<Self> {
         Ok(match solver.tableau(path)? {
             Some(tableau) => Ready::Plan(Arc::new(Plan::new(tableau))),
@@ -80,7 +80,7 @@ pub struct SolverQuality {
     pub rmse: f64,
     /// Against the ground truth, mean over samples, in dB.
     pub psnr: f64,
-    /// Wall-clock seconds of a sample in a batch of [`CHUNK`], on average.
+    /// Wall-clock seconds of a sample in a batch, on average.
     pub seconds: f64,
 }
 
@@ -147,7 +147,7 @@ const JUDGE_FACTOR: f64 = 1e-2;
 /// The ground truth's own row is its distance from a solve of a hundredth of its tolerance.
 ///
 /// # Errors
-/// The field's own; [`Error::NonFinite`].
+/// The field's own; [`crate::Error::NonFinite`].
 pub fn evaluate<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,

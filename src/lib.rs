@@ -35,7 +35,7 @@
 //! | 4 | [`path`] | a model's Gaussian path; any solver on another one (BES Thm 2.3) |
 //! | 4 | [`ladder`] | thetas of several nfe in one file |
 //! | 4 | [`solvers`] | the published solvers as tables |
-//! | 4 | [`reference`] | a solver as users write it: a published one's name, or a file |
+//! | 4 | [`reference`](mod@reference) | a solver as users write it: a published one's name, or a file |
 //! | 4 | [`sampler`] | a table and a velocity to the next state: the only hot loop of serving |
 //! | 4 | [`dopri5`] | the ground truth: adaptive Dormand-Prince 5(4), dense output |
 //! | 5 | [`card`] | what a model's file says of its network |
@@ -62,32 +62,32 @@
 //! use bespoke::path::GaussianPath;
 //! use bespoke::ranks::Ranks;
 //! use bespoke::reference::Solver;
+//! use bespoke::sampler::Plan;
 //! use bespoke::samples::{Conditioning, Noises};
 //! use bespoke::scheduler::Scheduler;
 //! use bespoke::train::{Progress, TrainConfig, train};
 //! use std::ops::ControlFlow;
+//! use std::sync::Arc;
 //!
 //! let modes = MixtureDocument { std: 0.3, means: vec![vec![1.0, 0.0], vec![-1.0, 0.5]], weights: None, class: None };
 //! let field = MixtureField::<f64>::new(Mixture::new(modes)?, Scheduler::FmOt, None);
-//! let unconditional = Conditioning { classes: 0, class: None, guidance_scale: 1.0 };
 //!
 //! // Learn: rk2 with 3 steps, so 6 evaluations. The numbers are those of a small example.
 //! let document = r#"{ "family": "rk2", "steps": 3, "iterations": 5, "batch": 40, "pool": 80, "validation": 40 }"#;
 //! let config: TrainConfig = bespoke::document::parse(document, "config")?;
 //! let range = 2.0; // greatest less least value of the data
 //! let settings = config.settings(range, None)?;
-//! let learned = train(&field, &unconditional, &settings, &mut |_: &Progress| ControlFlow::Continue(()))?;
+//! let learned = train(&field, &Conditioning::NONE, &settings, &mut |_: &Progress| ControlFlow::Continue(()))?;
 //! let theta = learned.rungs[0].theta.clone();
 //! assert_eq!(theta.nfe(), 6);
 //!
 //! // Compare: the same noises through each.
 //! let (path, tolerance) = (GaussianPath::new(Scheduler::FmOt, 1.0)?, Tolerance::default());
-//! let mut solvers = Vec::new();
-//! for solver in [Solver::Theta("learned".into(), Box::new(theta)), Solver::parse("midpoint@6")?] {
-//!     solvers.push((solver.name(), Ready::new(&solver, &path, tolerance)?));
-//! }
+//! let usual = Ready::new(&Solver::parse("midpoint@6")?, &path, tolerance)?;
+//! let learned = Ready::Plan(Arc::new(Plan::new(theta.tableau())));
+//! let solvers = vec![("learned".to_owned(), learned), ("midpoint@6".to_owned(), usual)];
 //! let comparison = Comparison { solvers, noises: Noises::Seed { seed: 1, count: 50 }, tolerance, range };
-//! let table = evaluate(&field, &unconditional, &comparison, &Ranks::alone(), |_, _| Ok(()))?;
+//! let table = evaluate(&field, &Conditioning::NONE, &comparison, &Ranks::alone(), |_, _| Ok(()))?;
 //! assert!(table.results[0].rmse < table.results[1].rmse);
 //! # Ok::<(), bespoke::Error>(())
 //! ```

@@ -150,10 +150,10 @@ pub fn array<R: Read>(mut reader: R, size: Option<u64>, name: &str) -> Result<Np
     Ok(NpyFile::with_header(header, reader))
 }
 
-/// [`array`], of the file at `path`.
+/// [`array()`], of the file at `path`.
 ///
 /// # Errors
-/// [`Error::Io`], or as [`array`].
+/// [`Error::Io`], or as [`array()`].
 pub fn open(path: &Path) -> Result<NpyFile<BufReader<File>>> {
     let (file, size) = opened(path)?;
     array(BufReader::new(file), size, &path.display().to_string())

@@ -133,11 +133,18 @@ fn unreadable(path: &Path, problem: impl ToString) -> Error {
 
 /// A tensor to be written, whose bytes come when their turn does.
 pub struct Written<'a> {
+    /// Its key in the file.
     pub name: String,
+    /// Of its numbers.
     pub dtype: Dtype,
+    /// Rows and columns.
     pub shape: [usize; 2],
-    pub bytes: Box<dyn Fn(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + 'a>,
+    /// Gives its bytes, in pieces.
+    pub bytes: Box<Pieces<'a>>,
 }
+
+/// Hands pieces of bytes to whoever takes them, one after another.
+pub type Pieces<'a> = dyn Fn(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + 'a;
 
 /// Writes `tensors` with `notes` as their metadata.
 ///

@@ -33,7 +33,7 @@ def version():
 def build_library():
     """The shared library that cargo says it made."""
     built = cargo(
-        "rustc", "--release", "--locked", "--no-default-features", "--lib", "--crate-type", "cdylib",
+        "rustc", "--release", "--locked", "--no-default-features", "--features", "onnx", "--lib", "--crate-type", "cdylib",
         "--message-format", "json-render-diagnostics",
     )
     messages = [json.loads(line) for line in built.splitlines()]

@@ -176,6 +176,7 @@ pub(super) unsafe fn column(input: &bespoke_input) -> Result<Column> {
     if tensor.shape.is_null() || tensor.data.is_null() {
         return wrong("shape and data", "NULL".into(), "pointers");
     }
+    // SAFETY: a tensor of this rank has as many sizes, by this function's contract.
     let shape = unsafe { std::slice::from_raw_parts(tensor.shape, rank) };
     let sizes: Option<Vec<usize>> = shape.iter().map(|n| usize::try_from(*n).ok().filter(|n| *n > 0)).collect();
     let bytes = sizes.as_ref().and_then(|s| s.iter().try_fold(dtype.size(), |product, n| product.checked_mul(*n)));
@@ -183,6 +184,7 @@ pub(super) unsafe fn column(input: &bespoke_input) -> Result<Column> {
         return wrong("shape", format!("{shape:?}"), "sizes of at least 1 whose numbers fit into memory");
     };
     if !tensor.strides.is_null() {
+        // SAFETY: as many strides as sizes.
         let strides = unsafe { std::slice::from_raw_parts(tensor.strides, rank) };
         let mut step = 1i64;
         for (size, stride) in shape.iter().zip(strides).rev() {
@@ -195,6 +197,7 @@ pub(super) unsafe fn column(input: &bespoke_input) -> Result<Column> {
     let Some(offset) = usize::try_from(tensor.byte_offset).ok() else {
         return wrong("byte_offset", tensor.byte_offset.to_string(), "an offset within memory");
     };
+    // SAFETY: contiguous numbers of that shape lie there, by this function's contract.
     let bytes = unsafe { std::slice::from_raw_parts(tensor.data.cast::<u8>().wrapping_add(offset), bytes) };
     Column::new(name, dtype, &sizes[1..], sizes[0], bytes)
 }

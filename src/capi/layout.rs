@@ -105,8 +105,12 @@ impl<'a> HostTensor<'a> {
         if tensor.shape.is_null() {
             return Err(Error::invalid(format!("{name}.shape"), "NULL", "a pointer"));
         }
+        // SAFETY: a tensor of this rank has as many sizes, by this function's contract.
         let shape = unsafe { std::slice::from_raw_parts(tensor.shape, rank) };
-        let strides = (!tensor.strides.is_null()).then(|| unsafe { std::slice::from_raw_parts(tensor.strides, rank) });
+        let strides = (!tensor.strides.is_null()).then(|| {
+            // SAFETY: as many strides as sizes.
+            unsafe { std::slice::from_raw_parts(tensor.strides, rank) }
+        });
         let bytes_of = dtype.bytes();
         check_sizes(name, shape, bytes_of)?;
         if tensor.data.is_null() {

@@ -128,7 +128,8 @@ pub struct bespoke_model_binding {
 
 sized_struct!(bespoke_model_binding { reserved, model, condition });
 
-/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`; NULL is `cpu`.
+/// Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,
+/// and for ONNX models `tensorrt` or `tensorrt:INDEX`; NULL is `cpu`.
 ///
 /// # Safety
 /// `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.
@@ -245,15 +246,23 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
     if condition.is_null() {
         return Ok(Condition::default());
     }
-    // SAFETY: by this function's contract, here and below.
+    // SAFETY: by this function's contract.
     let condition = unsafe { structs::read("condition", condition)? };
+    // SAFETY: by this function's contract.
     let (inputs, scales) = unsafe {
         (
             elements("condition.inputs", condition.inputs, condition.input_count)?,
             elements("condition.scales", condition.scales, condition.scale_count)?,
         )
     };
-    let mut columns = inputs.iter().map(|input| unsafe { column(input) }).collect::<Result<Vec<_>>>()?;
+    let mut columns = inputs
+        .iter()
+        .map(|input| {
+            // SAFETY: by this function's contract.
+            unsafe { column(input) }
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // SAFETY: by this function's contract.
     let (classes, guidance) =
         unsafe { (array(condition.classes, condition.batch)?, array(condition.guidance_scale, condition.batch)?) };
     if !classes.is_empty() {
@@ -261,11 +270,14 @@ unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Conditio
     }
     let mut read = Condition::new(Inputs::new(columns)?).guided(guidance);
     for scale in scales {
-        let name = unsafe { text("condition.scales.name", scale.name)? };
+        // SAFETY: by this function's contract.
+        let (name, values) = unsafe {
+            (text("condition.scales.name", scale.name)?, elements(GUIDANCE_SCALE, scale.values, condition.batch))
+        };
         if read.scale(name).is_some() {
             return Err(Error::invalid(format!("condition.scales.{name}"), "there twice", "each scale once"));
         }
-        let values = memory::copied(unsafe { elements(GUIDANCE_SCALE, scale.values, condition.batch)? })?;
+        let values = memory::copied(values?)?;
         read.scales.push(Scale { name: name.to_owned(), values });
     }
     Ok(read)

@@ -33,9 +33,11 @@ pub const BESPOKE_ERROR_MEMORY: bespoke_status = 10;
 /// A defect of the library, caught before it could unwind into the caller. The objects of the call
 /// can still be freed, nothing else.
 pub const BESPOKE_ERROR_PANIC: bespoke_status = 11;
+/// ONNX Runtime reported an error.
+pub const BESPOKE_ERROR_ONNX: bespoke_status = 12;
 
 /// Names in the order of the codes.
-const NAMES: [&CStr; 12] = [
+const NAMES: [&CStr; 13] = [
     c"BESPOKE_OK",
     c"BESPOKE_ERROR_INVALID",
     c"BESPOKE_ERROR_FORMAT",
@@ -48,6 +50,7 @@ const NAMES: [&CStr; 12] = [
     c"BESPOKE_ERROR_TORCH",
     c"BESPOKE_ERROR_MEMORY",
     c"BESPOKE_ERROR_PANIC",
+    c"BESPOKE_ERROR_ONNX",
 ];
 
 /// The code of `error`.
@@ -61,6 +64,7 @@ pub(super) fn code(error: &Error) -> bespoke_status {
         Error::Callback { .. } => BESPOKE_ERROR_CALLBACK,
         Error::State(_) => BESPOKE_ERROR_STATE,
         Error::Numeric(_) => BESPOKE_ERROR_NUMERIC,
+        Error::Onnx(_) => BESPOKE_ERROR_ONNX,
         Error::Torch(_) => BESPOKE_ERROR_TORCH,
         Error::Memory { .. } => BESPOKE_ERROR_MEMORY,
     }

@@ -205,8 +205,8 @@ pub const BESPOKE_REGISTER_POINT: u32 = 1;
 /// No register: nothing is written.
 pub const BESPOKE_REGISTER_NONE: u32 = 0xFFFF_FFFF;
 
-/// What a register becomes: velocity * (the velocity that was just taken) + sum_j coefficients[j] *
-/// (register registers[j]).
+/// What a register becomes: velocity * (the velocity that was just taken) + sum_j `coefficients[j]` *
+/// (register `registers[j]`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct bespoke_combination {

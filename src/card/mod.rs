@@ -26,6 +26,8 @@ const VERSION: u64 = 1;
 pub enum Runtime {
     /// A TorchScript module, through libtorch.
     Torchscript,
+    /// An ONNX model, through ONNX Runtime; no libtorch.
+    Onnx,
     /// An analytic Gaussian mixture, see [`crate::networks::Mixture`]; no libtorch.
     Mixture,
     /// The program that uses this library, see [`crate::model::open_caller`].

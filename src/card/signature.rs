@@ -164,8 +164,8 @@ impl Shape {
         if self.names().any(|name| name.is_empty() || name.contains('\0') || name.parse::<f64>().is_ok()) {
             return Some(format!("is {self}, expected names that are neither empty nor numbers"));
         }
-        let numbers = self.0.iter().map(|size| if let Size::Number(n) = size { *n } else { 1 });
-        let product = numbers.fold(Some(1usize), |product, n| product.and_then(|p| p.checked_mul(n)));
+        let mut numbers = self.0.iter().map(|size| if let Size::Number(n) = size { *n } else { 1 });
+        let product = numbers.try_fold(1usize, |product, n| product.checked_mul(n));
         let fits = product.is_some_and(|n| (1..MOST).contains(&n));
         (!fits).then(|| format!("is {self}, expected positive sizes whose product is below 2^31"))
     }

@@ -172,7 +172,13 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if json {
         say!("{}", outcome_document(&config, &outcome, seconds))?;
     } else if !quiet {
-        let print = |line: std::fmt::Arguments<'_>| if aside { Ok(note!("{line}")) } else { say!("{line}") };
+        let print = |line: std::fmt::Arguments<'_>| {
+            if aside {
+                note!("{line}");
+                return Ok(());
+            }
+            say!("{line}")
+        };
         report(&config, &outcome, seconds, print)?;
     }
     Ok(())

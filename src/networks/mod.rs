@@ -3,6 +3,8 @@
 mod caller;
 mod mixture;
 mod network;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod registry;
 #[cfg(feature = "torch")]
 mod torchscript;
@@ -13,6 +15,8 @@ pub(crate) use caller::times;
 pub use caller::{CallerNetwork, Forward};
 pub use mixture::{Mixture, MixtureDocument, MixtureField};
 pub use network::{Call, FeatureNetwork, Network, Opened};
+#[cfg(feature = "onnx")]
+pub use onnx::Onnx;
 pub use registry::{open, open_features};
 #[cfg(feature = "torch")]
 pub use torchscript::TorchScript;

@@ -2,6 +2,8 @@
 
 use super::mixture;
 use super::network::{FeatureNetwork, Opened};
+#[cfg(feature = "onnx")]
+use super::onnx;
 #[cfg(feature = "torch")]
 use super::{torchscript, torchscript_features};
 use crate::card::{Card, FeatureCard, FeatureRuntime, Runtime};
@@ -17,6 +19,13 @@ pub fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
         Runtime::Mixture => mixture::open(card, device, compute),
         Runtime::Caller => Err(Error::Unsupported(format!(
             "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
+            card.path().display()
+        ))),
+        #[cfg(feature = "onnx")]
+        Runtime::Onnx => onnx::open(card, device, compute),
+        #[cfg(not(feature = "onnx"))]
+        Runtime::Onnx => Err(Error::Unsupported(format!(
+            "{} is an ONNX model, and this build is without ONNX Runtime (feature `onnx`)",
             card.path().display()
         ))),
         #[cfg(feature = "torch")]

@@ -12,19 +12,25 @@ pub enum Device {
     Cpu,
     /// The NVIDIA GPU of this index.
     Cuda(usize),
+    /// The NVIDIA GPU of this index, by TensorRT: for ONNX models.
+    TensorRt(usize),
 }
 
 impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let index = match text.split_once(':') {
-            None if text == "cpu" => return Ok(Device::Cpu),
-            None if text == "cuda" => Some(0),
-            Some(("cuda", index)) => index.parse().ok().filter(|index| *index < 1024),
+        let (kind, index) = text.split_once(':').map_or((text, None), |(kind, index)| (kind, Some(index)));
+        let of: Option<fn(usize) -> Device> = match (kind, index) {
+            ("cpu", None) => return Ok(Device::Cpu),
+            ("cuda", _) => Some(Device::Cuda),
+            ("tensorrt", _) => Some(Device::TensorRt),
             _ => None,
         };
-        index.map(Device::Cuda).ok_or_else(|| Error::invalid("device", format!("{text:?}"), "cpu, cuda or cuda:INDEX"))
+        let index = index.map_or(Some(0), |index| index.parse().ok().filter(|index| *index < 1024));
+        of.zip(index)
+            .map(|(of, index)| of(index))
+            .ok_or_else(|| Error::invalid("device", format!("{text:?}"), "cpu, cuda, tensorrt or cuda:INDEX"))
     }
 }
 
@@ -33,6 +39,7 @@ impl std::fmt::Display for Device {
         match self {
             Device::Cpu => f.write_str("cpu"),
             Device::Cuda(index) => write!(f, "cuda:{index}"),
+            Device::TensorRt(index) => write!(f, "tensorrt:{index}"),
         }
     }
 }

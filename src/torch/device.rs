@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 pub fn prepare(device: Device) -> Result<tch::Device> {
     match device {
         Device::Cpu => Ok(tch::Device::Cpu),
+        Device::TensorRt(_) => Err(Error::Unsupported(format!("device {device}: only ONNX models run on it"))),
         Device::Cuda(index) => {
             load_cuda()?;
             let count = tch::Cuda::device_count();

@@ -70,8 +70,10 @@ pub fn train_job<F: VelocityField>(
     let mut journal = Journal::open(job, settings)?;
     let resumed = journal.resume(&legs, ranks)?;
     let on_disk = resumed.is_some();
-    let mut watch = |share: f64| observer.ground_truth(share);
-    let mut run = Run::begin(&field, conditioning, settings, job, ranks, legs, resumed, &mut watch)?;
+    let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
+    let watch = &mut |share| observer.ground_truth(share);
+    let pools = Pools::prepare(&field, conditioning, settings, job, draws, ranks, watch)?;
+    let mut run = Run::begin(&field, conditioning, settings, ranks, legs, pools, resumed)?;
     let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
@@ -114,21 +116,18 @@ struct Run<'a, F: VelocityField> {
 }
 
 impl<'a, F: VelocityField> Run<'a, F> {
-    /// Solves the ground truth and enters the first leg, or goes on from where the run was.
+    /// Enters the first leg with the ground truth that was solved, or goes on from where the run was.
     fn begin(
         field: &'a Counted<'a, F>,
         conditioning: &'a Conditioning,
         settings: &'a Settings,
-        job: &Job,
         ranks: &'a Ranks,
         legs: Vec<Leg>,
+        pools: Pools<F::Tensor>,
         resumed: Option<Checkpoint<State>>,
-        watch: &mut dyn FnMut(f64),
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
-        let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
-        let Pools { validation, train: pool, evaluations, kept } =
-            Pools::prepare(field, conditioning, settings, job, draws, ranks, watch)?;
+        let Pools { validation, train: pool, evaluations, kept } = pools;
         let differences = differences(field, &legs, &pool, ranks)?;
         if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
             let mut run = Run {

@@ -2,6 +2,8 @@
 //! `cargo test --release --test all sampler::` runs one of them.
 //!
 //! `tests/allocations.rs` stands apart: its allocator counts for the whole process.
+#![allow(clippy::expect_used, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)] // what fails here stops the run
+#![allow(clippy::type_complexity)] // tables of cases
 
 mod abi_surface;
 mod bespoke_families;
@@ -44,6 +46,8 @@ mod model_field;
 mod mpi;
 mod native;
 mod noise;
+#[cfg(feature = "onnx")]
+mod onnx;
 #[cfg(all(unix, feature = "cli"))]
 mod output_files;
 mod outputs;

@@ -386,14 +386,14 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
         (vec![a(2), b(2)], "0", "frames: is \"0\""),
     ] {
         let path = stored(&folder.path().join("c.safetensors"), &tensors, &[("frames", metadata)]);
-        let message = Conditions::read(&[path.clone()], field.card()).unwrap_err().to_string();
+        let message = Conditions::read(std::slice::from_ref(&path), field.card()).unwrap_err().to_string();
         assert!(message.contains(says) && message.contains("c.safetensors"), "{message:?} does not say {says:?}");
     }
     let path = stored(&folder.path().join("c.safetensors"), &vec![a(2), b(2)], &[("frames", "2")]);
     let whole = std::fs::read(&path).unwrap();
     for length in [0, 4, 8, 20, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
-        let message = Conditions::read(&[path.clone()], field.card()).unwrap_err().to_string();
+        let message = Conditions::read(std::slice::from_ref(&path), field.card()).unwrap_err().to_string();
         assert!(message.contains("c.safetensors"), "{message}");
     }
     let other = stored(&folder.path().join("d.safetensors"), &vec![a(2), b(2)], &[("frames", "3")]);

@@ -56,7 +56,6 @@ int main() {
     try {
         cache.find("none", []() -> solver { return {"none", 1, bespoke::theta::solver("none", 1, "fm-ot")}; });
         require(false, "an unknown solver is an error");
-    } catch (const bespoke::error &) {
-    }
+    } catch (const bespoke::error &) {}
     std::puts("ok");
 }

@@ -108,7 +108,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Evaluations at all of `times` on `path` but the last, which is 1. The first is made at 0, and
-    /// taken for times[0], or `START` where alpha is 0 there.
+    /// taken for `times[0]`, or `START` where alpha is 0 there.
     pub fn new(path: &GaussianPath, times: &[f64]) -> Self {
         let (last, before) = (times.len() - 1, &times[..times.len() - 1]);
         let mut knots: Vec<Knot> =

@@ -76,7 +76,7 @@ impl Tangents {
         self.nfe() + self.tangents.iter().map(of).sum::<usize>()
     }
 
-    /// How many samples' tangents [`ROOM`] is for, at least one.
+    /// How many samples' tangents `ROOM` is for, at least one.
     pub fn samples_at_once(&self, elements: usize) -> usize {
         let of_group = |range: &Range<usize>| range.len() * self.kept(self.tangents[range.start].begin);
         let most = self.groups(usize::MAX).iter().map(of_group).max().unwrap_or(0);

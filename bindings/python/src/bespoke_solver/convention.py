@@ -199,7 +199,7 @@ def convention_of(config: Mapping[str, Any]) -> Convention:
     if kind == "angle":
         return Convention.of_angles(output)
     if kind == "sigmas":
-        least, most, data = (float(training[f"sigma_{key}"]) for key in ("min", "max", "data"))
+        smallest, largest, data = (float(training[f"sigma_{key}"]) for key in ("min", "max", "data"))
         sign = -1.0 if prediction == "minus_v" else 1.0
-        return replace(Convention.of_sigmas(output, least, most, data, training["clock"]), sign=sign)
+        return replace(Convention.of_sigmas(output, smallest, largest, data, training["clock"]), sign=sign)
     return Convention.variance_preserving(output, alphas_cumprod_of(training).tolist())

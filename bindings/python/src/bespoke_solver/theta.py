@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from . import _native
 from ._native import lib
@@ -110,9 +110,8 @@ class Theta:
     @property
     def document(self) -> dict[str, Any]:
         """The content of the file (``docs/formats.md``); of a published solver, which has none, that of `compile`."""
-        text = self.compile()._text if self._text is None else self._text
-        assert text is not None  # that of a compiled one
-        return json.loads(text)
+        # What is compiled has a text.
+        return json.loads(cast(str, self.compile()._text if self._text is None else self._text))
 
     def compile(self) -> Theta:
         """A published solver as a theta of family ``ns``, a table over all velocities; any other theta as it is."""

@@ -1,0 +1,267 @@
+//! An ONNX model as a network, through ONNX Runtime's shared library, which is looked for when a model is opened.
+
+mod library;
+mod session;
+
+use self::session::{Port, Session, View, ViewMut};
+use super::network::{Call, Network, Opened};
+use crate::card::{Card, Shape, Size, Time, TimeDtype, TimeShape};
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
+use half::{bf16, f16};
+use std::borrow::Cow;
+
+/// What the card says that an input or output of the graph is.
+struct Expected {
+    name: String,
+    /// `None`: any float, which the numbers are converted to.
+    dtype: Option<Dtype>,
+    /// The batch's size first, where there is one; `None` for what is the call's.
+    shape: Vec<Option<usize>>,
+}
+
+impl Expected {
+    /// Rows of `shape`, one a sample.
+    fn rows(name: &str, dtype: Option<Dtype>, shape: &Shape) -> Self {
+        let size = |size: &Size| if let Size::Number(n) = size { Some(*n) } else { None };
+        Self {
+            name: name.to_owned(),
+            dtype,
+            shape: std::iter::once(None).chain(shape.sizes().iter().map(size)).collect(),
+        }
+    }
+
+    fn time(name: &str, time: Time) -> Self {
+        let shape = match time.shape {
+            TimeShape::Batch => vec![None],
+            TimeShape::Column => vec![None, Some(1)],
+            TimeShape::Scalar => Vec::new(),
+        };
+        Self { name: name.to_owned(), dtype: (time.dtype == TimeDtype::Int64).then_some(Dtype::Int64), shape }
+    }
+}
+
+/// An ONNX model on its device. Any number of threads at a time: the processor's sessions serve them side by side, the
+/// others one after another.
+pub struct Onnx {
+    session: Session,
+    ports: Ports,
+    time_shape: TimeShape,
+}
+
+/// The inputs and outputs of a graph that is what its card says.
+struct Ports {
+    /// With the type of its numbers.
+    state: (Port, Dtype),
+    time: (Port, Dtype),
+    output: (Port, Dtype),
+    /// By the names of the call's columns.
+    inputs: Vec<Port>,
+}
+
+impl Onnx {
+    /// Opens the model of `card` on `device`, and checks that its inputs and outputs are those of the card.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] where the weights are none that ONNX Runtime can run, or are not what the
+    /// card says; [`Error::Unsupported`] where there is no ONNX Runtime, or it lacks what the device needs;
+    /// [`Error::Invalid`] for another `compute` than f32: a model has the types that it was exported with.
+    pub fn load(card: &Card, device: Device, compute: Compute) -> Result<Self> {
+        if compute != Compute::F32 {
+            let expected = "f32: an ONNX model is computed in the types that it was exported with";
+            return Err(Error::invalid("dtype", compute, expected));
+        }
+        let path = card.weights_path();
+        // ONNX Runtime's own message for a missing file does not say so.
+        std::fs::File::open(&path).map_err(|e| Error::io("read", &path, e))?;
+        let session = Session::open(&path, device, rayon::current_num_threads())?;
+        let ports = matched(card, &session)
+            .map_err(|(port, problem)| Error::format(path.display().to_string(), port, problem))?;
+        Ok(Self { session, ports, time_shape: card.time.shape })
+    }
+}
+
+/// The ports of `session` by the names of `card`; the one that disagrees with it, and how.
+fn matched(card: &Card, session: &Session) -> Result<Ports, (String, String)> {
+    let names = &card.names;
+    let mut expected = vec![Expected::rows(&names.x, None, &card.shape), Expected::time(&names.time, card.time)];
+    let signature = card.signature();
+    expected
+        .extend(signature.inputs().iter().map(|input| Expected::rows(&input.name, Some(input.dtype), &input.shape)));
+
+    let unknown = |port: &&Port| !expected.iter().any(|own| own.name == port.name());
+    if let Some(port) = session.inputs().iter().find(unknown) {
+        let ours = listed(expected.iter().map(|own| own.name.as_str().into()));
+        return Err((port.name().into_owned(), format!("is an input of the graph, but the card has {ours}")));
+    }
+    let found = |own: &Expected| {
+        let port = session.inputs().iter().find(|port| own.name == port.name()).ok_or_else(|| {
+            let theirs = listed(session.inputs().iter().map(Port::name));
+            format!("is an input of the card, but those of the graph are {theirs}")
+        })?;
+        agreed(port, own).map(|dtype| (port.clone(), dtype))
+    };
+    let mut inputs = Vec::with_capacity(expected.len());
+    for own in &expected {
+        inputs.push(found(own).map_err(|problem| (own.name.clone(), problem))?);
+    }
+    let theirs = || listed(session.outputs().iter().map(Port::name));
+    let output = match (&names.output, session.outputs()) {
+        (None, [output]) => output,
+        (None, _) => return Err(("outputs".into(), format!("are {}: the card's names.output says which", theirs()))),
+        (Some(name), outputs) => outputs.iter().find(|port| port.name() == *name).ok_or_else(|| {
+            (name.clone(), format!("is the card's names.output, but the outputs of the graph are {}", theirs()))
+        })?,
+    };
+    let name = output.name();
+    let dtype = agreed(output, &Expected::rows(&name, None, &card.shape)).map_err(|e| (name.into_owned(), e))?;
+    let mut inputs = inputs.into_iter();
+    let (Some(state), Some(time)) = (inputs.next(), inputs.next()) else {
+        return Err(("inputs".into(), "are missing".into()));
+    };
+    Ok(Ports { state, time, output: (output.clone(), dtype), inputs: inputs.map(|(port, _)| port).collect() })
+}
+
+fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The type of `port`, where it is what the card says; otherwise how it is not.
+fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
+    let dtype = port.dtype.clone().map_err(|found| {
+        let asked = expected.dtype.map_or("a tensor of floats".into(), |dtype| format!("a tensor of {dtype}"));
+        format!("is {found} in the graph, expected {asked}")
+    })?;
+    let float = [Dtype::Float64, Dtype::Float32, Dtype::Float16, Dtype::Bfloat16].contains(&dtype);
+    match expected.dtype {
+        Some(asked) if asked != dtype => return Err(format!("is of {dtype} in the graph, but of {asked} in the card")),
+        None if !float => return Err(format!("is of {dtype} in the graph, expected a float")),
+        _ => {}
+    }
+    // A graph that says nothing of a shape has no sizes here, as one of a single number does.
+    if port.shape.is_empty() {
+        return Ok(dtype);
+    }
+    let shown = |size: Option<usize>| size.map_or("any".into(), |n| n.to_string());
+    let of = |sizes: &[Option<usize>]| sizes.iter().map(|size| shown(*size)).collect::<Vec<_>>().join(", ");
+    let sizes: Vec<Option<usize>> = port.shape.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let shapes = || format!("is of shape [{}] in the graph, but of [{}] in the card", of(&sizes), of(&expected.shape));
+    let pairs = || sizes.iter().zip(&expected.shape);
+    if sizes.len() != expected.shape.len() || pairs().any(|(a, b)| a.zip(*b).is_some_and(|(a, b)| a != b)) {
+        return Err(shapes());
+    }
+    if pairs().any(|(found, asked)| found.is_some() && asked.is_none()) {
+        return Err(format!("{}: a size is fixed that is any; export the model with a dynamic one", shapes()));
+    }
+    Ok(dtype)
+}
+
+/// The bytes of `values` in `dtype`, a float.
+///
+/// # Errors
+/// [`Error::Memory`].
+fn encoded(values: &[f32], dtype: Dtype) -> Result<Cow<'_, [u8]>> {
+    if dtype == Dtype::Float32 {
+        return Ok(Cow::Borrowed(bytemuck::cast_slice(values)));
+    }
+    let mut bytes = memory::room(memory::numbers(values.len(), dtype.size())?)?;
+    for value in values {
+        match dtype {
+            Dtype::Float16 => bytes.extend(f16::from_f32(*value).to_ne_bytes()),
+            Dtype::Bfloat16 => bytes.extend(bf16::from_f32(*value).to_ne_bytes()),
+            _ => bytes.extend(f64::from(*value).to_ne_bytes()),
+        }
+    }
+    Ok(Cow::Owned(bytes))
+}
+
+/// What `bytes` of `dtype`, a float, are, into `values`.
+fn decode(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
+    let numbers = values.iter_mut().zip(bytes.chunks_exact(dtype.size()));
+    numbers.for_each(|(value, bytes)| {
+        *value = match *bytes {
+            [a, b] if dtype == Dtype::Float16 => f16::from_ne_bytes([a, b]).to_f32(),
+            [a, b] => bf16::from_ne_bytes([a, b]).to_f32(),
+            [a, b, c, d] => f32::from_ne_bytes([a, b, c, d]),
+            [a, b, c, d, e, f, g, h] => f64::from_ne_bytes([a, b, c, d, e, f, g, h]) as f32,
+            _ => f32::NAN,
+        };
+    });
+}
+
+/// The bytes of a call's times in `dtype`, and their shape.
+fn times(time: PerRow<'_>, batch: usize, dtype: Dtype, shape: TimeShape) -> Result<(Vec<u8>, Vec<i64>)> {
+    let rows = sizes(batch, &[])?;
+    let (count, shape) = match shape {
+        TimeShape::Batch => (batch, rows),
+        TimeShape::Column => (batch, [rows, vec![1]].concat()),
+        TimeShape::Scalar => (1, Vec::new()),
+    };
+    if let Some(other) = (count..batch).map(|row| time.at(row)).find(|t| *t != time.at(0)) {
+        let expected = "one time for the whole batch: the card says time.shape scalar";
+        return Err(Error::invalid("t", format!("{} and {other} as the network counts", time.at(0)), expected));
+    }
+    let bytes = match dtype {
+        // They have been rounded.
+        Dtype::Int64 => (0..count).flat_map(|row| (time.at(row) as i64).to_ne_bytes()).collect(),
+        Dtype::Float64 => (0..count).flat_map(|row| time.at(row).to_ne_bytes()).collect(),
+        _ => encoded(&super::times(time, count)?, dtype)?.into_owned(),
+    };
+    Ok((bytes, shape))
+}
+
+/// `[batch, shape...]`, as the graph counts.
+fn sizes(batch: usize, shape: &[usize]) -> Result<Vec<i64>> {
+    let all = std::iter::once(&batch).chain(shape);
+    all.map(|n| i64::try_from(*n).map_err(|_| Error::invalid("shape", n, "a size below 2^63"))).collect()
+}
+
+impl Network for Onnx {
+    type Tensor = Host<f32>;
+
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+        Host::new(memory::copied(values)?, elements)
+    }
+
+    fn forward(&self, call: &Call<'_, Host<f32>>) -> Result<Host<f32>> {
+        let batch = call.x.batch();
+        let mut output = call.x.zeros_like(batch)?;
+        if batch == 0 {
+            return Ok(output);
+        }
+        let Ports { state: (state_port, state_dtype), time: (time_port, time_dtype), .. } = &self.ports;
+        let shape = sizes(batch, call.shape)?;
+        let state = encoded(call.x.data(), *state_dtype)?;
+        let (time, time_shape) = times(call.time, batch, *time_dtype, self.time_shape)?;
+        let mut inputs = vec![
+            (state_port.name.as_c_str(), View::new(*state_dtype, &shape, &state)?),
+            (time_port.name.as_c_str(), View::new(*time_dtype, &time_shape, &time)?),
+        ];
+        for port in &self.ports.inputs {
+            let name = port.name();
+            let column = call.inputs.get(&name).ok_or_else(|| Error::invalid(&*name, "absent", "there"))?;
+            let value = View::new(column.dtype(), &sizes(column.batch(), column.shape())?, column.bytes())?;
+            inputs.push((port.name.as_c_str(), value));
+        }
+        let (port, dtype) = &self.ports.output;
+        let name = port.name.as_c_str();
+        if *dtype == Dtype::Float32 {
+            let bytes = bytemuck::cast_slice_mut(output.data_mut());
+            self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, bytes)?))?;
+            return Ok(output);
+        }
+        let mut bytes = memory::filled(memory::numbers(output.data().len(), dtype.size())?, 0)?;
+        self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, &mut bytes)?))?;
+        decode(&bytes, *dtype, output.data_mut());
+        Ok(output)
+    }
+}
+
+/// Opens the model that `card` names.
+///
+/// # Errors
+/// As [`Onnx::load`].
+pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
+    Ok(Opened::Host(Box::new(Onnx::load(card, device, compute)?)))
+}
