@@ -869,9 +869,7 @@ bespoke_status bespoke_model_host(const char *path,
  * # Safety
  * `path` and `device` are NULL or NUL-terminated. `out` is NULL or can be written.
  */
-bespoke_status bespoke_model_open(const char *path,
-                                  const char *device,
-                                  struct bespoke_model **out);
+bespoke_status bespoke_model_open(const char *path, const char *device, struct bespoke_model **out);
 
 /**
  * Says what `model` is. `properties->struct_size` must be set.

@@ -530,7 +530,7 @@ private:
 /// A model that the library runs. Immutable; any thread.
 class model {
 public:
-    /// Opens a model card on `device`: cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX].
+    /// Opens a model card on `device`: cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX.
     static model open(const std::string &path, const std::string &device = "cpu") {
         bespoke_model *out = nullptr;
         check(bespoke_model_open(path.c_str(), device.c_str(), &out));

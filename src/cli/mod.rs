@@ -69,7 +69,7 @@ struct ModelArgs {
     /// Model card (JSON).
     #[arg(long, value_name = "CARD")]
     model: PathBuf,
-    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX].
+    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX.
     #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
     device: String,
     /// What the network computes in: f32, or bf16 (matrix products and convolutions).

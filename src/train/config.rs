@@ -298,7 +298,7 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "S"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt[:INDEX] [default: cpu].
+    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX [default: cpu].
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,

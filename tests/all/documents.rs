@@ -416,7 +416,7 @@ fn values_of_another_type_are_named() {
         card_refused(with(&card(), "/data_range", wrong.clone()), &["data_range", "invalid type"]);
     }
     card_refused(with(&card(), "/output", json!("score")), &["output", "score", "velocity", "epsilon", "x1"]);
-    card_refused(with(&card(), "/runtime", json!("onnx")), &["runtime", "onnx", "torchscript"]);
+    card_refused(with(&card(), "/runtime", json!("jax")), &["runtime", "jax", "torchscript"]);
     card_refused(
         with(&card(), "/time/direction", json!("backwards")),
         &["time.direction", "backwards", "noise-to-data"],

@@ -110,7 +110,8 @@ fn map() -> BTreeMap<String, u32> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("//! |")?.split('|').map(str::trim).collect();
         let floor = cells[0].parse().ok()?;
-        Some((cells[1].trim_matches(['[', ']', '`']).to_owned(), floor))
+        let name = cells[1].trim_start_matches(['[', '`']).split('`').next()?;
+        Some((name.to_owned(), floor))
     };
     text.lines().filter_map(row).collect()
 }
