@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import onnxruntime
+
 import torch
 
 OPSET = 17

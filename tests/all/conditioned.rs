@@ -124,7 +124,9 @@ fn training_over_conditions_learns_and_notes_them() {
     assert!(message.contains("conditions"), "{message}");
     let (other, _, _) = run(json!({ "guidance_scale": 1.5 })).unwrap();
     assert_ne!(other.model.0.get("conditions").and_then(Value::as_str).unwrap(), digest);
-    let message = run(json!({ "conditions": [] })).unwrap_err().to_string();
+    let none = TrainConfig { conditions: Vec::new(), ..config(folder.path(), json!({})) };
+    let refused = train_config(&none, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(()));
+    let message = refused.unwrap_err().to_string();
     assert!(message.contains("conditions is absent") && message.contains("goal"), "{message}");
 }
 

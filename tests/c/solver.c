@@ -89,7 +89,8 @@ static void solvers(const char *rk2_path) {
     CHECK(theta == NULL);
     FAILS(bespoke_theta_solver("euler", 4, NULL, &theta), invalid, "scheduler is NULL");
     FAILS(bespoke_theta_solver("euler", 4, "fm-ot", NULL), invalid, "out is NULL");
-    FAILS(bespoke_theta_solver("eular", 4, "fm-ot", &theta), invalid, "solver is \"eular\", expected a theta or ladder file, ");
+    FAILS(bespoke_theta_solver("eular", 4, "fm-ot", &theta), invalid,
+          "solver is \"eular\", expected a theta or ladder file, ");
     FAILS(bespoke_theta_solver("euler@4", 4, "fm-ot", &theta), invalid, "name is \"euler@4\"");
     FAILS(bespoke_theta_solver("rk4", 10, "fm-ot", &theta), invalid, "nfe is 10, expected a multiple of 4");
     FAILS(bespoke_theta_solver("euler", 0, "fm-ot", &theta), invalid, "nfe is 0");
