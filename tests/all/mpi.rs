@@ -135,13 +135,6 @@ fn gauss_newton_comes_to_the_same_theta() {
 }
 
 #[test]
-fn forward_passes_alone_come_to_the_same_theta() {
-    let options = ["--family", "ns", "--nfe", "5", "--optimizer", "forward-gauss-newton", "--loss", "log-mse,rmse"];
-    let size = ["--pool", "330", "--batch", "19", "--validation", "101", "--iterations", "5"];
-    Workshop::new().compare(&[&options[..], &size].concat());
-}
-
-#[test]
 fn adam_on_the_bound_comes_to_the_same_theta() {
     let options = ["--family", "rk1", "--steps", "4", "--loss", "rmse-bound", "--optimizer", "adam"];
     Workshop::new().compare(&[&options[..], &SIZE].concat());
@@ -290,6 +283,7 @@ fn bad_usage_and_failures_end_all_ranks_with_one_message() {
         (&["--pool", "5"], 2, "error: pool is 5"),
         (&["--log", "absent/run.jsonl"], 1, "error: cannot write absent/run.jsonl"),
         (&["--init", "absent.json", "--steps", "3"], 1, "error: cannot read absent.json"),
+        (&["--optimizer", "forward-gauss-newton"], 1, "error: not supported: forward-gauss-newton by several ranks"),
     ] {
         let output = finish(workshop.ranks(2, &[&["train", "--out", "t.json"], arguments].concat()).spawn().unwrap());
         let message = String::from_utf8_lossy(&output.stderr);
