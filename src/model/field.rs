@@ -96,11 +96,13 @@ impl<T: Tensor> ModelField<T> {
         let batch = x.batch();
         tau.check("t", batch)?;
         let (mut columns, mut sizes) = self.signature.bind(batch, &condition.inputs)?;
-        if let Some(name) = &self.card.guidance.scale_input {
-            let at = self.signature.inputs().iter().position(|input| input.name == *name).unwrap_or_default();
-            columns.insert(at, self.scale_column(name, batch, condition)?);
+        match &self.card.guidance.scale_input {
+            None => self.chain.check(batch, condition)?,
+            Some(name) => {
+                let at = self.signature.inputs().iter().position(|input| input.name == *name).unwrap_or_default();
+                columns.insert(at, self.scale_column(name, batch, condition)?);
+            }
         }
-        self.check_guidance(batch, condition)?;
         self.card.shape.learn_elements(x.elements(), &mut sizes)?;
         Ok(Bound { shape: self.card.shape.resolve(&sizes)?, inputs: Inputs::new(columns)? })
     }
