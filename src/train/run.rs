@@ -133,42 +133,29 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let Pools { validation, train: pool, evaluations, kept } = pools;
         let differences = differences(field, &legs, &pool, ranks)?;
-        if let Some(Checkpoint { evaluations, ground_truth, state, .. }) = resumed {
-            let mut run = Run {
-                field,
-                conditioning,
-                settings,
-                ranks,
-                legs,
-                validation,
-                pool,
-                ground_truth,
-                kept,
-                differences,
-                state,
-            };
-            run.restore()?;
-            field.set(evaluations);
-            return Ok(run);
-        }
-        let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
-        let state = State {
-            leg: 0,
-            iteration: 0,
-            rung_iteration: 0,
-            limit: None,
-            iteration_cost: first.iteration_cost(),
-            validated: true,
-            stale: 0,
-            start: candidate.validation,
-            log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
-            candidate,
-            others: Vec::new(),
-            before: Evaluations::default(),
-            draws: 1,
-            done: Vec::new(),
+        let (on_disk, ground_truth, state) = match resumed {
+            Some(Checkpoint { evaluations, ground_truth, state, .. }) => (Some(evaluations), ground_truth, state),
+            None => {
+                let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
+                let state = State {
+                    leg: 0,
+                    iteration: 0,
+                    rung_iteration: 0,
+                    limit: None,
+                    iteration_cost: first.iteration_cost(),
+                    validated: true,
+                    stale: 0,
+                    start: candidate.validation,
+                    log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
+                    candidate,
+                    others: Vec::new(),
+                    before: Evaluations::default(),
+                    draws: 1,
+                    done: Vec::new(),
+                };
+                (None, evaluations, state)
+            }
         };
-        let ground_truth = evaluations;
         let mut run = Run {
             field,
             conditioning,
@@ -182,7 +169,13 @@ impl<'a, F: VelocityField> Run<'a, F> {
             differences,
             state,
         };
-        run.state.limit = run.limit();
+        match on_disk {
+            Some(evaluations) => {
+                run.restore()?;
+                field.set(evaluations);
+            }
+            None => run.state.limit = run.limit(),
+        }
         Ok(run)
     }
 
