@@ -14,14 +14,14 @@ const MAX_BRACKETS: usize = 64;
 /// An array [count, shape...] (or [count, elements]) that is there to be read.
 pub struct Samples<R: Read> {
     file: NpyFile<R>,
-    dtype: Dtype,
+    dtype: Encoding,
     name: String,
     count: usize,
     elements: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Dtype {
+enum Encoding {
     F32,
     F64,
     U8,
@@ -58,9 +58,9 @@ impl<R: Read> Samples<R> {
         }
         let descr = file.dtype().descr();
         let dtype = match descr.trim_matches('\'') {
-            "<f4" => Dtype::F32,
-            "<f8" => Dtype::F64,
-            "|u1" => Dtype::U8,
+            "<f4" => Encoding::F32,
+            "<f8" => Encoding::F64,
+            "|u1" => Encoding::U8,
             _ => return Err(wrong("dtype", format!("is {descr}, expected float32 or float64, or uint8 of data"))),
         };
         let sizes = usize::try_from(count).and_then(|count| Ok((count, usize::try_from(elements)?)));
@@ -78,7 +78,7 @@ impl<R: Read> Samples<R> {
     /// # Errors
     /// [`Error::Format`].
     pub fn into_vec(self) -> Result<Vec<f32>> {
-        if matches!(self.dtype, Dtype::U8) {
+        if matches!(self.dtype, Encoding::U8) {
             return Err(Error::format(self.name, "dtype", "is uint8, expected float32 or float64"));
         }
         let mut all = Vec::new();
@@ -100,9 +100,9 @@ impl<R: Read> Samples<R> {
         let [low, high] = range;
         let level = |byte: u8| (low + (high - low) * f64::from(byte) / 255.0) as f32;
         match dtype {
-            Dtype::F32 => hand_on(file.data::<f32>(), |value| value, size, &name, take),
-            Dtype::F64 => hand_on(file.data::<f64>(), |value| value as f32, size, &name, take),
-            Dtype::U8 => hand_on(file.data::<u8>(), level, size, &name, take),
+            Encoding::F32 => hand_on(file.data::<f32>(), |value| value, size, &name, take),
+            Encoding::F64 => hand_on(file.data::<f64>(), |value| value as f32, size, &name, take),
+            Encoding::U8 => hand_on(file.data::<u8>(), level, size, &name, take),
         }
     }
 }

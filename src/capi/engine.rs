@@ -2,7 +2,7 @@
 
 use super::callback::Velocity;
 use super::dlpack::DLTensor;
-use super::layout::{Dtype, HostTensor, describe};
+use super::layout::{HostTensor, SampleDtype, describe};
 use super::watched::Watched;
 use crate::error::{Error, Result};
 use crate::sampler::{Plan, Row, Sampler};
@@ -56,17 +56,17 @@ pub(super) trait Engine: Send {
 }
 
 /// The engine for a dtype, with updates on `threads` threads.
-pub(super) fn engine(dtype: Dtype, threads: usize) -> Result<Box<dyn Engine>> {
+pub(super) fn engine(dtype: SampleDtype, threads: usize) -> Result<Box<dyn Engine>> {
     Ok(match dtype {
-        Dtype::F32 => Box::new(Typed::<f32>::new(dtype, threads)?),
-        Dtype::F64 => Box::new(Typed::<f64>::new(dtype, threads)?),
-        Dtype::F16 => Box::new(Typed::<f16>::new(dtype, threads)?),
-        Dtype::BF16 => Box::new(Typed::<bf16>::new(dtype, threads)?),
+        SampleDtype::F32 => Box::new(Typed::<f32>::new(dtype, threads)?),
+        SampleDtype::F64 => Box::new(Typed::<f64>::new(dtype, threads)?),
+        SampleDtype::F16 => Box::new(Typed::<f16>::new(dtype, threads)?),
+        SampleDtype::BF16 => Box::new(Typed::<bf16>::new(dtype, threads)?),
     })
 }
 
 struct Typed<E> {
-    dtype: Dtype,
+    dtype: SampleDtype,
     sampler: Sampler<Host<E>>,
     /// Where a callback writes the velocity, or one that cannot be read in place is gathered.
     velocity: Host<E>,
@@ -83,7 +83,7 @@ struct Typed<E> {
 unsafe impl<E: Send> Send for Typed<E> {}
 
 impl<E: Element> Typed<E> {
-    fn new(dtype: Dtype, threads: usize) -> Result<Self> {
+    fn new(dtype: SampleDtype, threads: usize) -> Result<Self> {
         let mut sampler = Sampler::new(&Host::zeros(0, 1)?)?;
         if threads > 1 {
             let refused = |e| Error::State(format!("the system gives no {threads} threads: {e}"));
@@ -117,7 +117,7 @@ impl<E: Element> Typed<E> {
         self.times.try_reserve(times.len()).map_err(|_| Error::Memory { bytes })?;
         self.times.extend(times.iter().map(|t| *t as f32));
         let shape = self.shape.as_mut_ptr();
-        let t = describe(self.times.as_mut_ptr(), Dtype::F32, shape, 1);
+        let t = describe(self.times.as_mut_ptr(), SampleDtype::F32, shape, 1);
         // The host is told not to write through it.
         let x = describe(x.data().as_ptr().cast_mut(), self.dtype, shape, self.shape.len());
         Ok(Some((t, x)))

@@ -14,40 +14,40 @@ const MAX_RANK: usize = 32;
 
 /// The dtypes that are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub(super) enum SampleDtype {
     F32,
     F64,
     F16,
     BF16,
 }
 
-impl Dtype {
+impl SampleDtype {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Dtype::F32 => "float32",
-            Dtype::F64 => "float64",
-            Dtype::F16 => "float16",
-            Dtype::BF16 => "bfloat16",
+            SampleDtype::F32 => "float32",
+            SampleDtype::F64 => "float64",
+            SampleDtype::F16 => "float16",
+            SampleDtype::BF16 => "bfloat16",
         }
     }
 
     /// As DLPack writes it.
     pub(super) fn dlpack(self) -> DLDataType {
-        let code = if self == Dtype::BF16 { DL_BFLOAT } else { DL_FLOAT };
+        let code = if self == SampleDtype::BF16 { DL_BFLOAT } else { DL_FLOAT };
         DLDataType { code, bits: 8 * self.bytes() as u8, lanes: 1 }
     }
 
     fn bytes(self) -> usize {
         match self {
-            Dtype::F64 => 8,
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
+            SampleDtype::F64 => 8,
+            SampleDtype::F32 => 4,
+            SampleDtype::F16 | SampleDtype::BF16 => 2,
         }
     }
 }
 
 /// A contiguous tensor of this library's own memory.
-pub(super) fn describe<T>(data: *mut T, dtype: Dtype, shape: *mut i64, rank: usize) -> DLTensor {
+pub(super) fn describe<T>(data: *mut T, dtype: SampleDtype, shape: *mut i64, rank: usize) -> DLTensor {
     DLTensor {
         data: data.cast(),
         device: DLDevice { device_type: DL_CPU, device_id: 0 },
@@ -70,7 +70,7 @@ struct Dimension {
 #[derive(Clone, Debug)]
 pub(super) struct HostTensor<'a> {
     name: &'static str,
-    dtype: Dtype,
+    dtype: SampleDtype,
     /// The first number.
     first: *mut u8,
     shape: &'a [i64],
@@ -145,7 +145,7 @@ impl<'a> HostTensor<'a> {
         layout(self) == layout(other)
     }
 
-    pub(super) fn dtype(&self) -> Dtype {
+    pub(super) fn dtype(&self) -> SampleDtype {
         self.dtype
     }
 
@@ -172,7 +172,7 @@ impl<'a> HostTensor<'a> {
     }
 
     /// Errors where its dtype is not `dtype`.
-    pub(super) fn check_dtype(&self, dtype: Dtype) -> Result<()> {
+    pub(super) fn check_dtype(&self, dtype: SampleDtype) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());
         }
@@ -221,7 +221,7 @@ impl<'a> HostTensor<'a> {
     }
 
     /// Its numbers in place, where they lie one after the other and are `E`, which is `dtype`.
-    pub(super) fn as_slice<E: Element>(&self, dtype: Dtype) -> Option<&'a [E]> {
+    pub(super) fn as_slice<E: Element>(&self, dtype: SampleDtype) -> Option<&'a [E]> {
         let length = self.batch() * self.elements();
         let in_place = self.contiguous() && self.dtype == dtype;
         // SAFETY: checked in `new`: aligned, in memory that lives for 'a.
@@ -229,13 +229,13 @@ impl<'a> HostTensor<'a> {
     }
 
     /// Copies its numbers into `out`, of the same length, rounded where the dtypes differ.
-    pub(super) fn gather<E: Element>(&self, out: &mut [E], dtype: Dtype) {
+    pub(super) fn gather<E: Element>(&self, out: &mut [E], dtype: SampleDtype) {
         match self.dtype {
             own if own == dtype => self.gather_same(out),
-            Dtype::F32 => self.gather_converted::<f32, E>(out),
-            Dtype::F64 => self.gather_converted::<f64, E>(out),
-            Dtype::F16 => self.gather_converted::<f16, E>(out),
-            Dtype::BF16 => self.gather_converted::<bf16, E>(out),
+            SampleDtype::F32 => self.gather_converted::<f32, E>(out),
+            SampleDtype::F64 => self.gather_converted::<f64, E>(out),
+            SampleDtype::F16 => self.gather_converted::<f16, E>(out),
+            SampleDtype::BF16 => self.gather_converted::<bf16, E>(out),
         }
     }
 
@@ -268,13 +268,13 @@ impl<'a> HostTensor<'a> {
 
     /// Overwrites its numbers with `source`, of the same length, rounded where the dtypes differ.
     /// [`HostTensor::check_writable`] came first.
-    pub(super) fn scatter<E: Element>(&self, source: &[E], dtype: Dtype) {
+    pub(super) fn scatter<E: Element>(&self, source: &[E], dtype: SampleDtype) {
         match self.dtype {
             own if own == dtype => self.scatter_same(source),
-            Dtype::F32 => self.scatter_converted::<E, f32>(source),
-            Dtype::F64 => self.scatter_converted::<E, f64>(source),
-            Dtype::F16 => self.scatter_converted::<E, f16>(source),
-            Dtype::BF16 => self.scatter_converted::<E, bf16>(source),
+            SampleDtype::F32 => self.scatter_converted::<E, f32>(source),
+            SampleDtype::F64 => self.scatter_converted::<E, f64>(source),
+            SampleDtype::F16 => self.scatter_converted::<E, f16>(source),
+            SampleDtype::BF16 => self.scatter_converted::<E, bf16>(source),
         }
     }
 
@@ -333,13 +333,13 @@ impl<'a> HostTensor<'a> {
     }
 }
 
-fn dtype_of(name: &str, tensor: &DLTensor) -> Result<Dtype> {
+fn dtype_of(name: &str, tensor: &DLTensor) -> Result<SampleDtype> {
     let dtype = tensor.dtype;
     match (dtype.code, dtype.bits, dtype.lanes) {
-        (DL_FLOAT, 32, 1) => Ok(Dtype::F32),
-        (DL_FLOAT, 64, 1) => Ok(Dtype::F64),
-        (DL_FLOAT, 16, 1) => Ok(Dtype::F16),
-        (DL_BFLOAT, 16, 1) => Ok(Dtype::BF16),
+        (DL_FLOAT, 32, 1) => Ok(SampleDtype::F32),
+        (DL_FLOAT, 64, 1) => Ok(SampleDtype::F64),
+        (DL_FLOAT, 16, 1) => Ok(SampleDtype::F16),
+        (DL_BFLOAT, 16, 1) => Ok(SampleDtype::BF16),
         _ => Err(Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16")),
     }
 }

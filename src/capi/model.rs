@@ -4,7 +4,7 @@ use super::call::{bespoke_input, column};
 use super::described::{Described, bespoke_input_properties};
 use super::dlpack::DLTensor;
 use super::guard::{create, destroy, guard, path, required, text};
-use super::layout::{Dtype, HostTensor};
+use super::layout::{HostTensor, SampleDtype};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use crate::card::Sizes;
@@ -351,7 +351,7 @@ impl bespoke_model {
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
         let velocity = self.model.with(Evaluating { times, values: &values, elements: x.elements(), condition })?;
-        u.scatter(&velocity, Dtype::F32);
+        u.scatter(&velocity, SampleDtype::F32);
         Ok(())
     }
 
@@ -367,7 +367,7 @@ impl bespoke_model {
         x1.check_shape(x.shape())?;
         let (times, mut values) = self.at(t, x)?;
         let mut velocities = memory::filled(values.len(), 0.0f32)?;
-        u.gather(&mut velocities, Dtype::F32);
+        u.gather(&mut velocities, SampleDtype::F32);
         let rows = values.chunks_exact_mut(x.elements()).zip(velocities.chunks_exact(x.elements()));
         for (t, (x, u)) in times.iter().zip(rows) {
             let (p, q) = self.model.card().data_coefficients(*t);
@@ -375,7 +375,7 @@ impl bespoke_model {
                 *x = (p * f64::from(*x) + q * f64::from(*u)) as f32;
             }
         }
-        x1.scatter(&values, Dtype::F32);
+        x1.scatter(&values, SampleDtype::F32);
         Ok(())
     }
 
@@ -391,11 +391,11 @@ impl bespoke_model {
         t.check_shape(&x.shape()[..1])?;
         let mut times = memory::filled(batch, 0.0f64)?;
         let mut values = memory::filled(memory::numbers(batch, x.elements())?, 0.0f32)?;
-        t.gather(&mut times, Dtype::F64);
+        t.gather(&mut times, SampleDtype::F64);
         if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
             return Err(Error::invalid("t", t, "times in [0, 1]"));
         }
-        x.gather(&mut values, Dtype::F32);
+        x.gather(&mut values, SampleDtype::F32);
         Ok((times, values))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::dlpack::DLTensor;
 use super::guard::guard;
-use super::layout::{Dtype, HostTensor};
+use super::layout::{HostTensor, SampleDtype};
 use super::status::bespoke_status;
 use crate::error::Error;
 use crate::noise::{Purpose, normal};
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn bespoke_noise(seed: u64, first: u64, x: *mut DLTensor) 
         x.check_writable()?;
         let first = usize::try_from(first).ok().filter(|first| first.checked_add(x.batch()).is_some());
         let first = first.ok_or_else(|| Error::invalid("first", "too great", "an index below 2^64 - count"))?;
-        x.scatter(&normal(seed, Purpose::Sample, first..first + x.batch(), x.elements())?, Dtype::F32);
+        x.scatter(&normal(seed, Purpose::Sample, first..first + x.batch(), x.elements())?, SampleDtype::F32);
         Ok(())
     })
 }

@@ -4,7 +4,7 @@ use super::callback::{Velocity, bespoke_velocity_fn};
 use super::dlpack::DLTensor;
 use super::engine::{self, Engine};
 use super::guard::{create, destroy, guard, required};
-use super::layout::{Dtype, HostTensor};
+use super::layout::{HostTensor, SampleDtype};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use super::theta::bespoke_theta;
@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) plan: Arc<Plan>,
     threads: usize,
     /// For the dtype of the last batch.
-    engine: Option<(Dtype, Box<dyn Engine>)>,
+    engine: Option<(SampleDtype, Box<dyn Engine>)>,
 }
 
 /// How a sampler works. NULL or zeros are the defaults.
@@ -144,7 +144,7 @@ impl bespoke_sampler {
 
 impl Inner {
     /// The engine for `dtype`; a batch of another dtype is given up.
-    pub(super) fn engine(&mut self, dtype: Dtype) -> Result<&mut dyn Engine> {
+    pub(super) fn engine(&mut self, dtype: SampleDtype) -> Result<&mut dyn Engine> {
         let engine = match self.engine.take() {
             Some(engine) if engine.0 == dtype => engine,
             _ => (dtype, engine::engine(dtype, self.threads)?),
@@ -153,7 +153,7 @@ impl Inner {
     }
 
     /// The engine at work, or `None` before the first batch.
-    pub(super) fn present(&mut self) -> Option<&mut (Dtype, Box<dyn Engine>)> {
+    pub(super) fn present(&mut self) -> Option<&mut (SampleDtype, Box<dyn Engine>)> {
         self.engine.as_mut()
     }
 }

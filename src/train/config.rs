@@ -327,7 +327,7 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "I"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate_every: Option<usize>,
-    /// Validations without a better one after which a stage ends [default: no limit].
+    /// Validations without a better one after which a phase ends [default: no limit].
     #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,

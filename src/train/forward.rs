@@ -1,9 +1,9 @@
 //! An iteration of Gauss-Newton by forward passes alone.
 
+use super::iteration::Iteration;
 use super::loss::{Direct, Tangents};
 use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations, gauss_newton_weights};
 use super::parameters::Parameters;
-use super::step::Step;
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
@@ -65,14 +65,14 @@ impl Summary {
     }
 }
 
-impl<F: VelocityField> Step<'_, F> {
+impl<F: VelocityField> Iteration<'_, F> {
     /// Moves the parameters; gives the new samples' loss before.
     pub(super) fn forward_gauss_newton(
         &self,
         parameters: &mut Parameters,
         state: &mut ForwardGaussNewton,
     ) -> Result<f64> {
-        let loss = self.stage.loss.direct().unwrap_or(Direct::LogMse);
+        let loss = self.phase.loss.direct().unwrap_or(Direct::LogMse);
         let summary = Summary::new(self.field.elements());
         self.restore(parameters, state)?;
         let (linear, rms_here) = self.linearise(parameters, self.key, &summary)?;
@@ -95,7 +95,7 @@ impl<F: VelocityField> Step<'_, F> {
         let taken = self.try_steps(parameters, loss, &trials, self.spared().1)?;
         state.newton.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
-            *parameters = super::step::moved(parameters, &trials[i]);
+            *parameters = super::iteration::moved(parameters, &trials[i]);
         }
         Ok(loss.mean(rms.last().map_or(&[], Vec::as_slice)))
     }
@@ -119,7 +119,7 @@ impl<F: VelocityField> Step<'_, F> {
         let among = self.spared().0;
         let mut order: Vec<usize> = (0..among).collect();
         order.shuffle(&mut noise::generator(self.settings.seed, Purpose::Choice, u64::MAX));
-        let batch = self.stage.batch.min(among);
+        let batch = self.phase.batch.min(among);
         let mut rows: Vec<usize> = (0..batch).map(|i| order[(key * batch + i) % among]).collect();
         rows.sort_unstable();
         rows
@@ -153,7 +153,7 @@ impl<F: VelocityField> Step<'_, F> {
             rms.extend(found.rms);
         }
         if by_values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::NonFinite { evaluation: parameters.shape.nfe() - 1, t: 1.0 });
+            return Err(Error::NonFinite { evaluation: parameters.structure.nfe() - 1, t: 1.0 });
         }
         let jacobian = by_values * by_scalar.map(|v| v as f32);
         Ok((Linear { jacobian, errors: DVector::from_vec(errors), numbers }, rms))

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// What the numbers parametrise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Shape {
+pub enum Structure {
     /// RK1-Bespoke with this many steps.
     Rk1(usize),
     /// RK2-Bespoke with this many steps.
@@ -48,7 +48,7 @@ pub enum Coordinates {
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
     /// What the numbers parametrise.
-    pub shape: Shape,
+    pub structure: Structure,
     /// How. A non-stationary table has only one way, called [`Coordinates::Table`].
     pub coordinates: Coordinates,
     /// The numbers.
@@ -65,13 +65,13 @@ pub struct Linearised {
     pub jacobian: DMatrix<f64>,
 }
 
-impl Shape {
+impl Structure {
     /// Of a theta.
     pub fn of(theta: &Theta) -> Self {
         match theta.family {
-            Family::Rk1(_) => Shape::Rk1(theta.steps()),
-            Family::Rk2(_) => Shape::Rk2(theta.steps()),
-            Family::Ns(_) => Shape::Ns(theta.steps()),
+            Family::Rk1(_) => Structure::Rk1(theta.steps()),
+            Family::Rk2(_) => Structure::Rk2(theta.steps()),
+            Family::Ns(_) => Structure::Ns(theta.steps()),
         }
     }
 
@@ -83,15 +83,15 @@ impl Shape {
     /// Evaluations in one step.
     pub fn stages_per_step(&self) -> usize {
         match self {
-            Shape::Rk1(_) | Shape::Ns(_) => 1,
-            Shape::Rk2(_) => 2,
+            Structure::Rk1(_) | Structure::Ns(_) => 1,
+            Structure::Rk2(_) => 2,
         }
     }
 
     /// Number of steps.
     pub fn steps(&self) -> usize {
         match *self {
-            Shape::Rk1(steps) | Shape::Rk2(steps) | Shape::Ns(steps) => steps,
+            Structure::Rk1(steps) | Structure::Rk2(steps) | Structure::Ns(steps) => steps,
         }
     }
 
@@ -101,8 +101,8 @@ impl Shape {
     pub fn jacobian_evaluations(&self) -> u64 {
         let (nfe, per_step) = (self.nfe() as u64, self.stages_per_step() as u64);
         let row = |k: u64| match self {
-            Shape::Ns(_) => k + 2,
-            Shape::Rk1(_) | Shape::Rk2(_) => k % per_step + 2,
+            Structure::Ns(_) => k + 2,
+            Structure::Rk1(_) | Structure::Rk2(_) => k % per_step + 2,
         };
         nfe + (0..nfe).map(|k| row(k) * (nfe - 1 - k)).sum::<u64>() + (1..nfe).map(|k| nfe - k).sum::<u64>()
     }
@@ -110,19 +110,19 @@ impl Shape {
     /// How many numbers parametrise it.
     pub fn parameters(&self, coordinates: Coordinates) -> usize {
         match (*self, coordinates) {
-            (Shape::Ns(nfe), _) => nfe - 1 + nfe + nfe * (nfe + 1) / 2,
+            (Structure::Ns(nfe), _) => nfe - 1 + nfe + nfe * (nfe + 1) / 2,
             (_, Coordinates::Knots) => 4 * self.nfe(),
-            (Shape::Rk1(steps), Coordinates::Table) => 3 * steps,
-            (Shape::Rk2(steps), Coordinates::Table) => 7 * steps,
+            (Structure::Rk1(steps), Coordinates::Table) => 3 * steps,
+            (Structure::Rk2(steps), Coordinates::Table) => 7 * steps,
         }
     }
 
     /// The solver with the parameters `values`, over any number type.
     fn tableau<D: Number>(&self, coordinates: Coordinates, values: &[D]) -> Tableau<D> {
         match (*self, coordinates) {
-            (Shape::Ns(nfe), _) => ns_tableau(nfe, values),
-            (Shape::Rk1(_), Coordinates::Knots) => rk1(&knots(values)),
-            (Shape::Rk2(_), Coordinates::Knots) => rk2(&knots(values)),
+            (Structure::Ns(nfe), _) => ns_tableau(nfe, values),
+            (Structure::Rk1(_), Coordinates::Knots) => rk1(&knots(values)),
+            (Structure::Rk2(_), Coordinates::Knots) => rk2(&knots(values)),
             (_, Coordinates::Table) => rk_tableau(self.nfe(), self.stages_per_step(), values),
         }
     }
@@ -205,10 +205,10 @@ fn increments(knots: &Knots<f64>) -> Vec<f64> {
 
 impl Parameters {
     /// The identity theta: Euler for RK1, midpoint for RK2; Euler's table for ns.
-    pub fn identity(shape: Shape) -> Self {
-        match shape {
-            Shape::Rk1(_) | Shape::Rk2(_) => Self::from_knots(shape, &Knots::identity(shape.nfe())),
-            Shape::Ns(nfe) => {
+    pub fn identity(structure: Structure) -> Self {
+        match structure {
+            Structure::Rk1(_) | Structure::Rk2(_) => Self::from_knots(structure, &Knots::identity(structure.nfe())),
+            Structure::Ns(nfe) => {
                 Self::from_tableau(&crate::solvers::classical::euler(&crate::solvers::classical::uniform_grid(nfe)))
             }
         }
@@ -232,8 +232,8 @@ impl Parameters {
     /// The parameters whose theta is `theta`.
     pub fn from_theta(theta: &Theta) -> Self {
         match &theta.family {
-            Family::Rk1(knots) => Self::from_knots(Shape::Rk1(theta.steps()), knots),
-            Family::Rk2(knots) => Self::from_knots(Shape::Rk2(theta.steps()), knots),
+            Family::Rk1(knots) => Self::from_knots(Structure::Rk1(theta.steps()), knots),
+            Family::Rk2(knots) => Self::from_knots(Structure::Rk2(theta.steps()), knots),
             Family::Ns(table) => Self::from_ns(table),
         }
     }
@@ -248,7 +248,7 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::theta`].
     pub fn in_coordinates(self, coordinates: Coordinates) -> Result<Self> {
-        if self.coordinates == coordinates || matches!(self.shape, Shape::Ns(_)) {
+        if self.coordinates == coordinates || matches!(self.structure, Structure::Ns(_)) {
             return Ok(self);
         }
         let values = match (coordinates, self.theta()?.family) {
@@ -257,33 +257,33 @@ impl Parameters {
                 let rows = rows.map(|(_, coefficient)| coefficient);
                 increments(&knots).into_iter().chain(rows).collect()
             }
-            (_, Family::Rk1(knots) | Family::Rk2(knots)) => Self::from_knots(self.shape, &knots).values,
+            (_, Family::Rk1(knots) | Family::Rk2(knots)) => Self::from_knots(self.structure, &knots).values,
             (_, Family::Ns(_)) => self.values,
         };
         Ok(Self { coordinates, values, ..self })
     }
 
-    /// The same solver in the family `shape`. A non-stationary table can stand for a solver of any family.
-    pub fn in_shape(&self, shape: Shape) -> Self {
-        if self.shape == shape { self.clone() } else { Self::from_tableau(&self.tableau()) }
+    /// The same solver in the family `structure`. A non-stationary table can stand for a solver of any family.
+    pub fn in_structure(&self, structure: Structure) -> Self {
+        if self.structure == structure { self.clone() } else { Self::from_tableau(&self.tableau()) }
     }
 
     /// Whether there are as many numbers as there must be.
     pub fn is_whole(&self) -> bool {
-        self.values.len() == self.shape.parameters(self.coordinates)
+        self.values.len() == self.structure.parameters(self.coordinates)
     }
 
-    fn from_knots(shape: Shape, knots: &Knots<f64>) -> Self {
+    fn from_knots(structure: Structure, knots: &Knots<f64>) -> Self {
         let c = knots.s[1..].iter().map(|s| s.ln());
         let others = knots.t_dot.iter().copied().chain(c).chain(knots.s_dot.iter().copied());
         let values = increments(knots).into_iter().chain(others).collect();
-        Self { shape, coordinates: Coordinates::Knots, values, learn: Learn::Both }
+        Self { structure, coordinates: Coordinates::Knots, values, learn: Learn::Both }
     }
 
     fn from_ns(table: &NsTable) -> Self {
         let rows = table.a.iter().zip(&table.b).flat_map(|(a, b)| std::iter::once(*a).chain(b.iter().copied()));
         Self {
-            shape: Shape::Ns(table.t.len()),
+            structure: Structure::Ns(table.t.len()),
             coordinates: Coordinates::Table,
             values: table.t[1..].iter().copied().chain(rows).collect(),
             learn: Learn::Both,
@@ -296,28 +296,28 @@ impl Parameters {
     /// [`crate::Error::Invalid`] where an optimiser went astray: a knot that is not finite, two that
     /// have met, a table that is none of the family's.
     pub fn theta(&self) -> Result<Theta> {
-        Theta::new(match (self.shape, self.coordinates) {
-            (Shape::Ns(_), _) => Family::Ns(NsTable::compile(&self.tableau())),
-            (Shape::Rk1(_), Coordinates::Knots) => Family::Rk1(knots(&self.values)),
-            (Shape::Rk2(_), Coordinates::Knots) => Family::Rk2(knots(&self.values)),
-            (Shape::Rk1(_), Coordinates::Table) => Family::Rk1(rk1_knots(&self.tableau())),
-            (Shape::Rk2(_), Coordinates::Table) => Family::Rk2(rk2_knots(&self.tableau())),
+        Theta::new(match (self.structure, self.coordinates) {
+            (Structure::Ns(_), _) => Family::Ns(NsTable::compile(&self.tableau())),
+            (Structure::Rk1(_), Coordinates::Knots) => Family::Rk1(knots(&self.values)),
+            (Structure::Rk2(_), Coordinates::Knots) => Family::Rk2(knots(&self.values)),
+            (Structure::Rk1(_), Coordinates::Table) => Family::Rk1(rk1_knots(&self.tableau())),
+            (Structure::Rk2(_), Coordinates::Table) => Family::Rk2(rk2_knots(&self.tableau())),
         })
     }
 
     /// The solver.
     pub fn tableau(&self) -> Tableau<f64> {
-        self.shape.tableau(self.coordinates, &self.values)
+        self.structure.tableau(self.coordinates, &self.values)
     }
 
     /// The solver's scalars ([`Tableau::scalars`]) and their exact Jacobian.
     pub fn table_jacobian(&self) -> Linearised {
-        self.linearise(|values| self.shape.tableau(self.coordinates, values).scalars())
+        self.linearise(|values| self.structure.tableau(self.coordinates, values).scalars())
     }
 
     /// The bound's weights M_i and their exact Jacobian.
     pub fn bound_jacobian(&self, l_tau: f64) -> Linearised {
-        self.linearise(|values| self.shape.bound_weights(values, l_tau))
+        self.linearise(|values| self.structure.bound_weights(values, l_tau))
     }
 
     /// One dual pass per parameter: the scalars are few.

@@ -8,9 +8,9 @@ use std::ops::ControlFlow;
 /// What a run reports as it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
-    /// Iterations done, over all solvers and their stages.
+    /// Iterations done, over all solvers and their phases.
     pub iteration: usize,
-    /// Iterations in all, where no budget ends a stage before.
+    /// Iterations in all, where no budget ends a phase before.
     pub iterations: usize,
     /// Evaluations of the solver under training.
     pub nfe: usize,

@@ -3,6 +3,7 @@
 use super::accuracy::{Accuracy, Differences};
 use super::checkpoint::Checkpoint;
 use super::config::{Learn, Optimizer, one_or_more};
+use super::iteration::{Iteration, TRIED_ON};
 use super::job::Job;
 use super::journal::Journal;
 use super::kept::Kept;
@@ -15,7 +16,6 @@ use super::schedule::{Leg, Origin, legs};
 use super::settings::Settings;
 use super::start::Start;
 use super::state::{Candidate, State, Trained};
-use super::step::{Step, TRIED_ON};
 use super::validate;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ pub fn train_job<F: VelocityField>(
     ranks: &Ranks,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
-    if ranks.count() > 1 && settings.stages.iter().any(|stage| stage.optimizer == Optimizer::ForwardGaussNewton) {
+    if ranks.count() > 1 && settings.phases.iter().any(|phase| phase.optimizer == Optimizer::ForwardGaussNewton) {
         let problem = "forward-gauss-newton by several ranks: their thetas are not the same; train it by one process";
         return Err(Error::Unsupported(problem.into()));
     }
@@ -181,10 +181,11 @@ impl<'a, F: VelocityField> Run<'a, F> {
 
     /// Makes again what of the state a checkpoint does not hold.
     fn restore(&mut self) -> Result<()> {
-        let stage = self.leg().stage;
+        let phase = self.leg().phase;
         let (iteration, key) = (self.state.iteration, self.state.rung_iteration);
         let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
-        let step = Step { field, pool, ranks, settings, stage: &stage, iteration, key, differences: self.differences };
+        let step =
+            Iteration { field, pool, ranks, settings, phase: &phase, iteration, key, differences: self.differences };
         let Candidate { parameters, optimizer, .. } = &mut self.state.candidate;
         if let OptimizerState::ForwardGaussNewton(state) = optimizer { step.restore(parameters, state) } else { Ok(()) }
     }
@@ -213,19 +214,19 @@ impl<'a, F: VelocityField> Run<'a, F> {
 
     /// Whether the leg has iterations left, patience left, and budget for one more iteration and a validation.
     fn goes_on(&self) -> bool {
-        let next = self.state.iteration_cost + (self.settings.validation * self.leg().shape.nfe()) as u64;
-        self.state.iteration < self.leg().stage.iterations
+        let next = self.state.iteration_cost + (self.settings.validation * self.leg().structure.nfe()) as u64;
+        self.state.iteration < self.leg().phase.iterations
             && self.settings.patience.is_none_or(|patience| self.state.stale < patience)
             && self.state.limit.is_none_or(|limit| self.spent() + next <= limit)
     }
 
     fn progress(&self) -> Progress {
         let State { leg, iteration, validated, candidate, .. } = &self.state;
-        let before: usize = self.legs[..*leg].iter().map(|leg| leg.stage.iterations).sum();
+        let before: usize = self.legs[..*leg].iter().map(|leg| leg.phase.iterations).sum();
         Progress {
             iteration: before + iteration,
-            iterations: self.legs.iter().map(|leg| leg.stage.iterations).sum(),
-            nfe: self.leg().shape.nfe(),
+            iterations: self.legs.iter().map(|leg| leg.phase.iterations).sum(),
+            nfe: self.leg().structure.nfe(),
             loss: candidate.loss,
             validation: candidate.validation,
             best: self.state.best().best.0,
@@ -244,22 +245,22 @@ impl<'a, F: VelocityField> Run<'a, F> {
             self.state.draws += 1;
             self.state.candidate.optimizer.forget_samples();
         }
-        let stage = self.leg().stage;
+        let phase = self.leg().phase;
         let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
         let candidate = &mut self.state.candidate;
         let (iteration, differences) = (self.state.iteration, self.differences);
-        let step = Step { field, pool, ranks, settings, stage: &stage, iteration, key, differences };
+        let step = Iteration { field, pool, ranks, settings, phase: &phase, iteration, key, differences };
         candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
         field.settle(ranks);
         self.state.iteration += 1;
         self.state.rung_iteration += 1;
         // The next one makes this one's samples' errors anew, beside those of the samples before.
-        let growth = match stage.optimizer {
-            Optimizer::ForwardGaussNewton => (stage.batch * self.leg().shape.nfe()) as u64,
+        let growth = match phase.optimizer {
+            Optimizer::ForwardGaussNewton => (phase.batch * self.leg().structure.nfe()) as u64,
             Optimizer::Adam | Optimizer::GaussNewton => 0,
         };
         self.state.iteration_cost = self.spent() - before + growth;
-        let every = settings.validate_every.unwrap_or((stage.iterations / 12).max(1));
+        let every = settings.validate_every.unwrap_or((phase.iterations / 12).max(1));
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
             let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters, ranks)?;
@@ -291,10 +292,10 @@ impl<'a, F: VelocityField> Run<'a, F> {
             Origin::Carried => {
                 let last = &mut self.state.candidate;
                 let coordinates = next.coordinates(last.parameters.learn);
-                last.parameters = last.best.1.in_shape(next.shape).in_coordinates(coordinates)?;
+                last.parameters = last.best.1.in_structure(next.structure).in_coordinates(coordinates)?;
                 last.best.1 = last.parameters.clone();
                 last.validation = last.best.0;
-                last.optimizer = OptimizerState::new(next.stage.optimizer, last.parameters.values.len());
+                last.optimizer = OptimizerState::new(next.phase.optimizer, last.parameters.values.len());
             }
             Origin::Winner => {
                 let best = self.state.best().best.0.rmse;
@@ -317,7 +318,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
     fn finish_rung(&mut self, stopped: bool) -> Result<()> {
         let leg = *self.leg();
         let best = self.state.best();
-        let mut theta = best.best.1.in_shape(self.settings.rungs[leg.rung].shape).theta()?;
+        let mut theta = best.best.1.in_structure(self.settings.rungs[leg.rung].structure).theta()?;
         let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
         let evaluations =
             Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
@@ -334,16 +335,16 @@ impl<'a, F: VelocityField> Run<'a, F> {
 
     fn notes(&self, from: &str, best: Quality, evaluations: Evaluations, stopped: bool) -> Notes {
         let (settings, leg, state) = (self.settings, self.leg(), &self.state);
-        let stage = leg.stage;
-        let losses: Vec<_> = settings.stages.iter().map(|stage| stage.loss).collect();
+        let phase = leg.phase;
+        let losses: Vec<_> = settings.phases.iter().map(|phase| phase.loss).collect();
         let all = self.spent();
         let notes = json!({
             "loss": one_or_more::json(&losses),
-            "optimizer": stage.optimizer,
+            "optimizer": phase.optimizer,
             "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
             "iterations": state.rung_iteration,
-            "batch": stage.batch,
-            "lr": settings.stages.iter().any(|stage| stage.optimizer == Optimizer::Adam).then_some(settings.lr),
+            "batch": phase.batch,
+            "lr": settings.phases.iter().any(|phase| phase.optimizer == Optimizer::Adam).then_some(settings.lr),
             "accuracy": self.differences.map(|differences| differences.accuracy),
             "l_tau": settings.dense().then_some(settings.l_tau),
             "seed": settings.seed,
@@ -378,7 +379,7 @@ fn differences<F: VelocityField>(
     pool: &Pool<F::Tensor>,
     ranks: &Ranks,
 ) -> Result<Option<Differences>> {
-    if legs.iter().all(|leg| leg.stage.optimizer != Optimizer::ForwardGaussNewton) {
+    if legs.iter().all(|leg| leg.phase.optimizer != Optimizer::ForwardGaussNewton) {
         return Ok(None);
     }
     let measured = ranks.is_first().then(|| Accuracy::measure(field, pool)).transpose()?;
@@ -419,15 +420,15 @@ fn enter<F: VelocityField>(
     let (from, parameters) = match &settings.rungs[leg.rung].starts[index] {
         Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
         Start::BestOf(solvers) => best_of(field, validation, solvers, ranks)?,
-        Start::Bespoke(shape, solvers) => {
-            let family = if shape.stages_per_step() == 2 { "rk2" } else { "rk1" };
-            (format!("{family}@{}", shape.nfe()), best_of(field, validation, solvers, ranks)?.1)
+        Start::Bespoke(structure, solvers) => {
+            let family = if structure.stages_per_step() == 2 { "rk2" } else { "rk1" };
+            (format!("{family}@{}", structure.nfe()), best_of(field, validation, solvers, ranks)?.1)
         }
     };
     let coordinates = leg.coordinates(parameters.learn);
     let parameters = parameters.in_coordinates(coordinates)?;
     let validated = quality(field, settings, validation, &parameters, ranks)?;
-    let optimizer = OptimizerState::new(leg.stage.optimizer, parameters.values.len());
+    let optimizer = OptimizerState::new(leg.phase.optimizer, parameters.values.len());
     let best = (validated, parameters.clone());
     Ok(Candidate { from, parameters, optimizer, loss: f64::NAN, validation: validated, best })
 }

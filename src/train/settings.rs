@@ -1,7 +1,7 @@
 //! A training run with every choice made.
 
 use super::config::{Learn, Loss, Optimizer, TrainConfig, TrainedFamily};
-use super::parameters::Shape;
+use super::parameters::Structure;
 use super::start::{self, Init, Start};
 use crate::document::Notes;
 use crate::dopri5::Tolerance;
@@ -15,9 +15,9 @@ pub struct Settings {
     /// Solvers to train, by increasing nfe, at least one.
     pub rungs: Vec<Rung>,
     /// What each goes through.
-    pub stages: Vec<Stage>,
+    pub phases: Vec<Phase>,
     /// What a theta of `rk1` or `rk2` that `ns` starts from goes through.
-    pub before: Stage,
+    pub before: Phase,
     /// Velocity evaluations at which the run ends.
     pub budget: Option<u64>,
     /// Adam's first learning rate.
@@ -32,9 +32,9 @@ pub struct Settings {
     pub pool_refresh: usize,
     /// Fresh noises for validation.
     pub validation: usize,
-    /// Iterations between validations; a twelfth of a stage where absent.
+    /// Iterations between validations; a twelfth of a phase where absent.
     pub validate_every: Option<usize>,
-    /// Validations without a better one after which a stage ends.
+    /// Validations without a better one after which a phase ends.
     pub patience: Option<usize>,
     /// Of the ground truth.
     pub tolerance: Tolerance,
@@ -46,14 +46,14 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rung {
     /// Its family and size.
-    pub shape: Shape,
+    pub structure: Structure,
     /// What it starts from: the best of these.
     pub starts: Vec<Start>,
 }
 
 /// One loss, and how it is minimised.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stage {
+pub struct Phase {
     /// What is minimised.
     pub loss: Loss,
     /// How.
@@ -72,7 +72,7 @@ const MOST: usize = 100_000_000;
 impl Settings {
     /// Whether ground-truth paths are wanted at any time, not at their ends alone.
     pub fn dense(&self) -> bool {
-        self.stages.iter().any(|stage| stage.loss.direct().is_none())
+        self.phases.iter().any(|phase| phase.loss.direct().is_none())
     }
 
     /// The thetas of other models that training starts from: names of their files and what they
@@ -91,18 +91,18 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Invalid`] naming the key at fault.
     pub fn settings(&self, range: f64, path: Option<&GaussianPath>) -> Result<Settings> {
-        let stages = self.stages()?;
-        let rungs = self.rungs(&stages[0], path)?;
-        let ns = rungs.iter().any(|rung| matches!(rung.shape, Shape::Ns(_)));
-        if ns && stages.iter().any(|stage| stage.loss == Loss::RmseBound) {
+        let phases = self.phases()?;
+        let rungs = self.rungs(&phases[0], path)?;
+        let ns = rungs.iter().any(|rung| matches!(rung.structure, Structure::Ns(_)));
+        if ns && phases.iter().any(|phase| phase.loss == Loss::RmseBound) {
             return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
         }
         let resolve = self.resolve.unwrap_or(false);
         if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
             return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
         }
-        let batch = stages.iter().map(|stage| stage.batch).max().unwrap_or(0);
-        let before = Stage { iterations: stages[0].iterations.div_ceil(BEFORE_SHARE), ..stages[0] };
+        let batch = phases.iter().map(|phase| phase.batch).max().unwrap_or(0);
+        let before = Phase { iterations: phases[0].iterations.div_ceil(BEFORE_SHARE), ..phases[0] };
         let settings = Settings {
             rungs,
             before,
@@ -117,7 +117,7 @@ impl TrainConfig {
             patience: self.patience,
             tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
             range,
-            stages,
+            phases,
         };
         check_range("pool", settings.pool, batch, MOST)?;
         check_range("validation", settings.validation, 1, MOST)?;
@@ -132,7 +132,7 @@ impl TrainConfig {
         Ok(settings)
     }
 
-    fn stages(&self) -> Result<Vec<Stage>> {
+    fn phases(&self) -> Result<Vec<Phase>> {
         let losses = if self.loss.is_empty() { &[Loss::LogMse][..] } else { &self.loss };
         if self.optimizer.is_some_and(|optimizer| optimizer != Optimizer::Adam)
             && losses.iter().all(|loss| loss.direct().is_none())
@@ -145,7 +145,7 @@ impl TrainConfig {
             let expected = format!("one count, or one for each of {} losses", losses.len());
             return Err(Error::invalid("iterations", format!("{counts:?}"), expected));
         }
-        let stage = |(i, loss): (usize, &Loss)| {
+        let phase = |(i, loss): (usize, &Loss)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
             let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
             let (iterations, batch) = match optimizer {
@@ -155,15 +155,15 @@ impl TrainConfig {
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
             let batch_given = self.batch.is_some() && optimizer == Optimizer::ForwardGaussNewton;
-            let stage = Stage { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
-            check_range("iterations", stage.iterations, 1, MOST)?;
-            check_range("batch", stage.batch, 1, MOST)?;
-            Ok(stage)
+            let phase = Phase { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
+            check_range("iterations", phase.iterations, 1, MOST)?;
+            check_range("batch", phase.batch, 1, MOST)?;
+            Ok(phase)
         };
-        losses.iter().enumerate().map(stage).collect()
+        losses.iter().enumerate().map(phase).collect()
     }
 
-    fn rungs(&self, first: &Stage, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
+    fn rungs(&self, first: &Phase, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
         let given = &self.init;
         let inits = given.iter().map(|text| Init::read(text)).collect::<Result<Vec<_>>>()?;
         if (self.path.is_some() || self.sigma0.is_some())
@@ -171,13 +171,13 @@ impl TrainConfig {
         {
             return Err(Error::invalid("init", &given[i], "no theta beside path or sigma0: it has a path of its own"));
         }
-        let mut shapes = self.shapes(&inits)?;
-        shapes.sort_by_key(Shape::nfe);
-        if let Some(pair) = shapes.windows(2).find(|pair| pair[0] == pair[1]) {
+        let mut structures = self.structures(&inits)?;
+        structures.sort_by_key(Structure::nfe);
+        if let Some(pair) = structures.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::invalid("steps", pair[0].steps(), "counts that differ"));
         }
         let learn = self.learn.unwrap_or_default();
-        if learn != Learn::Both && matches!(shapes[0], Shape::Ns(_)) {
+        if learn != Learn::Both && matches!(structures[0], Structure::Ns(_)) {
             return Err(Error::invalid(
                 "learn",
                 serde_json::json!(learn),
@@ -187,24 +187,24 @@ impl TrainConfig {
         // Training begins at the identity with the paper's optimiser, and where only a part is learned.
         let gauss_newton = first.optimizer != Optimizer::Adam && learn == Learn::Both;
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
-        let rung = |shape: Shape| {
+        let rung = |structure: Structure| {
             let mut starts = match inits.as_slice() {
-                [] => vec![first_start(shape, path, anywhere)?],
-                inits => fitting_starts(shape, given, inits, shapes.len() > 1, path, anywhere)?,
+                [] => vec![first_start(structure, path, anywhere)?],
+                inits => fitting_starts(structure, given, inits, structures.len() > 1, path, anywhere)?,
             };
             starts.iter_mut().for_each(|start| start.learning(learn));
-            Ok(Rung { shape, starts })
+            Ok(Rung { structure, starts })
         };
-        shapes.iter().map(|shape| rung(*shape)).collect()
+        structures.iter().map(|structure| rung(*structure)).collect()
     }
 
     /// Of the solvers asked for, in the order of the document.
-    fn shapes(&self, inits: &[Init]) -> Result<Vec<Shape>> {
-        let known: Vec<Shape> = if let [init] = inits { init.shapes() } else { Vec::new() };
-        let own_family = known.first().map(|shape| match shape {
-            Shape::Rk1(_) => TrainedFamily::Rk1,
-            Shape::Rk2(_) => TrainedFamily::Rk2,
-            Shape::Ns(_) => TrainedFamily::Ns,
+    fn structures(&self, inits: &[Init]) -> Result<Vec<Structure>> {
+        let known: Vec<Structure> = if let [init] = inits { init.structures() } else { Vec::new() };
+        let own_family = known.first().map(|structure| match structure {
+            Structure::Rk1(_) => TrainedFamily::Rk1,
+            Structure::Rk2(_) => TrainedFamily::Rk2,
+            Structure::Ns(_) => TrainedFamily::Ns,
         });
         let family = self.family.or(own_family).unwrap_or(TrainedFamily::Rk2);
         let per_step = if family == TrainedFamily::Rk2 { 2 } else { 1 };
@@ -219,33 +219,33 @@ impl TrainConfig {
         let steps = by_nfe.or(by_steps).unwrap_or_else(|| match known.as_slice() {
             [] if family == TrainedFamily::Rk2 => vec![5],
             [] => vec![10],
-            known if family == TrainedFamily::Ns => known.iter().map(Shape::nfe).collect(),
-            known => known.iter().map(Shape::steps).collect(),
+            known if family == TrainedFamily::Ns => known.iter().map(Structure::nfe).collect(),
+            known => known.iter().map(Structure::steps).collect(),
         });
-        let shape = |steps: &usize| {
+        let structure = |steps: &usize| {
             check_range("steps", *steps, 1, MAX_STEPS)?;
             Ok(match family {
-                TrainedFamily::Rk1 => Shape::Rk1(*steps),
-                TrainedFamily::Rk2 => Shape::Rk2(*steps),
-                TrainedFamily::Ns => Shape::Ns(*steps),
+                TrainedFamily::Rk1 => Structure::Rk1(*steps),
+                TrainedFamily::Rk2 => Structure::Rk2(*steps),
+                TrainedFamily::Ns => Structure::Ns(*steps),
             })
         };
-        steps.iter().map(shape).collect()
+        steps.iter().map(structure).collect()
     }
 }
 
-/// What `shape` starts from where nothing is said.
-fn first_start(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
-    match shape {
-        Shape::Ns(nfe) if nfe.is_multiple_of(2) => start::bespoke(Shape::Rk2(nfe / 2), path, anywhere),
-        Shape::Ns(nfe) => start::bespoke(Shape::Rk1(nfe), path, anywhere),
-        _ => Ok(Start::BestOf(start::bases(shape, path, anywhere)?)),
+/// What `structure` starts from where nothing is said.
+fn first_start(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
+    match structure {
+        Structure::Ns(nfe) if nfe.is_multiple_of(2) => start::bespoke(Structure::Rk2(nfe / 2), path, anywhere),
+        Structure::Ns(nfe) => start::bespoke(Structure::Rk1(nfe), path, anywhere),
+        _ => Ok(Start::BestOf(start::bases(structure, path, anywhere)?)),
     }
 }
 
-/// What `shape` starts from; of a ladder's `inits`, those that fit it.
+/// What `structure` starts from; of a ladder's `inits`, those that fit it.
 fn fitting_starts(
-    shape: Shape,
+    structure: Structure,
     given: &[String],
     inits: &[Init],
     ladder: bool,
@@ -254,24 +254,24 @@ fn fitting_starts(
 ) -> Result<Vec<Start>> {
     let mut starts = Vec::new();
     for (text, init) in given.iter().zip(inits) {
-        match init.fit(shape, path, anywhere)? {
+        match init.fit(structure, path, anywhere)? {
             Some(start) => starts.push(start),
             None if ladder => {}
-            None => return Err(unfit(text, shape)),
+            None => return Err(unfit(text, structure)),
         }
     }
-    if starts.is_empty() { Err(unfit(&given.join(", "), shape)) } else { Ok(starts) }
+    if starts.is_empty() { Err(unfit(&given.join(", "), structure)) } else { Ok(starts) }
 }
 
 /// The theta that an `ns` training starts from gets one in so many of its iterations.
 const BEFORE_SHARE: usize = 2;
 
-fn unfit(value: &str, shape: Shape) -> Error {
-    let steps = shape.steps();
-    let expected = match shape {
-        Shape::Rk1(_) => format!("a theta of family rk1 with {steps} steps"),
-        Shape::Rk2(_) => format!("a theta of family rk2 with {steps} steps"),
-        Shape::Ns(nfe) => {
+fn unfit(value: &str, structure: Structure) -> Error {
+    let steps = structure.steps();
+    let expected = match structure {
+        Structure::Rk1(_) => format!("a theta of family rk1 with {steps} steps"),
+        Structure::Rk2(_) => format!("a theta of family rk2 with {steps} steps"),
+        Structure::Ns(nfe) => {
             format!("a theta or a published solver of {nfe} evaluations, published, rk1, or rk2 where they are even")
         }
     };

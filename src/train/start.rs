@@ -1,7 +1,7 @@
 //! Where training starts.
 
 use super::config::{Learn, TrainedFamily};
-use super::parameters::{Parameters, Shape};
+use super::parameters::{Parameters, Structure};
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ladder::Ladder;
@@ -26,8 +26,8 @@ pub enum Start {
     },
     /// The best of these solvers, by name.
     BestOf(Vec<(String, Parameters)>),
-    /// A theta of this shape, of `rk1` or `rk2`, that is trained first, from the best of these.
-    Bespoke(Shape, Vec<(String, Parameters)>),
+    /// A theta of this structure, of `rk1` or `rk2`, that is trained first, from the best of these.
+    Bespoke(Structure, Vec<(String, Parameters)>),
 }
 
 impl Start {
@@ -48,11 +48,11 @@ impl Start {
 ///
 /// # Errors
 /// [`crate::Error::Invalid`] where the path makes no theta, as with a scale beyond what a number holds.
-pub fn start_on_path(shape: Shape, path: &GaussianPath) -> Result<Parameters> {
-    let family = match shape {
-        Shape::Rk1(steps) => Family::Rk1(path.knots(steps)),
-        Shape::Rk2(steps) => Family::Rk2(path.knots(2 * steps)),
-        Shape::Ns(nfe) => {
+pub fn start_on_path(structure: Structure, path: &GaussianPath) -> Result<Parameters> {
+    let family = match structure {
+        Structure::Rk1(steps) => Family::Rk1(path.knots(steps)),
+        Structure::Rk2(steps) => Family::Rk2(path.knots(2 * steps)),
+        Structure::Ns(nfe) => {
             let euler = classical::euler(&classical::uniform_grid(nfe));
             Family::Ns(NsTable::compile(&path.transform(&euler)))
         }
@@ -65,16 +65,20 @@ const USUAL_PATHS: [Scheduler; 2] = [Scheduler::FmOt, Scheduler::Cosine];
 
 /// The base solver on the field's own path, or on what `path` says. Where training may begin
 /// `anywhere`, also on the usual paths.
-pub(super) fn bases(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Vec<(String, Parameters)>> {
-    let name = match shape {
-        Shape::Rk2(_) => format!("midpoint@{}", shape.nfe()),
-        Shape::Rk1(_) | Shape::Ns(_) => format!("euler@{}", shape.nfe()),
+pub(super) fn bases(
+    structure: Structure,
+    path: Option<&GaussianPath>,
+    anywhere: bool,
+) -> Result<Vec<(String, Parameters)>> {
+    let name = match structure {
+        Structure::Rk2(_) => format!("midpoint@{}", structure.nfe()),
+        Structure::Rk1(_) | Structure::Ns(_) => format!("euler@{}", structure.nfe()),
     };
-    let own = path.map_or_else(|| Ok(Parameters::identity(shape)), |path| start_on_path(shape, path))?;
+    let own = path.map_or_else(|| Ok(Parameters::identity(structure)), |path| start_on_path(structure, path))?;
     // A path that has no snr in common with the model's, or makes no theta, is no candidate.
     let on = |scheduler: &Scheduler| {
         let other = path.filter(|_| anywhere)?.on(*scheduler, 1.0).ok().filter(|other| Some(other) != path)?;
-        Some((format!("{name} on {}", scheduler.name()), start_on_path(shape, &other).ok()?))
+        Some((format!("{name} on {}", scheduler.name()), start_on_path(structure, &other).ok()?))
     };
     let others: Vec<_> = USUAL_PATHS.iter().filter_map(on).collect();
     Ok(std::iter::once((name, own)).chain(others).collect())
@@ -111,10 +115,10 @@ impl Init {
         }
     }
 
-    /// What `shape` can start from, or `None` where this does not fit it. `path` is what published
+    /// What `structure` can start from, or `None` where this does not fit it. `path` is what published
     /// solvers sample on; without one, there are those that need no scheduler. `anywhere`: as in [`bases`].
-    pub fn fit(&self, shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Option<Start>> {
-        let ns = matches!(shape, Shape::Ns(_));
+    pub fn fit(&self, structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Option<Start>> {
+        let ns = matches!(structure, Structure::Ns(_));
         Ok(match self {
             Init::Thetas(name, ladder) => {
                 let parameters = |theta: &Theta| {
@@ -123,11 +127,11 @@ impl Init {
                 let fitting = |theta: &Theta| {
                     let parameters = parameters(theta);
                     let given = || Start::Given { name: name.clone(), parameters, model: theta.model.clone() };
-                    (Shape::of(theta) == shape || ns && theta.nfe() == shape.nfe()).then(given)
+                    (Structure::of(theta) == structure || ns && theta.nfe() == structure.nfe()).then(given)
                 };
                 ladder.rungs().iter().find_map(fitting)
             }
-            Init::Named(named) if ns && named.nfe == shape.nfe() => {
+            Init::Named(named) if ns && named.nfe == structure.nfe() => {
                 let tableau = match path {
                     Some(path) => named.tableau(path)?,
                     None if named.solver.needs_scheduler() => {
@@ -139,27 +143,27 @@ impl Init {
                 let parameters = Parameters::from_tableau(&tableau);
                 Some(Start::Given { name: named.to_string(), parameters, model: Notes::default() })
             }
-            Init::Published if ns => Some(Start::BestOf(published(shape.nfe(), path)?)),
-            Init::Bespoke(TrainedFamily::Rk1) if ns => Some(bespoke(Shape::Rk1(shape.nfe()), path, anywhere)?),
-            Init::Bespoke(_) if ns && shape.nfe().is_multiple_of(2) => {
-                Some(bespoke(Shape::Rk2(shape.nfe() / 2), path, anywhere)?)
+            Init::Published if ns => Some(Start::BestOf(published(structure.nfe(), path)?)),
+            Init::Bespoke(TrainedFamily::Rk1) if ns => Some(bespoke(Structure::Rk1(structure.nfe()), path, anywhere)?),
+            Init::Bespoke(_) if ns && structure.nfe().is_multiple_of(2) => {
+                Some(bespoke(Structure::Rk2(structure.nfe() / 2), path, anywhere)?)
             }
             _ => None,
         })
     }
 
     /// Families and sizes that a file has.
-    pub fn shapes(&self) -> Vec<Shape> {
+    pub fn structures(&self) -> Vec<Structure> {
         match self {
-            Init::Thetas(_, ladder) => ladder.rungs().iter().map(Shape::of).collect(),
+            Init::Thetas(_, ladder) => ladder.rungs().iter().map(Structure::of).collect(),
             _ => Vec::new(),
         }
     }
 }
 
-/// A theta of this shape that is trained first.
-pub(super) fn bespoke(shape: Shape, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
-    Ok(Start::Bespoke(shape, bases(shape, path, anywhere)?))
+/// A theta of this structure that is trained first.
+pub(super) fn bespoke(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
+    Ok(Start::Bespoke(structure, bases(structure, path, anywhere)?))
 }
 
 /// Every published solver that can have `nfe` evaluations, on its usual grid.

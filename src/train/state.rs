@@ -41,10 +41,10 @@ impl Candidate {
     }
 
     fn fits(&self, leg: &Leg) -> bool {
-        let complete = |parameters: &Parameters| parameters.shape == leg.shape && parameters.is_whole();
+        let complete = |parameters: &Parameters| parameters.structure == leg.structure && parameters.is_whole();
         complete(&self.parameters)
             && complete(&self.best.1)
-            && self.optimizer.fits(leg.stage.optimizer, self.parameters.values.len())
+            && self.optimizer.fits(leg.phase.optimizer, self.parameters.values.len())
     }
 }
 
@@ -94,9 +94,9 @@ impl State {
     /// Whether it is a state of a run of these legs.
     pub fn fits(&self, legs: &[Leg]) -> bool {
         let Some(leg) = legs.get(self.leg) else { return false };
-        // Every start of a rung has the rung's shape, except while the theta that it begins with is trained.
+        // Every start of a rung has the rung's structure, except while the theta that it begins with is trained.
         let known = || legs.iter().filter(|other| other.rung == leg.rung);
-        self.iteration <= leg.stage.iterations
+        self.iteration <= leg.phase.iterations
             && self.candidate.fits(leg)
             && self.others.iter().all(|other| known().any(|leg| other.fits(leg)))
             && self.done.len() == leg.rung

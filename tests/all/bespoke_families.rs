@@ -9,7 +9,7 @@ use bespoke::tensor::{Element, Host};
 use bespoke::theta::bound::{bound_weights, lipschitz};
 use bespoke::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
 use bespoke::theta::{Family, NsTable, Theta};
-use bespoke::train::{Coordinates, Parameters, Shape};
+use bespoke::train::{Coordinates, Parameters, Structure};
 use bespoke::velocity::Condition;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -70,12 +70,12 @@ proptest! {
 
     #[test]
     fn a_table_of_the_family_has_knots_that_make_it(k1 in knots(1, 8), k2 in knots(2, 6)) {
-        for (shape, tableau, found) in [
-            (Shape::Rk1(k1.t_dot.len()), rk1(&k1), rk1_knots(&rk1(&k1))),
-            (Shape::Rk2(k2.t_dot.len() / 2), rk2(&k2), rk2_knots(&rk2(&k2))),
+        for (structure, tableau, found) in [
+            (Structure::Rk1(k1.t_dot.len()), rk1(&k1), rk1_knots(&rk1(&k1))),
+            (Structure::Rk2(k2.t_dot.len() / 2), rk2(&k2), rk2_knots(&rk2(&k2))),
         ] {
-            let theta = Theta::new(match shape {
-                Shape::Rk1(_) => Family::Rk1(found),
+            let theta = Theta::new(match structure {
+                Structure::Rk1(_) => Family::Rk1(found),
                 _ => Family::Rk2(found),
             }).unwrap();
             assert_close(&theta.tableau().scalars(), &tableau.scalars(), 1e-11, "scalars");

@@ -8,7 +8,7 @@ use bespoke::samples::Conditioning;
 use bespoke::tensor::{Device, Host, PerRow};
 use bespoke::theta::Theta;
 use bespoke::train::loss::bound_loss;
-use bespoke::train::{Parameters, Pool, PoolOptions, Shape};
+use bespoke::train::{Parameters, Pool, PoolOptions, Structure};
 use bespoke::velocity::Condition;
 use bespoke::velocity::VelocityField;
 use half::f16;
@@ -100,8 +100,8 @@ fn differences_give_the_adjoints_gradient() {
     let field = model.host_field().expect("a mixture is computed in host memory");
     let pool = pool(field);
     let rows: Vec<usize> = (0..pool.size()).collect();
-    for shape in [Shape::Rk1(5), Shape::Rk2(4)] {
-        let mut parameters = Parameters::identity(shape);
+    for structure in [Structure::Rk1(5), Structure::Rk2(4)] {
+        let mut parameters = Parameters::identity(structure);
         // Away from the identity every scalar matters.
         parameters.values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.05 * ((i * i) as f64).sin());
         let exact = bound_loss(&parameters, 1.0, field, &pool, &rows).unwrap();
@@ -113,7 +113,7 @@ fn differences_give_the_adjoints_gradient() {
             let found = bound_loss(&parameters, 1.0, &given, &pool, &rows).unwrap();
             let off: Vec<f64> = found.gradient.iter().zip(&exact.gradient).map(|(a, b)| a - b).collect();
             let error = norm(&off) / norm(&exact.gradient);
-            assert!(error < tolerance, "{shape:?}, accuracy {accuracy:e}: {error:e}");
+            assert!(error < tolerance, "{structure:?}, accuracy {accuracy:e}: {error:e}");
         }
     }
 }

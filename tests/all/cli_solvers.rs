@@ -6,7 +6,7 @@ use bespoke::reference::Solver;
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::SolverName;
 use bespoke::theta::{Family, Theta};
-use bespoke::train::{Parameters, Shape, start_on_path};
+use bespoke::train::{Parameters, Structure, start_on_path};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
@@ -272,19 +272,21 @@ fn a_conversion_is_the_base_solver_on_the_other_path() {
 fn training_starts_from_the_base_solver_on_the_path() {
     let own = GaussianPath::new(Scheduler::FmOt, 1.0).unwrap();
     let other = own.on_named(Some("cosine"), Some(2.0)).unwrap();
-    for (shape, solver) in [(Shape::Rk1(5), "euler@5"), (Shape::Rk2(4), "midpoint@8"), (Shape::Ns(6), "euler@6")] {
-        let identity = Parameters::identity(shape);
-        let start = start_on_path(shape, &own).unwrap();
-        assert_eq!(start.shape, shape);
+    for (structure, solver) in
+        [(Structure::Rk1(5), "euler@5"), (Structure::Rk2(4), "midpoint@8"), (Structure::Ns(6), "euler@6")]
+    {
+        let identity = Parameters::identity(structure);
+        let start = start_on_path(structure, &own).unwrap();
+        assert_eq!(start.structure, structure);
         let far = start.values.iter().zip(&identity.values).fold(0.0f64, |far, (a, b)| far.max((a - b).abs()));
-        assert!(start.values.len() == identity.values.len() && far < 1e-12, "{shape:?}: {far}");
-        let start = start_on_path(shape, &other).unwrap().theta().unwrap();
+        assert!(start.values.len() == identity.values.len() && far < 1e-12, "{structure:?}: {far}");
+        let start = start_on_path(structure, &other).unwrap().theta().unwrap();
         let expected = Solver::parse(solver).unwrap().theta(&other).unwrap();
         let compiled = |theta: &Theta| bespoke::theta::NsTable::compile(&theta.tableau());
         let (start, expected) = (compiled(&start), compiled(&expected));
         let numbers = |table: &bespoke::theta::NsTable| [&table.t[..], &table.a[..], &table.b.concat()[..]].concat();
         let pairs: Vec<(f64, f64)> = numbers(&start).into_iter().zip(numbers(&expected)).collect();
-        assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{shape:?}: {pairs:?}");
+        assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 1e-9 * (1.0 + b.abs())), "{structure:?}: {pairs:?}");
     }
 }
 

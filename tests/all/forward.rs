@@ -11,7 +11,7 @@ use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::train::loss::Tangents;
 use bespoke::train::{
-    Accuracy, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings, Shape,
+    Accuracy, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings, Structure,
     TrainConfig, suited_to, train, train_job,
 };
 use bespoke::velocity::{Condition, VelocityField};
@@ -61,8 +61,8 @@ fn velocity<D: DualNum<Primitive = f64> + Copy>(t: D, x: &[D]) -> Vec<D> {
 }
 
 /// Parameters away from any usual solver, so that no derivative vanishes.
-fn perturbed(shape: Shape) -> Parameters {
-    let mut parameters = Parameters::identity(shape).in_coordinates(Coordinates::Table).unwrap();
+fn perturbed(structure: Structure) -> Parameters {
+    let mut parameters = Parameters::identity(structure).in_coordinates(Coordinates::Table).unwrap();
     let mut rng = noise::generator(7, Purpose::Choice, 0);
     parameters.values.iter_mut().for_each(|value| *value += 0.1 * (rng.random::<f64>() - 0.5));
     parameters
@@ -102,7 +102,7 @@ fn distance(found: &[Vec<f64>], expected: &[Vec<f64>]) -> f64 {
 #[test]
 fn jacobians_are_those_of_dual_numbers() {
     let (samples, elements, nfe) = (3, 3, 6);
-    let parameters = perturbed(Shape::Ns(nfe));
+    let parameters = perturbed(Structure::Ns(nfe));
     let x0 = common::noise(samples, elements);
     let solve = |values: &[Dual64], x0: &[f64]| -> Vec<Dual64> {
         let x0: Vec<Dual64> = x0.iter().map(|x| Dual64::from(*x)).collect();
@@ -138,8 +138,8 @@ fn jacobians_are_those_of_dual_numbers() {
 #[test]
 fn jacobians_of_every_family_are_those_of_solves_nearby() {
     let x0 = common::noise(3, 3);
-    for shape in [Shape::Rk1(5), Shape::Rk2(3), Shape::Ns(5)] {
-        let parameters = perturbed(shape);
+    for structure in [Structure::Rk1(5), Structure::Rk2(3), Structure::Ns(5)] {
+        let parameters = perturbed(structure);
         let end = |j: usize, offset: f64| {
             let mut moved = parameters.clone();
             moved.values[j] += offset;
@@ -153,24 +153,24 @@ fn jacobians_of_every_family_are_those_of_solves_nearby() {
         let expected: Vec<Vec<f64>> = (0..parameters.values.len()).map(nearby).collect();
         let (found, evaluations) = jacobian(&parameters, &field(), Differences::central(EXACT), &x0);
         let error = distance(&found, &expected);
-        println!("{shape:?}: relative error {error:.1e}, {evaluations} evaluations a sample");
-        assert!(error < 1e-8, "{shape:?}: {error}");
+        println!("{structure:?}: relative error {error:.1e}, {evaluations} evaluations a sample");
+        assert!(error < 1e-8, "{structure:?}: {error}");
         // One-sided ones, with steps for the noise of float32, are a thousand times coarser and good enough.
         let accuracy = Accuracy { state: 1e-7, time: 1e-7, batch: 0.0 };
         let (coarse, _) = jacobian(&parameters, &field(), Differences::new(accuracy), &x0);
         let error = distance(&coarse, &expected);
-        assert!((1e-7..2e-2).contains(&error), "{shape:?}: {error}");
+        assert!((1e-7..2e-2).contains(&error), "{structure:?}: {error}");
     }
 }
 
 #[test]
 fn a_step_of_rk2_takes_fewer_evaluations_than_its_table() {
-    let count = |shape: Shape| {
-        let tangents = Tangents::new(&perturbed(shape).tableau(), |scalar| scalar > 0);
-        assert_eq!(tangents.evaluations() as u64, shape.jacobian_evaluations(), "{shape:?}");
+    let count = |structure: Structure| {
+        let tangents = Tangents::new(&perturbed(structure).tableau(), |scalar| scalar > 0);
+        assert_eq!(tangents.evaluations() as u64, structure.jacobian_evaluations(), "{structure:?}");
         tangents.evaluations()
     };
-    assert_eq!((count(Shape::Ns(10)), count(Shape::Rk2(5)), count(Shape::Rk1(10))), (265, 165, 145));
+    assert_eq!((count(Structure::Ns(10)), count(Structure::Rk2(5)), count(Structure::Rk1(10))), (265, 165, 145));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn large_samples_are_taken_in_groups_and_come_to_the_same() {
             Host::new(values.collect(), self.elements)
         }
     }
-    let parameters = perturbed(Shape::Ns(4));
+    let parameters = perturbed(Structure::Ns(4));
     let run = |elements: usize| {
         let field = Decay { elements, most: AtomicUsize::new(0) };
         let pattern = [0.7, -1.2, 0.3, 2.0];
@@ -226,8 +226,8 @@ fn jacobians_on_a_network_are_those_of_autograd() {
     assert!((1e-8..1e-5).contains(&accuracy.state) && (1e-8..1e-5).contains(&accuracy.time));
     assert!(!accuracy.depends_on_batch());
     let rows: Vec<usize> = (0..pool.size()).collect();
-    for shape in [Shape::Rk2(5), Shape::Ns(10)] {
-        let parameters = Parameters::identity(shape).in_coordinates(Coordinates::Table).unwrap();
+    for structure in [Structure::Rk2(5), Structure::Ns(10)] {
+        let parameters = Parameters::identity(structure).in_coordinates(Coordinates::Table).unwrap();
         let residual = direct_residual(&parameters, field, &pool, &rows).unwrap();
         // Along a few directions, each by one backward pass.
         let directions = 4;
@@ -250,9 +250,9 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         }
         let exact: Vec<Vec<f64>> = by_autograd.iter().map(|matrix| matrix.transpose().as_slice().to_vec()).collect();
         let error = distance(&by_differences, &exact);
-        println!("{shape:?}: relative error {error:.1e}");
+        println!("{structure:?}: relative error {error:.1e}");
         // One-sided differences in float32: rk2 of five steps is at 3.4e-3. 1e-3 is wanted.
-        assert!(error < 5e-3, "{shape:?}: {error}");
+        assert!(error < 5e-3, "{structure:?}: {error}");
     }
 }
 

@@ -6,7 +6,7 @@ use bespoke::noise::Purpose;
 use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
 use bespoke::train::loss::{Direct, LossGradient, bound_loss, direct_loss};
-use bespoke::train::{Coordinates, Parameters, Pool, PoolOptions, Shape};
+use bespoke::train::{Coordinates, Parameters, Pool, PoolOptions, Structure};
 use bespoke::velocity::VelocityField;
 use rand::RngExt;
 
@@ -40,8 +40,8 @@ fn pool(field: &MixtureField<f64>) -> Pool<bespoke::tensor::Host<f64>> {
 }
 
 /// Parameters away from the identity, so that no term of the gradient vanishes.
-fn perturbed(shape: Shape, coordinates: Coordinates) -> Parameters {
-    let mut parameters = Parameters::identity(shape).in_coordinates(coordinates).unwrap();
+fn perturbed(structure: Structure, coordinates: Coordinates) -> Parameters {
+    let mut parameters = Parameters::identity(structure).in_coordinates(coordinates).unwrap();
     let mut rng = bespoke::noise::generator(7, Purpose::Choice, 0);
     for value in &mut parameters.values {
         *value += 0.1 * (rng.random::<f64>() - 0.5);
@@ -51,12 +51,12 @@ fn perturbed(shape: Shape, coordinates: Coordinates) -> Parameters {
 
 /// The largest difference from central differences, relative to the gradient's size.
 fn gradient_error(
-    (shape, coordinates): (Shape, Coordinates),
+    (structure, coordinates): (Structure, Coordinates),
     scheduler: Scheduler,
     loss: impl Fn(&Parameters, &MixtureField<f64>, &Pool<bespoke::tensor::Host<f64>>, &[usize]) -> LossGradient,
 ) -> f64 {
     let field = field(scheduler);
-    let parameters = perturbed(shape, coordinates);
+    let parameters = perturbed(structure, coordinates);
     let rows: Vec<usize> = vec![0, 2, 3, 5];
     let value = |parameters: &Parameters| loss(parameters, &field, &pool(&field), &rows).loss;
     let gradient = loss(&parameters, &field, &pool(&field), &rows).gradient;
@@ -83,11 +83,11 @@ fn assert_close(what: &str, error: f64) {
 #[test]
 fn bound_loss_of_rk1_and_rk2() {
     for scheduler in [Scheduler::FmOt, Scheduler::Cosine, Scheduler::VP] {
-        for shape in [Shape::Rk1(4), Shape::Rk2(3)] {
-            let error = gradient_error((shape, Coordinates::Knots), scheduler, |parameters, field, pool, rows| {
+        for structure in [Structure::Rk1(4), Structure::Rk2(3)] {
+            let error = gradient_error((structure, Coordinates::Knots), scheduler, |parameters, field, pool, rows| {
                 bound_loss(parameters, 1.5, field, pool, rows).unwrap()
             });
-            assert_close(&format!("bound, {shape:?}, {}", scheduler.name()), error);
+            assert_close(&format!("bound, {structure:?}, {}", scheduler.name()), error);
         }
     }
 }
@@ -96,11 +96,11 @@ fn bound_loss_of_rk1_and_rk2() {
 fn direct_losses_of_every_family() {
     for direct in [Direct::Rmse, Direct::LogMse] {
         for of in [
-            (Shape::Rk1(4), Coordinates::Knots),
-            (Shape::Rk1(4), Coordinates::Table),
-            (Shape::Rk2(3), Coordinates::Knots),
-            (Shape::Rk2(3), Coordinates::Table),
-            (Shape::Ns(5), Coordinates::Table),
+            (Structure::Rk1(4), Coordinates::Knots),
+            (Structure::Rk1(4), Coordinates::Table),
+            (Structure::Rk2(3), Coordinates::Knots),
+            (Structure::Rk2(3), Coordinates::Table),
+            (Structure::Ns(5), Coordinates::Table),
         ] {
             let error = gradient_error(of, Scheduler::FmOt, |parameters, field, pool, rows| {
                 direct_loss(direct, parameters, field, pool, rows).unwrap()
@@ -115,7 +115,7 @@ fn leaving_the_moving_path_out_would_be_seen() {
     // BES Eq. 27 is what gradients by the times have from the path that moves with them. The check above
     // can tell whether it is there only where those gradients are no rounding beside the rest.
     let field = field(Scheduler::FmOt);
-    let parameters = perturbed(Shape::Rk2(3), Coordinates::Knots);
+    let parameters = perturbed(Structure::Rk2(3), Coordinates::Knots);
     let found = bound_loss(&parameters, 1.0, &field, &pool(&field), &[0, 1, 2]).unwrap();
     let times = parameters.values.len() / 4;
     let by_time = found.gradient[..times].iter().fold(0.0f64, |m, g| m.max(g.abs()));
@@ -127,6 +127,6 @@ fn leaving_the_moving_path_out_would_be_seen() {
 #[test]
 fn the_bound_is_refused_where_there_are_no_scales() {
     let field = field(Scheduler::FmOt);
-    let table = perturbed(Shape::Rk2(3), Coordinates::Table);
+    let table = perturbed(Structure::Rk2(3), Coordinates::Table);
     assert!(bound_loss(&table, 1.0, &field, &pool(&field), &[0, 1]).is_err());
 }

@@ -14,7 +14,7 @@ use bespoke::scheduler::Scheduler;
 use bespoke::solvers::NamedSolver;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Outcome, Progress, Settings, Stage, Start, TrainConfig, Trained, Watch, train};
+use bespoke::train::{Outcome, Phase, Progress, Settings, Start, TrainConfig, Trained, Watch, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -232,7 +232,7 @@ fn a_table_starts_from_a_theta_that_is_trained_first() {
     assert_eq!(trained.theta.training.0["start"]["solver"], "rk2@6");
     assert_eq!(trained.theta.training.0["iterations"], 3 + 6);
     // The start is the base solver's error, not that of the theta trained first.
-    let alone = run(&Settings { stages: vec![Stage { iterations: 1, ..settings.before }], ..settings.clone() });
+    let alone = run(&Settings { phases: vec![Phase { iterations: 1, ..settings.before }], ..settings.clone() });
     assert_eq!(alone.start, trained.start);
     assert!(trained.best.rmse < alone.best.rmse);
 }

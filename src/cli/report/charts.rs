@@ -1,7 +1,7 @@
 //! Which charts a report has.
 
 use super::chart::{Axis, Chart, Series};
-use super::data::{Report, Row, curves};
+use super::data::{Report, SolverFigures, curves};
 use super::knots::KnotCurve;
 use super::label;
 
@@ -23,7 +23,7 @@ fn style(report: &Report, curve: &str) -> usize {
     curves(&report.results).iter().position(|known| *known == curve).unwrap_or_default()
 }
 
-type Value = fn(&Row) -> Option<f64>;
+type Value = fn(&SolverFigures) -> Option<f64>;
 
 fn against_nfe(report: &Report) -> Vec<Chart> {
     let to_data: Value = |row| row.distances.and_then(|found| found.to_data).map(|data| data.frechet);

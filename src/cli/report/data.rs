@@ -24,8 +24,8 @@ pub struct Report {
     pub note: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distances: Option<Distances>,
-    pub ground_truth: Row,
-    pub results: Vec<Row>,
+    pub ground_truth: SolverFigures,
+    pub results: Vec<SolverFigures>,
     /// Indices of the results that are pictured: one of each curve.
     pub shown: Vec<usize>,
     pub knots: Vec<KnotCurve>,
@@ -80,7 +80,7 @@ impl Settings {
 
 /// One solver.
 #[derive(Clone, Serialize)]
-pub struct Row {
+pub struct SolverFigures {
     /// As the user named it.
     pub solver: String,
     /// What it has in common with those it differs from in nfe alone.
@@ -109,14 +109,14 @@ pub struct Training {
 }
 
 /// Rows in the order of the solvers, the ground truth's last.
-pub fn rows(solvers: &[Solver], measured: &Measured) -> Vec<Row> {
+pub fn rows(solvers: &[Solver], measured: &Measured) -> Vec<SolverFigures> {
     let evaluation = &measured.evaluation;
-    let mut rows: Vec<Row> = evaluation
+    let mut rows: Vec<SolverFigures> = evaluation
         .results
         .iter()
         .zip(&evaluation.errors)
         .enumerate()
-        .map(|(i, (quality, errors))| Row {
+        .map(|(i, (quality, errors))| SolverFigures {
             solver: quality.solver.clone(),
             curve: solvers.get(i).map_or("ground truth".into(), curve),
             nfe: quality.nfe,
@@ -131,7 +131,7 @@ pub fn rows(solvers: &[Solver], measured: &Measured) -> Vec<Row> {
         .collect();
     // Two of one curve and nfe are not one curve.
     for i in 0..rows.len() {
-        let same = |other: &Row| other.curve == rows[i].curve && other.nfe == rows[i].nfe;
+        let same = |other: &SolverFigures| other.curve == rows[i].curve && other.nfe == rows[i].nfe;
         if rows.iter().filter(|other| same(other)).count() > 1 {
             let curve = rows[i].curve.clone();
             rows.iter_mut().filter(|row| row.curve == curve).for_each(|row| row.curve = row.solver.clone());
@@ -179,7 +179,7 @@ fn quantiles(errors: &[f64]) -> [f64; 7] {
 }
 
 /// Of each curve the row whose nfe is nearest to `nfe`; at most as many as can be told apart.
-pub fn shown(rows: &[Row], nfe: usize) -> Vec<usize> {
+pub fn shown(rows: &[SolverFigures], nfe: usize) -> Vec<usize> {
     const MOST: usize = 8;
     let far = |i: usize| (rows[i].nfe / nfe.max(1) as f64).ln().abs();
     let nearest =
@@ -188,7 +188,7 @@ pub fn shown(rows: &[Row], nfe: usize) -> Vec<usize> {
 }
 
 /// All curves, in the order in which they first come.
-pub fn curves(rows: &[Row]) -> Vec<&str> {
+pub fn curves(rows: &[SolverFigures]) -> Vec<&str> {
     let mut found: Vec<&str> = Vec::new();
     for row in rows {
         if !found.contains(&row.curve.as_str()) {
@@ -198,8 +198,8 @@ pub fn curves(rows: &[Row]) -> Vec<&str> {
     found
 }
 
-pub fn training(solvers: &[Solver], rows: &[Row]) -> Vec<Training> {
-    let of = |(solver, row): (&Solver, &Row)| match solver {
+pub fn training(solvers: &[Solver], rows: &[SolverFigures]) -> Vec<Training> {
+    let of = |(solver, row): (&Solver, &SolverFigures)| match solver {
         Solver::Theta(_, theta) if !theta.training.is_empty() => Some(Training {
             solver: row.solver.clone(),
             curve: row.curve.clone(),

@@ -21,7 +21,7 @@ use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::tensor::Device;
 use bespoke::{Error, Result, document, output};
-use data::{Report, Row, Settings};
+use data::{Report, Settings, SolverFigures};
 use std::path::{Path, PathBuf};
 
 /// Compare solvers on one page: tables, curves, pictures, paths, learned parameters.
@@ -137,6 +137,6 @@ fn write(out: &Path, stem: &Path, report: &Report, pictures: &[pictures::Drawn])
 }
 
 /// Names of rows, for whoever shows them.
-fn label(row: &Row) -> String {
+fn label(row: &SolverFigures) -> String {
     if row.solver == "gt" { "ground truth".into() } else { format!("{}@{}", row.curve, row.nfe) }
 }

@@ -2,7 +2,7 @@
 
 use super::super::picture::MAGNIFIED;
 use super::chart::Chart;
-use super::data::{Report, Row};
+use super::data::{Report, SolverFigures};
 use super::pictures::{Drawn, Kind};
 use super::{draw, label};
 use base64::Engine;
@@ -96,7 +96,7 @@ fn table(report: &Report) -> String {
     heads.extend(to_data.then_some(["Fréchet to data", "precision", "recall"]).into_iter().flatten());
     heads.extend(to_truth.then_some("Fréchet to ground truth"));
     heads.push("ms a sample");
-    let line = |row: &Row| {
+    let line = |row: &SolverFigures| {
         let mut cells = vec![number(row.nfe), number(row.passes), fixed(row.rmse, 6), fixed(row.psnr, 2)];
         if to_data {
             let data = row.distances.and_then(|found| found.to_data);
@@ -123,7 +123,7 @@ fn table(report: &Report) -> String {
 }
 
 fn quantiles(report: &Report) -> String {
-    let line = |row: &Row| {
+    let line = |row: &SolverFigures| {
         let cells: String = row.quantiles.iter().map(|q| format!("<td>{}</td>", fixed(*q, 6))).collect();
         format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escaped(&label(row)))
     };

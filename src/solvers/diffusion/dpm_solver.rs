@@ -42,7 +42,7 @@ pub fn dpm_solver(schedule: &Schedule, orders: &[usize]) -> Result<Tableau<f64>>
     let mut stages = Vec::with_capacity(knots.len());
     for order in orders {
         let first = stages.len();
-        let step = Step::new(&knots[first..first + order], schedule.level(first + order));
+        let step = Singlestep::new(&knots[first..first + order], schedule.level(first + order));
         let points = match order {
             1 => vec![],
             2 => vec![step.first(&knots[first + 1].level)],
@@ -66,7 +66,7 @@ pub fn dpm_solver(schedule: &Schedule, orders: &[usize]) -> Result<Tableau<f64>>
 
 /// One step from its first knot to the level `to`. What it knows of its start is in the state and,
 /// once that evaluation is past, in a kept velocity.
-struct Step<'a> {
+struct Singlestep<'a> {
     knots: &'a [Knot],
     to: &'a Level,
     /// Predictions and state at the first knot, from the kept velocity.
@@ -74,7 +74,7 @@ struct Step<'a> {
     state: Combination<f64>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> Singlestep<'a> {
     fn new(knots: &'a [Knot], to: &'a Level) -> Self {
         let y = Combination::of(Operand::State);
         let start = knots[0].predict(&y, &Combination::of(Operand::Kept(0)));

@@ -5,11 +5,11 @@
 
 use super::LossGradient;
 use super::adjoint::{check_finite, forward, reverse};
-use super::differences::Step;
+use super::differences::SolverStep;
 use crate::error::{Error, Result};
 use crate::tableau::{Combination, Keep, Stage, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Tensor};
-use crate::train::parameters::{Coordinates, Parameters, Shape};
+use crate::train::parameters::{Coordinates, Parameters, Structure};
 use crate::train::paths::Pool;
 use crate::velocity::{Condition, VelocityField};
 use nalgebra::DVector;
@@ -66,9 +66,9 @@ struct PulledBack<T> {
 impl<'a, F: VelocityField> LocalSteps<'a, F> {
     /// Takes the steps for the samples `rows` of the pool.
     fn take(parameters: &Parameters, field: &'a F, pool: &Pool<F::Tensor>, rows: &[usize]) -> Result<Self> {
-        let (batch, per_step) = (rows.len(), parameters.shape.stages_per_step());
+        let (batch, per_step) = (rows.len(), parameters.structure.stages_per_step());
         let table = parameters.tableau();
-        let steps = parameters.shape.steps();
+        let steps = parameters.structure.steps();
         let knot_time = |i: usize| if i == steps { 1.0 } else { table.stages[i * per_step].t };
         // x_aux equals x(t_i); that it moves with t_i (Eq. 27) enters the gradient as <cotangent, u>.
         let knots = (0..=steps).map(|i| pool.at(knot_time(i), rows)).collect::<Result<Vec<_>>>()?;
@@ -113,7 +113,7 @@ impl<'a, F: VelocityField> LocalSteps<'a, F> {
         let (field, velocities) = (self.field, &self.velocities);
         if !field.differentiable() {
             let (tableau, condition, states) = (&self.step, &self.condition, &self.states);
-            let scalars = Step { tableau, field, condition, states, velocities }.pull_back(&cotangent)?;
+            let scalars = SolverStep { tableau, field, condition, states, velocities }.pull_back(&cotangent)?;
             // Its derivative by the first time has the motion in it already.
             return Ok(PulledBack { motion: scalars[0].zeros_like(scalars[0].batch())?, scalars });
         }
@@ -165,7 +165,7 @@ pub fn bound_loss<F: VelocityField>(
     pool: &Pool<F::Tensor>,
     rows: &[usize],
 ) -> Result<LossGradient> {
-    if matches!(parameters.shape, Shape::Ns(_)) {
+    if matches!(parameters.structure, Structure::Ns(_)) {
         return Err(Error::Unsupported("the rmse-bound loss is for rk1 and rk2; ns takes log-mse or rmse".into()));
     }
     if parameters.coordinates != Coordinates::Knots {

@@ -21,7 +21,7 @@ use crate::tensor::{PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, VelocityField};
 
 /// A step, its states and velocities, for tangents along them.
-pub struct Step<'a, F: VelocityField> {
+pub struct SolverStep<'a, F: VelocityField> {
     pub tableau: &'a Tableau<PerRowBuf>,
     pub field: &'a F,
     pub condition: &'a Condition,
@@ -36,7 +36,7 @@ struct Tangent<T> {
     velocities: Vec<Option<T>>,
 }
 
-impl<F: VelocityField> Step<'_, F> {
+impl<F: VelocityField> SolverStep<'_, F> {
     /// <cotangent, d end / d scalar> per sample, `[batch, 1]` for each scalar in the order of
     /// [`Tableau::scalars`]. The start moves along the path with the first time.
     pub fn pull_back(&self, cotangent: &F::Tensor) -> Result<Vec<F::Tensor>> {

@@ -5,7 +5,7 @@ use super::loss::{Direct, LossGradient, bound_loss, direct_loss, direct_residual
 use super::optimize::{Adam, GaussNewton, NormalEquations, OptimizerState, Trial, cosine_decay, gauss_newton_weights};
 use super::parameters::Parameters;
 use super::paths::Pool;
-use super::settings::{Settings, Stage};
+use super::settings::{Phase, Settings};
 use super::validate::errors;
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
@@ -23,13 +23,13 @@ use std::sync::Arc;
 pub const TRIED_ON: usize = 100;
 
 /// What an iteration works on.
-pub struct Step<'a, F: VelocityField> {
+pub struct Iteration<'a, F: VelocityField> {
     pub field: &'a F,
     pub pool: &'a Pool<F::Tensor>,
     pub ranks: &'a Ranks,
     pub settings: &'a Settings,
-    pub stage: &'a Stage,
-    /// Of the stage.
+    pub phase: &'a Phase,
+    /// Of the phase.
     pub iteration: usize,
     /// What the iteration's random choices are keyed by.
     pub key: usize,
@@ -37,7 +37,7 @@ pub struct Step<'a, F: VelocityField> {
     pub differences: Option<Differences>,
 }
 
-impl<F: VelocityField> Step<'_, F> {
+impl<F: VelocityField> Iteration<'_, F> {
     /// Moves the parameters, by the same step on every rank; gives the batch's loss before.
     pub fn take(&self, parameters: &mut Parameters, state: &mut OptimizerState) -> Result<f64> {
         let loss = match state {
@@ -52,15 +52,15 @@ impl<F: VelocityField> Step<'_, F> {
 
     fn adam(&self, parameters: &mut Parameters, state: &mut Adam) -> Result<f64> {
         let Settings { l_tau, lr, .. } = *self.settings;
-        let rows = self.choose(self.stage.batch, self.pool.size());
+        let rows = self.choose(self.phase.batch, self.pool.size());
         let own = &rows[self.ranks.share(rows.len())];
-        let found = match self.stage.loss.direct() {
+        let found = match self.phase.loss.direct() {
             _ if own.is_empty() => LossGradient::zero(parameters.values.len()),
             None => bound_loss(parameters, l_tau, self.field, self.pool, own)?,
             Some(direct) => direct_loss(direct, parameters, self.field, self.pool, own)?,
         };
         let found = found.mean(own.len() as f64 / rows.len() as f64, self.ranks);
-        let lr = cosine_decay(lr, self.iteration, self.stage.iterations);
+        let lr = cosine_decay(lr, self.iteration, self.phase.iterations);
         state.step(&mut parameters.values, &found.gradient, lr);
         Ok(found.loss)
     }
@@ -75,8 +75,8 @@ impl<F: VelocityField> Step<'_, F> {
 
     fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
         let (learned, judged) = self.spared();
-        let rows = self.choose(self.stage.batch.min(learned), learned);
-        let loss = self.stage.loss.direct().unwrap_or(Direct::LogMse);
+        let rows = self.choose(self.phase.batch.min(learned), learned);
+        let loss = self.phase.loss.direct().unwrap_or(Direct::LogMse);
         let jacobian = parameters.table_jacobian().jacobian;
         let scalars = jacobian.nrows();
         let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
@@ -111,12 +111,12 @@ impl<F: VelocityField> Step<'_, F> {
     pub(super) fn spared(&self) -> (usize, Range<usize>) {
         let size = self.pool.size();
         // A small pool cannot spare samples that are only tried on.
-        if size >= self.stage.batch + TRIED_ON { (size - TRIED_ON, size - TRIED_ON..size) } else { (size, 0..size) }
+        if size >= self.phase.batch + TRIED_ON { (size - TRIED_ON, size - TRIED_ON..size) } else { (size, 0..size) }
     }
 
     /// A standard normal cotangent for each of the batch's samples `part`.
     fn sketch(&self, part: Range<usize>) -> Result<F::Tensor> {
-        let first = (self.key + 1) * self.stage.batch;
+        let first = (self.key + 1) * self.phase.batch;
         let indices = first + part.start..first + part.end;
         self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, self.field.elements())?)
     }
