@@ -316,7 +316,7 @@ impl Card {
     /// # Errors
     /// None for a card that was loaded: its constants have been checked.
     pub fn gaussian_path(&self) -> Result<GaussianPath> {
-        GaussianPath::new(self.scheduler, self.time.end)
+        GaussianPath::new(self.scheduler.clone(), self.time.end)
     }
 
     /// (p, q) with x1hat = p x + q u for the velocity u in solver time `tau`, in [0, 1].

@@ -7,6 +7,7 @@
 
 mod abi_surface;
 mod bespoke_families;
+mod betas;
 mod c_abi;
 mod c_examples;
 mod callbacks;
