@@ -3,6 +3,7 @@
 mod arrays;
 mod bench;
 mod bench_train;
+mod check;
 mod compile;
 mod convert;
 mod eval;
@@ -58,6 +59,7 @@ enum Command {
     Ladder(ladder::LadderArgs),
     Convert(convert::ConvertArgs),
     Report(report::ReportArgs),
+    Check(check::CheckArgs),
     Bench(bench::BenchArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -230,6 +232,7 @@ fn run_command(command: Command) -> Result<()> {
         Command::Ladder(args) => ladder::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),

@@ -13,6 +13,7 @@ mod c_examples;
 mod callbacks;
 mod capi_sampler;
 mod capi_train;
+mod check;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
