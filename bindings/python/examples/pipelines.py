@@ -13,11 +13,10 @@ import copy
 import bespoke_solver as bespoke
 import diffusers
 import numpy as np
+import torch
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.pipeline_field import PipelineField
 from digits import DATA
-
-import torch
 
 WIDTH, TOKENS, GUIDANCE, NFE = 32, 2, 3.0, 8
 
