@@ -14,7 +14,9 @@ public:
     explicit loaded_network(const settings &settings) : path_(settings.velocity_library) {
         library_.reset(dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL));
         if (!library_)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG,
+                          std::string("parameter velocity_library: ") +
+                              dlerror());  // NOLINT(concurrency-mt-unsafe): of glibc it is
         function_ = reinterpret_cast<bespoke_network_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
         if (function_ == nullptr)
             throw invalid("parameter velocity_symbol", '"' + settings.velocity_symbol + '"', "a function of " + path_);
@@ -61,10 +63,10 @@ velocity::velocity(const settings &settings, TRITONSERVER_Server *server, const 
 }
 
 void velocity::evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u,
-                        const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) const {
+                        const bespoke::condition &condition) const {
     thrown = nullptr;
     try {
-        model_->velocity(at.t, at.x, u, {classes, guidance_scale, {}, {}});
+        model_->velocity(at.t, at.x, u, condition);
     } catch (const bespoke::error &) {
         if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
         throw;

@@ -220,13 +220,13 @@ class BadRequests(OverBoth):
         executions = self.statistics()
         pending = [client.start("digits-delayed", NOISE=noise[i : i + 1], NFE=nfe, CLASS=i % 10) for i, nfe in enumerate(nfes)]
         for i, (nfe, wait) in enumerate(zip(nfes, pending)):
-            if nfe == 8 and i != 7:
+            if nfe >= 8 and i != 7:  # at most nine: the theta's eight
                 self.close(wait()[0], expected[i : i + 1])
             else:
                 with self.assertRaises(InferenceServerException) as caught:
                     wait()
                 self.assertIn("NOISE is inf" if i == 7 else f"NFE is {nfe}", str(caught.exception))
-        # All twelve came in one Execute: the network was called for the good eight together.
+        # All twelve came in one Execute: the network was called for the good ones together.
         self.assertEqual(self.statistics() - executions, 8)
 
     def statistics(self):
