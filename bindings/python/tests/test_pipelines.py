@@ -62,6 +62,52 @@ def test_what_is_known_of_an_image_stays(kind):
         PipelineField(pipeline, given, rest)
 
 
+def called(name: str, scheduler: Any, steps: int, **more: Any) -> tuple[torch.Tensor, int]:
+    """The latents of a pipeline of the gallery with a scheduler, and the evaluations that it made."""
+    pipeline, entry = build(name), GALLERY[name]
+    counted, step = [], scheduler.step
+    scheduler.step = lambda *arguments, **options: counted.append(1) or step(*arguments, **options)
+    prompts = {key: value[:1] for key, value in (entry.prompts() or {}).items()}
+    found = made(pipeline, scheduler, steps, {**prompts, **entry.calls(), "output_type": "latent", **more})
+    del scheduler.step
+    return found, len(counted)
+
+
+def test_images_are_gone_on_from_by_any_solver():
+    """SD at strength .6 with euler: "evaluation 10 builds on the ones before it"."""
+    own = build("StableDiffusionImg2Img").scheduler
+    ends = [called("StableDiffusionImg2Img", BespokeScheduler.from_config(own, solver=name), 40, strength=0.6) for name in ("euler", "ab4", "unipc:uniform")]
+    assert [count for _, count in ends] == [24] * 3
+    for found, _ in ends[1:]:
+        assert apart(found, ends[0][0]) < 5e-2
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.5, 0.6, 0.9])
+def test_a_strength_is_as_many_evaluations_as_of_the_scheduler_replaced(strength):
+    """Flux with an rk2 theta: .9 made 16 of 20 evaluations, .5 ended in an IndexError."""
+    own = build("FluxImg2Img").scheduler
+    learned = BespokeScheduler.from_config(own, theta=plain(10))
+    found, count = called("FluxImg2Img", learned, 10, strength=strength)
+    assert found.isfinite().all() and count == called("FluxImg2Img", own, 20, strength=strength)[1]
+
+
+def test_what_a_controlnet_adds_is_learned_from():
+    """The bare UNet was fitted."""
+    pipeline, entry = build("StableDiffusionControlNet"), GALLERY["StableDiffusionControlNet"]
+    x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor([0.3, 0.7])
+    velocities = []
+    for scale in (1.0, 0.0):
+        field = PipelineField(pipeline, entry.prompts(), {**entry.calls(), "controlnet_conditioning_scale": scale})
+        velocities.append(field(t, x, torch.tensor([0, 1])))
+        field.close()
+    without = build("StableDiffusion")
+    without.unet = pipeline.unet
+    bare = PipelineField(without, entry.prompts(), {key: value for key, value in entry.calls().items() if key != "image"})
+    velocities.append(bare(t, x, torch.tensor([0, 1])))
+    bare.close()
+    assert apart(velocities[1], velocities[2]) < 1e-4 < 1e-2 < apart(velocities[0], velocities[2])
+
+
 def ensemble(options: dict[str, Any], steps: int, cut: float | None, own: bool = False) -> torch.Tensor:
     """SDXL's base to a level, its refiner, here of the same weights, from there; or its base alone."""
     base, refiner = build("StableDiffusionXL"), build("StableDiffusionXLImg2Img")
