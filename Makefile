@@ -221,7 +221,7 @@ $(TRITON_STAMP): | need-triton
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.
-triton: need-triton $(TRITON_STAMP) build
+triton: need-triton $(TRITON_STAMP) $(ONNX_STAMP) build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
 	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON \
 	  -DCMAKE_PREFIX_PATH="$$(echo $(CURDIR)/$(TOOLS)/lib/python3*/site-packages/nlohmann_json)"
