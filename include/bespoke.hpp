@@ -132,7 +132,7 @@ public:
 
     /// As the C library takes it; valid while this view is.
     DLTensor dl() const noexcept {
-        DLTensor tensor{};
+        DLTensor tensor{};  // NOLINT(bugprone-invalid-enum-default-initialization): it is set below
         tensor.data = const_cast<value_type *>(data_);
         tensor.device.device_type = kDLCPU;
         tensor.ndim = static_cast<std::int32_t>(rank_);
@@ -389,6 +389,7 @@ struct reference {
     /// Reads NAME@NFE, NAME@NFE:GRID, FILE, FILE@NFE or gt, as the command line does; `files` are names of the host's.
     static reference parse(const std::string &text, const std::vector<std::string> &files) {
         std::vector<const char *> names;
+        names.reserve(files.size());
         for (const std::string &file : files) names.push_back(file.c_str());
         bespoke_reference found{};
         found.struct_size = sizeof found;
@@ -439,28 +440,29 @@ public:
     template <class T, class Velocity>
     void sample(const theta &theta, tensor_view<const T> x0, tensor_view<T> x1, Velocity &&velocity) {
         detail::velocity_call<T, std::remove_reference_t<Velocity>> call{velocity};
-        DLTensor from = x0.dl(), to = x1.dl();
+        const DLTensor from = x0.dl();
+        DLTensor to = x1.dl();
         call.carried.finish(bespoke_sample(theta.get(), get(), &from, &to, call.call, &call));
     }
 
     /// Begins a batch with the sampler's own theta.
     template <class T>
     void start(tensor_view<T> x0) {
-        DLTensor tensor = x0.dl();
+        const DLTensor tensor = x0.dl();
         check(bespoke_sampler_start(get(), &tensor));
     }
 
     /// Adds samples at the start of `theta`.
     template <class T>
     void join(const theta &theta, tensor_view<T> x0) {
-        DLTensor tensor = x0.dl();
+        const DLTensor tensor = x0.dl();
         check(bespoke_sampler_join(get(), theta.get(), &tensor));
     }
 
     /// Adds samples at the start of the sampler's own theta.
     template <class T>
     void join(tensor_view<T> x0) {
-        DLTensor tensor = x0.dl();
+        const DLTensor tensor = x0.dl();
         check(bespoke_sampler_join(get(), nullptr, &tensor));
     }
 
@@ -476,7 +478,7 @@ public:
     /// Takes in the velocity of the last query.
     template <class T>
     void update(tensor_view<T> u) {
-        DLTensor tensor = u.dl();
+        const DLTensor tensor = u.dl();
         check(bespoke_sampler_update(get(), &tensor));
     }
 
@@ -573,7 +575,8 @@ public:
     template <class X, class U, class X1>
     void prediction(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, tensor_view<X1> x1) const {
         static_assert(!std::is_const_v<X1>, "x1 is written");
-        DLTensor times = t.dl(), states = x.dl(), velocities = u.dl(), predictions = x1.dl();
+        const DLTensor times = t.dl(), states = x.dl(), velocities = u.dl();
+        DLTensor predictions = x1.dl();
         check(bespoke_model_prediction(get(), &times, &states, &velocities, &predictions));
     }
 
@@ -582,7 +585,7 @@ public:
 private:
     static void evaluate(const bespoke_model *model, tensor_view<const float> t, DLTensor x, DLTensor u,
                          const condition &on) {
-        DLTensor times = t.dl();
+        const DLTensor times = t.dl();
         const auto numbers = [&](const auto &values) {
             if (!values.empty() && values.size() != t.batch())
                 throw std::invalid_argument("bespoke::model: one number a sample");
@@ -591,11 +594,13 @@ private:
         std::vector<DLTensor> tensors;
         std::vector<bespoke_input> inputs;
         tensors.reserve(on.inputs.size());
+        inputs.reserve(on.inputs.size());
         for (const auto &[name, view] : on.inputs) {
             tensors.push_back(view.dl());
             inputs.push_back({name.c_str(), &tensors.back()});
         }
         std::vector<bespoke_scale> scales;
+        scales.reserve(on.scales.size());
         for (const auto &[name, values] : on.scales) scales.push_back({name.c_str(), numbers(values)});
         bespoke_condition condition{};
         condition.struct_size = sizeof condition;
@@ -659,7 +664,7 @@ inline theta train(const std::string &config_json, const train_callbacks &callba
     if (callbacks.velocity) c.velocity = detail::train_call::velocity;
     if (callbacks.vjp) c.vjp = detail::train_call::vjp;
     bespoke_theta *out = nullptr;
-    bespoke_status status = bespoke_train(config_json.c_str(), &c, &out);
+    const bespoke_status status = bespoke_train(config_json.c_str(), &c, &out);
     theta trained(out);
     call.carried.finish(status);
     return trained;

@@ -13,6 +13,19 @@ const VERSION: u64 = 1;
 pub const MAX_RUNGS: usize = 1000;
 
 /// Thetas of one model, by increasing nfe. Immutable once made.
+/// ```
+/// use bespoke::ladder::Ladder;
+/// use bespoke::path::GaussianPath;
+/// use bespoke::reference::Solver;
+/// use bespoke::scheduler::Scheduler;
+///
+/// let path = GaussianPath::new(Scheduler::FmOt, 1.0)?;
+/// let rungs = ["euler@4", "midpoint@8"].map(|name| Solver::parse(name)?.theta(&path));
+/// let ladder = Ladder::new(rungs.into_iter().collect::<Result<_, _>>()?)?;
+/// assert_eq!(ladder.best(10)?.nfe(), 8);
+/// assert!(ladder.best(3).is_err());
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ladder {
     rungs: Vec<Theta>,

@@ -37,6 +37,14 @@ fn mix(value: u64) -> u64 {
 }
 
 /// Standard normal numbers for the samples `indices`, `elements` each.
+/// ```
+/// use bespoke::noise::{Purpose, normal};
+///
+/// let together = normal(7, Purpose::Sample, 0..3, 2)?;
+/// let last = normal(7, Purpose::Sample, 2..3, 2)?;
+/// assert_eq!(together[4..], last);
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`crate::Error::Memory`].

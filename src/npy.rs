@@ -13,6 +13,18 @@ const MAX_HEADER: usize = 1 << 13;
 const MAX_BRACKETS: usize = 8;
 
 /// An array [count, shape...] (or [count, elements]) that is there to be read.
+/// ```
+/// use bespoke::npy::{Samples, begin};
+///
+/// let mut file = Vec::new();
+/// let mut array = begin(&mut file, 2, &[3])?;
+/// array.extend([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// array.finish()?;
+/// let samples = Samples::read(file.as_slice(), None, "an example", &[3])?;
+/// assert_eq!(samples.count(), 2);
+/// assert_eq!(samples.into_vec()?, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub struct Samples<R: Read> {
     file: NpyFile<R>,
     dtype: Encoding,

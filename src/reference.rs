@@ -121,6 +121,19 @@ impl std::fmt::Display for ThetaName {
 }
 
 /// Any solver a user can ask for.
+/// ```
+/// use bespoke::path::GaussianPath;
+/// use bespoke::reference::Solver;
+/// use bespoke::scheduler::Scheduler;
+///
+/// let path = GaussianPath::new(Scheduler::FmOt, 1.0)?;
+/// let table = Solver::parse("rk4@12")?.tableau(&path)?;
+/// assert_eq!(table.map(|table| table.nfe()), Some(12));
+/// // The ground truth takes what it needs.
+/// assert!(Solver::parse("gt")?.tableau(&path)?.is_none());
+/// assert_eq!(Solver::parse_several("dpm++2m@8,10")?.len(), 2);
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Solver {
     /// A learned one.

@@ -17,6 +17,17 @@ pub const SINGULAR_MARGIN: f64 = 1e-4;
 pub const KARRAS_RHO: f64 = 7.0;
 
 /// A scheduler: x_t = alpha_t x1 + sigma_t x0, noise at t = 0, data at t = 1 (BES Eq. 22).
+/// ```
+/// use bespoke::scheduler::Scheduler;
+///
+/// let vp = Scheduler::from_name("vp")?;
+/// let (alpha, sigma) = (vp.alpha(0.3), vp.sigma(0.3));
+/// assert!((alpha * alpha + sigma * sigma - 1.0_f64).abs() < 1e-12);
+/// // The time at which another scheduler has the same snr.
+/// let t = Scheduler::FmOt.snr_inverse(vp.snr(0.3));
+/// assert!((t - alpha / (alpha + sigma)).abs() < 1e-12);
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Document", into = "Document")]
 pub enum Scheduler {

@@ -87,6 +87,40 @@ pub struct Vjp<T> {
 }
 
 /// A velocity field u_t(x), t in [0, 1] from noise to data.
+/// A field of one's own, all of whose samples end in one point:
+///
+/// ```
+/// use bespoke::Result;
+/// use bespoke::dopri5::{self, Tolerance};
+/// use bespoke::tensor::{Host, PerRow, Tensor};
+/// use bespoke::velocity::{Condition, VelocityField};
+///
+/// struct ToThePoint(f64);
+///
+/// impl VelocityField for ToThePoint {
+///     type Tensor = Host<f64>;
+///
+///     fn elements(&self) -> usize {
+///         1
+///     }
+///
+///     fn upload(&self, values: &[f32]) -> Result<Host<f64>> {
+///         Host::from_f32(values, 1)
+///     }
+///
+///     // u_t(x) = (point - x) / (1 - t), which is regular along its solutions.
+///     fn eval(&self, t: PerRow<'_>, x: &Host<f64>, _: &Condition) -> Result<Host<f64>> {
+///         let u = |row| (self.0 - x.row(row)[0]) / f64::max(1.0 - t.at(row), 1e-9);
+///         Host::new((0..x.batch()).map(u).collect(), 1)
+///     }
+/// }
+///
+/// let field = ToThePoint(0.7);
+/// let noise = field.upload(&[-1.0, 2.0])?;
+/// let solved = dopri5::solve(&field, &noise, &Condition::default(), Tolerance::default(), false)?;
+/// assert!((0..2).all(|row| (solved.x1.row(row)[0] - 0.7).abs() < 1e-4));
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 pub trait VelocityField {
     /// Where its samples live.
     type Tensor: Tensor;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 
 #include "bespoke.hpp"
 #include "ring.hpp"
@@ -27,16 +28,19 @@ static void evaluate(bespoke::tensor_view<const float> t, bespoke::tensor_view<c
     }
 }
 
-int main(int count, char **arguments) try {
+int main(int count, char *const *arguments) try {
     if (count < 2) {
         std::fprintf(stderr, "usage: continuous_batching THETA...\n");
         return 2;
     }
     std::vector<bespoke::theta> thetas;
+    thetas.reserve(static_cast<std::size_t>(count) - 1);
     for (int i = 1; i < count; i++) thetas.push_back(bespoke::theta::load(arguments[i]));
     const auto noise = ring::noise(thetas.size(), 11);
     std::vector<request> waiting;
-    for (unsigned i = 0; i < thetas.size(); i++) waiting.push_back({i, &thetas[i], {noise[2 * i], noise[2 * i + 1]}});
+    waiting.reserve(thetas.size());
+    for (std::size_t i = 0; i < thetas.size(); i++)
+        waiting.push_back({static_cast<unsigned>(i), &thetas[i], {noise[2 * i], noise[2 * i + 1]}});
 
     bespoke::sampler sampler(thetas[0]);
     std::vector<request> active;  // row by row
@@ -51,8 +55,9 @@ int main(int count, char **arguments) try {
             active.push_back(next);
         }
         const auto asked = sampler.query<float>();
+        if (!asked) throw std::logic_error("a sampler with active requests asks for a velocity");
         u.resize(asked->x.size());
-        bespoke::tensor_view<float> velocity(u.data(), {asked->x.extent(0), 2});
+        const bespoke::tensor_view<float> velocity(u.data(), {asked->x.extent(0), 2});
         evaluate(asked->t, asked->x, velocity);
         evaluations++;
         sampler.update(velocity);
@@ -69,10 +74,11 @@ int main(int count, char **arguments) try {
             active.pop_back();
             alone += progress.nfe;
 
-            std::array<float, 2> same{noise[2 * done.number], noise[2 * done.number + 1]};
+            const std::size_t first = 2 * std::size_t{done.number};
+            std::array<float, 2> same{noise[first], noise[first + 1]};
             bespoke::sampler(*done.theta)
                 .sample(*done.theta, bespoke::tensor_view<float>(same.data(), {1, 2}), evaluate);
-            for (int i = 0; i < 2; i++) worst = std::fmax(worst, std::fabs(same[i] - done.sample[i]));
+            for (std::size_t i = 0; i < 2; i++) worst = std::fmax(worst, std::fabs(same[i] - done.sample[i]));
             std::printf("request %u  nfe %u  done after evaluation %u  at %.4f %.4f\n", done.number, progress.nfe,
                         evaluations, done.sample[0], done.sample[1]);
         }

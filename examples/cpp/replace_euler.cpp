@@ -30,11 +30,11 @@ static void sample_before(std::vector<float> &x, unsigned nfe) {
 
 // After: the theta says at which times and how far.
 static void sample_after(std::vector<float> &x, const bespoke::theta &theta, bespoke::sampler &sampler) {
-    bespoke::tensor_view<float> batch(x.data(), {static_cast<std::int64_t>(x.size() / 2), 2});
+    const bespoke::tensor_view<float> batch(x.data(), {static_cast<std::int64_t>(x.size() / 2), 2});
     sampler.sample(theta, batch, [](auto t, auto x, auto u) { evaluate(t.data(), x.data(), u.data(), x.batch()); });
 }
 
-int main(int count, char **arguments) try {
+int main(int count, char *const *arguments) try {
     if (count != 2) {
         std::fprintf(stderr, "usage: replace_euler THETA\n");
         return 2;

@@ -118,6 +118,29 @@ impl Model {
 }
 
 /// Opens the model that the card at `path` describes.
+/// ```
+/// use bespoke::model::{self, FieldTask};
+/// use bespoke::tensor::{Device, PerRow, Tensor};
+/// use bespoke::velocity::{Condition, VelocityField};
+/// use std::path::Path;
+///
+/// struct Speed;
+///
+/// impl FieldTask for Speed {
+///     type Output = bespoke::Result<f32>;
+///
+///     // Samples live in host memory or in libtorch's: a task is generic over both.
+///     fn run<F: VelocityField + Sync>(self, field: &F) -> bespoke::Result<f32> {
+///         let x = field.upload(&vec![0.0; field.elements()])?;
+///         let u = field.eval(PerRow::All(0.5), &x, &Condition::of_classes(&[3])?)?;
+///         Ok(u.to_f32()?.iter().map(|u| u * u).sum::<f32>().sqrt())
+///     }
+/// }
+///
+/// let model = model::open(Path::new("models/digits-mixture.json"), Device::Cpu)?;
+/// assert!(model.with(Speed)? > 1.0);
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 ///
 /// # Errors
 /// The card's or the weights' own; [`Error::Unsupported`] where this build or machine cannot run it.

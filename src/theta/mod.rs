@@ -29,6 +29,20 @@ pub enum Family {
 }
 
 /// A solver's coefficients, with notes on what they were made for. Immutable once loaded.
+/// ```
+/// use bespoke::theta::Theta;
+///
+/// // RK1-Bespoke of two steps that has learned nothing: Euler's method.
+/// let text = r#"{ "format": "bespoke-theta", "version": 1, "family": "rk1", "steps": 2,
+///     "t": [0, 0.5, 1], "t_dot": [1, 1], "s": [1, 1, 1], "s_dot": [0, 0] }"#;
+/// let theta = Theta::parse(text, "an example")?;
+/// assert_eq!((theta.family_name(), theta.nfe()), ("rk1", 2));
+/// assert_eq!(theta.tableau().stages[1].t, 0.5);
+///
+/// let refused = Theta::parse(&text.replace("0.5", "1.5"), "an example").unwrap_err();
+/// assert!(refused.to_string().contains("t"), "{refused}");
+/// # Ok::<(), bespoke::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Theta {
     /// The coefficients.

@@ -11,8 +11,11 @@
 #include <string>
 #include <type_traits>
 
+// clang-format off: it drops the second inclusion, which is there to show that it is harmless.
 #include "bespoke.h"
 #include "bespoke.hpp"
+#include "bespoke.hpp"
+// clang-format on
 
 #define CHECK(condition)                                                         \
     do {                                                                         \

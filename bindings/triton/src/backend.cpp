@@ -31,7 +31,7 @@ model *model_of(TRITONBACKEND_ModelInstance *instance) {
 }
 
 /// Takes the requests over: from here every one is answered, and no error goes back for them.
-void take(engine &engine, model &model, TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request **requests,
+void take(engine &engine, model &model, TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *const *requests,
           std::uint32_t count) noexcept {
     std::vector<std::unique_ptr<request>> good;
     for (std::uint32_t i = 0; i < count; i++) {
@@ -60,7 +60,7 @@ TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *backend) {
                               std::to_string(TRITONBACKEND_API_VERSION_MINOR) + " or later");
         auto families = std::make_unique<metric_families>();
         check(TRITONBACKEND_BackendSetState(backend, families.get()));
-        families.release();
+        static_cast<void>(families.release());  // NOLINT(bugprone-unused-return-value): the server has it
         log(TRITONSERVER_LOG_INFO, "backend bespoke on libbespoke " + bespoke::version());
     });
 }
@@ -82,7 +82,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInitialize(TRITONBACKEND_Model *handle) {
     return guard([&] {
         auto loaded = std::make_unique<model>(handle);
         check(TRITONBACKEND_ModelSetState(handle, loaded.get()));
-        loaded.release();
+        static_cast<void>(loaded.release());  // NOLINT(bugprone-unused-return-value): the server has it
     });
 }
 
@@ -99,7 +99,7 @@ TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelIns
         model *own = model_of(instance);
         auto made = std::make_unique<engine>(*own, instance, own->on(device_of(instance)));
         check(TRITONBACKEND_ModelInstanceSetState(instance, made.get()));
-        made.release();
+        static_cast<void>(made.release());  // NOLINT(bugprone-unused-return-value): the server has it
     });
 }
 

@@ -9,10 +9,10 @@ namespace bespoke_triton {
 namespace {
 
 /// Memory of the published solvers that are kept; a model's clients ask for few, of some kilobytes each.
-constexpr std::size_t made_bytes_at_most = std::size_t(16) << 20;
+constexpr std::size_t made_bytes_at_most = std::size_t{16} << 20U;
 
 /// A SOLVER is no longer than this: a grid of a thousand times.
-constexpr std::size_t solver_text_at_most = std::size_t(32) << 10;
+constexpr std::size_t solver_text_at_most = std::size_t{32} << 10U;
 
 /// Errors where `text` is nothing that a client can have meant.
 void check_text(const std::string &text) {

@@ -253,6 +253,8 @@ void engine::remove(const request &request) {
         if (rows_[i].of.get() == &request) leave(i, nullptr);
 }
 
+// By value: the caller's own may lie in a list that this empties.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void engine::fail(std::shared_ptr<request> request, TRITONSERVER_Error *error) {
     if (TRITONSERVER_ErrorCode(error) == TRITONSERVER_ERROR_CANCELLED) model_.metrics().add(metric::cancelled, 1);
     remove(*request);

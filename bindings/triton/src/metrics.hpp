@@ -14,7 +14,7 @@
 
 namespace bespoke_triton {
 
-enum class metric : std::size_t {
+enum class metric : std::uint8_t {
     network_calls,
     network_rows,
     network_seconds,

@@ -14,7 +14,9 @@ public:
     explicit loaded_network(const settings &settings) : path_(settings.velocity_library) {
         library_.reset(dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL));
         if (!library_)
-            throw failure(TRITONSERVER_ERROR_INVALID_ARG, std::string("parameter velocity_library: ") + dlerror());
+            throw failure(TRITONSERVER_ERROR_INVALID_ARG,
+                          std::string("parameter velocity_library: ") +
+                              dlerror());  // NOLINT(concurrency-mt-unsafe): of glibc it is
         function_ = reinterpret_cast<bespoke_network_fn>(dlsym(library_.get(), settings.velocity_symbol.c_str()));
         if (function_ == nullptr)
             throw invalid("parameter velocity_symbol", '"' + settings.velocity_symbol + '"', "a function of " + path_);

@@ -55,7 +55,7 @@ struct served_network::call {
     static TRITONSERVER_Error *allocate(TRITONSERVER_ResponseAllocator *, const char *name, std::size_t bytes,
                                         TRITONSERVER_MemoryType, std::int64_t, void *self, void **buffer,
                                         void **buffer_userp, TRITONSERVER_MemoryType *type, std::int64_t *type_id) {
-        auto &own = *static_cast<call *>(self);
+        const auto &own = *static_cast<call *>(self);
         *type = TRITONSERVER_MEMORY_CPU;
         *type_id = 0;
         *buffer_userp = nullptr;

@@ -202,8 +202,8 @@ settings read_settings(const json &config, const std::string &repository, std::u
         own.continuous = *batching == "continuous";
     }
     own.max_rows = static_cast<std::uint32_t>(std::max(config.value("max_batch_size", 0), default_max_batch_size));
-    given.take("max_rows", own.max_rows, 1, 1u << 20);
-    given.take("max_count", own.max_count, 1, 1u << 20);
+    given.take("max_rows", own.max_rows, 1, 1U << 20U);
+    given.take("max_count", own.max_count, 1, 1U << 20U);
     given.take("max_nfe", own.max_nfe, 1, 4000);
     given.take("preview_every", own.preview_every, 0, 4000);
     given.check_empty();

@@ -41,7 +41,7 @@ std::string cut(const std::string &text) {
     if (text.size() <= most) return text;
     std::size_t end = most;
     // Not amid a character.
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) end--;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) end--;
     return text.substr(0, end) + "...";
 }
 
@@ -76,7 +76,9 @@ void log_error(TRITONSERVER_Error *error, const char *doing) noexcept {
     if (error == nullptr) return;
     try {
         log(TRITONSERVER_LOG_ERROR, std::string(doing) + ": " + TRITONSERVER_ErrorMessage(error));
-    } catch (...) {}
+    } catch (...) {
+        log(TRITONSERVER_LOG_ERROR, doing);
+    }
     TRITONSERVER_ErrorDelete(error);
 }
 
