@@ -37,6 +37,14 @@ impl Problem {
             other => other,
         }
     }
+
+    /// The same, seen from outside the variant, if it is in one.
+    fn within(self, variant: Option<&str>) -> Self {
+        match variant {
+            Some(variant) => self.below(variant),
+            None => self,
+        }
+    }
 }
 
 /// Walks through `value`.
@@ -50,11 +58,11 @@ pub fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), Problem> {
 /// A serializer that writes nothing.
 struct Finder;
 
-/// The parts of a sequence, and how many there were.
-struct Parts(usize);
+/// The parts of a sequence, and how many there were; the name of its variant, where it is one's.
+struct Parts(usize, Option<&'static str>);
 
-/// The entries of a map or a struct, and the last key.
-struct Entries(String);
+/// The entries of a map or a struct, and the last key; the name of its variant, where it is one's.
+struct Entries(String, Option<&'static str>);
 
 fn number(value: f64) -> Result<(), Problem> {
     if value.is_finite() { Ok(()) } else { Err(Problem::NotFinite { path: String::new(), value }) }
@@ -134,37 +142,43 @@ impl Serializer for Finder {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts, Problem> {
-        Ok(Parts(0))
+        Ok(Parts(0, None))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Parts, Problem> {
-        Ok(Parts(0))
+        Ok(Parts(0, None))
     }
 
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts, Problem> {
-        Ok(Parts(0))
+        Ok(Parts(0, None))
     }
 
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Parts, Problem> {
-        Ok(Parts(0))
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Parts, Problem> {
+        Ok(Parts(0, Some(variant)))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Entries, Problem> {
-        Ok(Entries(String::new()))
+        Ok(Entries(String::new(), None))
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Entries, Problem> {
-        Ok(Entries(String::new()))
+        Ok(Entries(String::new(), None))
     }
 
     fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Entries, Problem> {
-        Ok(Entries(String::new()))
+        Ok(Entries(String::new(), None))
     }
 }
 
 impl Parts {
     fn next<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
-        check(value).map_err(|problem| problem.below(&format!("[{}]", self.0)))?;
+        check(value).map_err(|problem| problem.below(&format!("[{}]", self.0)).within(self.1))?;
         self.0 += 1;
         Ok(())
     }
@@ -201,7 +215,7 @@ macro_rules! fields {
             type Error = Problem;
 
             fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Problem> {
-                check(value).map_err(|problem| problem.below(key))
+                check(value).map_err(|problem| problem.below(key).within(self.1))
             }
 
             fn end(self) -> Result<(), Problem> {
