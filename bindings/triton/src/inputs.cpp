@@ -38,6 +38,12 @@ inputs::inputs(TRITONBACKEND_Request *request) {
     }
 }
 
+std::optional<std::vector<std::int64_t>> inputs::shape(const std::string &name) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return std::nullopt;
+    return std::vector<std::int64_t>(found->second.shape.begin() + 1, found->second.shape.end());
+}
+
 std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSERVER_DataType type,
                                                const std::vector<std::int64_t> &shape) const {
     const auto found = tensors_.find(name);

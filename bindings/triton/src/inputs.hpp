@@ -25,8 +25,15 @@ public:
 
     /// The numbers of a tensor, `[rows, shape...]`; nothing where it is not given.
     std::optional<std::vector<float>> floats(const std::string &name, const std::vector<std::int64_t> &shape) const;
+    /// The numbers of a tensor `[rows, 1]`.
     std::optional<std::vector<std::int64_t>> integers(const std::string &name) const;
     std::optional<std::vector<std::string>> texts(const std::string &name) const;
+
+    /// The shape of a tensor's rows.
+    std::optional<std::vector<std::int64_t>> shape(const std::string &name) const;
+    /// The bytes of a tensor of this type and shape, row after row.
+    std::optional<std::vector<char>> bytes(const std::string &name, TRITONSERVER_DataType type,
+                                           const std::vector<std::int64_t> &shape) const;
 
 private:
     struct tensor {
@@ -35,10 +42,6 @@ private:
         std::vector<std::int64_t> shape;
         std::uint32_t buffers;
     };
-
-    /// The bytes of a tensor that must have this type and shape.
-    std::optional<std::vector<char>> bytes(const std::string &name, TRITONSERVER_DataType type,
-                                           const std::vector<std::int64_t> &shape) const;
 
     std::size_t rows_ = 1;
     std::map<std::string, tensor> tensors_;

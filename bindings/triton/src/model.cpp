@@ -37,22 +37,20 @@ model::model(TRITONBACKEND_Model *handle) {
     settings_ = read_settings(config, repository, version);
     opened_ = on("cpu");
     const bespoke_model_properties info = opened_->model().info();
+    signature_ = std::make_unique<const bespoke_triton::signature>(info);
     bool may_complete = false;
     check(TRITONBACKEND_ModelAutoCompleteConfig(handle, &may_complete));
-    if (may_complete && complete(config, info)) {
+    if (may_complete && complete(config, *signature_)) {
         set_config(handle, config);
         settings_ = read_settings(config, repository, version);
     }
-    check_tensors(config, info);
+    check_tensors(config, *signature_);
 
-    shape_.assign(info.shape, info.shape + info.ndim);
-    for (std::int64_t size : shape_) elements_ *= static_cast<std::size_t>(size);
-    classes_ = info.classes;
     null_class_ = info.null_class;
     initial_scale_ = info.initial_scale;
-    if (settings_.guidance_scale != 1.0 && null_class_ < 0)
+    if (settings_.guidance_scale != 1.0 && !signature_->guided())
         throw invalid("parameter guidance_scale", std::to_string(settings_.guidance_scale),
-                      "1: the card has no null_class to guide from");
+                      "1: the card has no null_class, nor an input with a null, to guide from");
     solvers_ = std::make_unique<bespoke_triton::catalogue>(settings_, info);
     metrics_ = static_cast<metric_families *>(families)->of(settings_.name, std::to_string(version));
 }

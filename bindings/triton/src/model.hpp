@@ -23,10 +23,8 @@ public:
     explicit model(TRITONBACKEND_Model *handle);
 
     const bespoke_triton::settings &settings() const noexcept { return settings_; }
-    /// Shape of one sample.
-    const std::vector<std::int64_t> &shape() const noexcept { return shape_; }
-    std::size_t elements() const noexcept { return elements_; }
-    std::int64_t classes() const noexcept { return classes_; }
+    const bespoke_triton::signature &signature() const noexcept { return *signature_; }
+    std::int64_t classes() const noexcept { return signature_->classes(); }
     /// -1 where there is none.
     std::int64_t null_class() const noexcept { return null_class_; }
     double initial_scale() const noexcept { return initial_scale_; }
@@ -39,9 +37,8 @@ public:
 private:
     bespoke_triton::settings settings_;
     TRITONSERVER_Server *server_ = nullptr;
-    std::vector<std::int64_t> shape_;
-    std::size_t elements_ = 1;
-    std::int64_t classes_ = 0, null_class_ = -1;
+    std::unique_ptr<const bespoke_triton::signature> signature_;
+    std::int64_t null_class_ = -1;
     double initial_scale_ = 1.0;
     std::unique_ptr<bespoke_triton::catalogue> solvers_;
     std::shared_ptr<model_metrics> metrics_;

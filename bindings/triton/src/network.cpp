@@ -63,10 +63,10 @@ velocity::velocity(const settings &settings, TRITONSERVER_Server *server, const 
 }
 
 void velocity::evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u,
-                        const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) const {
+                        const bespoke::condition &condition) const {
     thrown = nullptr;
     try {
-        model_->velocity(at.t, at.x, u, {classes, guidance_scale, {}, {}});
+        model_->velocity(at.t, at.x, u, condition);
     } catch (const bespoke::error &) {
         if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
         throw;

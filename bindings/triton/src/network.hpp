@@ -29,9 +29,9 @@ public:
 
     const bespoke::model &model() const noexcept { return *model_; }
 
-    /// u = u_t(x). `classes` is empty for a model without, `guidance_scale` where nobody is guided.
+    /// u = u_t(x), each sample on its own condition.
     void evaluate(const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u,
-                  const std::vector<std::int64_t> &classes, const std::vector<double> &guidance_scale) const;
+                  const bespoke::condition &condition) const;
 
 private:
     // The model calls the network: it goes first.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "inputs.hpp"
 
@@ -14,6 +16,10 @@ void check_class(std::int64_t of_class, const model &model) {
     const bool known =
         (0 <= of_class && of_class < model.classes()) || (of_class >= 0 && of_class == model.null_class());
     if (!known) throw invalid("CLASS", std::to_string(of_class), "0 to " + std::to_string(model.classes() - 1));
+}
+
+void check_scale(const std::string &name, double scale) {
+    if (!std::isfinite(scale)) throw invalid(name, std::to_string(scale), "a finite number");
 }
 
 /// Of each row of the request, its number of samples.
@@ -43,13 +49,14 @@ void request::read(model &model) {
     if (factory_ == nullptr) throw failure(TRITONSERVER_ERROR_INTERNAL, "Triton gave no response factory");
     decoupled_ = model.settings().decoupled;
     if (decoupled_) preview_every = model.settings().preview_every;
-    read_parameters();
-    read_samples(model);
-    shape_ = model.shape();
-    shape_.insert(shape_.begin(), static_cast<std::int64_t>(samples.size()));
+    read_parameters(model.signature());
+    const inputs given(handle_);
+    read_sizes(given, model);
+    read_columns(given, model.signature());
+    read_samples(given, model);
 }
 
-void request::read_parameters() {
+void request::read_parameters(const signature &signature) {
     std::uint32_t count = 0;
     check(TRITONBACKEND_RequestParameterCount(handle_, &count));
     for (std::uint32_t i = 0; i < count; i++) {
@@ -57,38 +64,83 @@ void request::read_parameters() {
         TRITONSERVER_ParameterType type{};
         const void *value = nullptr;
         check(TRITONBACKEND_RequestParameter(handle_, i, &key, &type, &value));
+        const std::int64_t number = type == TRITONSERVER_PARAMETER_INT ? *static_cast<const std::int64_t *>(value) : -1;
+        const std::string name = std::string("parameter ") + key;
+        if (signature.has_size(key)) {
+            if (number < 1 || number > UINT32_MAX) throw invalid(name, "no such number", "a size of at least 1");
+            sizes.emplace(key, number);
+        }
         if (std::strcmp(key, "preview_every") != 0) continue;
-        const std::int64_t every = type == TRITONSERVER_PARAMETER_INT ? *static_cast<const std::int64_t *>(value) : -1;
-        if (every < 0 || every > UINT32_MAX)
-            throw invalid("parameter preview_every", "no such number", "a whole number, 0 for none");
-        if (!decoupled_ && every != 0)
+        if (number < 0 || number > UINT32_MAX) throw invalid(name, "no such number", "a whole number, 0 for none");
+        if (!decoupled_ && number != 0)
             throw failure(TRITONSERVER_ERROR_UNSUPPORTED,
-                          "parameter preview_every: the model is not decoupled, and sends one response");
-        preview_every = static_cast<std::uint32_t>(every);
+                          name + ": the model is not decoupled, and sends one response");
+        preview_every = static_cast<std::uint32_t>(number);
     }
 }
 
-void request::read_samples(model &model) {
-    const inputs given(handle_);
+/// What the request's tensors say of the sizes that have a name; shapes follow from them.
+void request::read_sizes(const inputs &given, const model &model) {
+    const signature &signature = model.signature();
+    if (const auto noise = given.shape("NOISE")) signature.sample().learn("NOISE", *noise, sizes);
+    for (const network_input &input : signature.inputs()) {
+        const auto found = given.shape(input.name);
+        if (!found) throw failure(TRITONSERVER_ERROR_INVALID_ARG, input.name + " is missing: the network takes it");
+        input.shape.learn(input.name, *found, sizes);
+    }
+    shape = signature.sample().resolve(sizes);
+    const std::size_t most = signature.sized() ? model.settings().max_numbers : SIZE_MAX / sizeof(double);
+    elements = count_of(shape, most);
+    numbers = elements;
+    for (const network_input &input : signature.inputs()) {
+        const std::size_t own = count_of(input.shape.resolve(sizes), most);
+        numbers = own > most - std::min(most, numbers) ? most + 1 : numbers + own;
+    }
+    if (numbers > most)
+        throw invalid("a sample's size", "more than " + std::to_string(most) + " numbers with its inputs",
+                      "at most so many (max_numbers)");
+}
+
+void request::read_columns(const inputs &given, const signature &signature) {
+    for (const network_input &input : signature.inputs()) {
+        column own;
+        own.shape = input.shape.resolve(sizes);
+        const auto expected = own.shape.empty() ? std::vector<std::int64_t>{1} : own.shape;
+        own.row_bytes = count_of(own.shape, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
+        own.bytes = given.bytes(input.name, input.type, expected).value();
+        if (own.bytes.size() != given.rows() * own.row_bytes)
+            throw invalid(input.name, std::to_string(own.bytes.size()) + " bytes",
+                          std::to_string(given.rows() * own.row_bytes));
+        columns.push_back(std::move(own));
+    }
+}
+
+void request::read_samples(const inputs &given, model &model) {
     const settings &settings = model.settings();
-    auto noise = given.floats("NOISE", model.shape());
-    if (noise && (given.has("SEED") || given.has("COUNT")))
+    const signature &signature = model.signature();
+    if (given.has("NOISE") && (given.has("SEED") || given.has("COUNT")))
         throw failure(TRITONSERVER_ERROR_INVALID_ARG, "NOISE and SEED or COUNT are given, expected one or the other");
-    const auto seeds = given.integers("SEED"), nfes = given.integers("NFE"), classes = given.integers("CLASS");
-    const auto scales = given.floats("GUIDANCE_SCALE", {1});
+    const auto nfes = given.integers("NFE"), classes = given.integers("CLASS");
+    const auto guidance_scales = given.floats("GUIDANCE_SCALE", {1});
     const auto names = given.texts("SOLVER");
     const auto counts = counts_of(given, settings.max_count);
+    std::vector<std::optional<std::vector<float>>> scales;
+    for (const std::string &scale : signature.scales()) scales.push_back(given.floats(scale, {1}));
 
     for (std::size_t row = 0; row < given.rows(); row++) {
         sample own;
+        own.row = row;
         own.by = model.solvers().find(names ? std::optional((*names)[row]) : std::nullopt,
                                       nfes ? std::optional((*nfes)[row]) : std::nullopt);
-        own.guidance_scale = scales ? (*scales)[row] : settings.guidance_scale;
-        if (!std::isfinite(own.guidance_scale))
-            throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale), "a finite number");
-        if (own.guidance_scale != 1.0 && model.null_class() < 0)
+        own.guidance_scale = guidance_scales ? (*guidance_scales)[row] : settings.guidance_scale;
+        check_scale("GUIDANCE_SCALE", own.guidance_scale);
+        if (own.guidance_scale != 1.0 && !signature.guided())
             throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale),
-                          "1: the model has no null_class to guide from");
+                          "1: the model has no null_class, nor an input with a null, to guide from");
+        for (std::size_t k = 0; k < scales.size(); k++) {
+            own.scales.push_back(scales[k] ? (*scales[k])[row] : 1.0);
+            check_scale(signature.scales()[k], own.scales.back());
+        }
         if (classes) check_class((*classes)[row], model);
         for (std::int64_t i = 0; i < counts[row]; i++) {
             // Where no class is named, sample i gets class i mod classes, as on the command line.
@@ -97,22 +149,29 @@ void request::read_samples(model &model) {
             samples.push_back(own);
         }
     }
+    if (signature.sized() && numbers > settings.max_numbers / samples.size())
+        throw invalid("COUNT", std::to_string(samples.size()) + " samples of " + std::to_string(numbers) + " numbers",
+                      "at most " + std::to_string(settings.max_numbers) + " numbers in all (max_numbers)");
+    read_states(given, counts, model);
+}
 
-    if (noise) {
+void request::read_states(const inputs &given, const std::vector<std::int64_t> &counts, const model &model) {
+    if (auto noise = given.floats("NOISE", shape)) {
         const auto bad = std::find_if(noise->begin(), noise->end(), [](float v) { return !std::isfinite(v); });
         if (bad != noise->end())
             throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - noise->begin()),
                           "finite numbers");
         states = std::move(*noise);
     } else {
-        states.resize(samples.size() * model.elements());
+        const auto seeds = given.integers("SEED");
+        states.resize(samples.size() * elements);
         std::size_t first = 0;
         for (std::size_t row = 0; row < given.rows(); row++) {
-            std::vector<std::int64_t> shape = model.shape();
-            shape.insert(shape.begin(), counts[row]);
+            std::vector<std::int64_t> batch = shape;
+            batch.insert(batch.begin(), counts[row]);
             const auto seed = static_cast<std::uint64_t>(seeds ? (*seeds)[row] : 0);
-            bespoke::noise(seed, 0, bespoke::tensor_view<float>(states.data() + first, shape.data(), shape.size()));
-            first += static_cast<std::size_t>(counts[row]) * model.elements();
+            bespoke::noise(seed, 0, bespoke::tensor_view<float>(states.data() + first, batch.data(), batch.size()));
+            first += static_cast<std::size_t>(counts[row]) * elements;
         }
     }
     if (model.initial_scale() != 1.0)
@@ -148,8 +207,10 @@ TRITONBACKEND_Response *request::respond(const float *values, bool final) {
             check(TRITONBACKEND_ResponseSetBoolParameter(response, "final", final));
         }
         TRITONBACKEND_Output *output = nullptr;
-        check(TRITONBACKEND_ResponseOutput(response, &output, "SAMPLE", TRITONSERVER_TYPE_FP32, shape_.data(),
-                                           static_cast<std::uint32_t>(shape_.size())));
+        std::vector<std::int64_t> batch = shape;
+        batch.insert(batch.begin(), static_cast<std::int64_t>(samples.size()));
+        check(TRITONBACKEND_ResponseOutput(response, &output, "SAMPLE", TRITONSERVER_TYPE_FP32, batch.data(),
+                                           static_cast<std::uint32_t>(batch.size())));
         void *buffer = nullptr;
         TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
         std::int64_t memory_id = 0;

@@ -13,11 +13,26 @@
 
 namespace bespoke_triton {
 
+class inputs;
+
 /// What one sample is asked to be.
 struct sample {
     std::shared_ptr<const solver> by;
     std::int64_t of_class = 0;
     double guidance_scale = 1.0;
+    /// The other scales, in the order of the signature.
+    std::vector<double> scales{};
+    /// The row of the request that it is of, and so of the inputs.
+    std::size_t row = 0;
+};
+
+/// An input of the network as a request gives it.
+struct column {
+    /// Of one row.
+    std::vector<std::int64_t> shape;
+    std::size_t row_bytes;
+    /// Row after row.
+    std::vector<char> bytes;
 };
 
 /// A request that this backend holds, until it has answered. One thread at a time.
@@ -44,6 +59,13 @@ public:
     /// The samples, and their states: x(0), then, one after the other, x(1).
     std::vector<sample> samples;
     std::vector<float> states;
+    /// What the network is given besides, in the order of the signature.
+    std::vector<column> columns;
+    /// The sizes that have a name; what shares an evaluation agrees in them.
+    bespoke_triton::sizes sizes;
+    /// Shape of one sample, and its numbers; and with those of its inputs.
+    std::vector<std::int64_t> shape;
+    std::size_t elements = 1, numbers = 1;
 
     /// Samples that are in the batch already, and that are done.
     std::size_t joined = 0, done = 0;
@@ -54,8 +76,11 @@ public:
     std::uint32_t preview_every = 0;
 
 private:
-    void read_samples(model &model);
-    void read_parameters();
+    void read_parameters(const signature &signature);
+    void read_sizes(const inputs &given, const model &model);
+    void read_columns(const inputs &given, const signature &signature);
+    void read_samples(const inputs &given, model &model);
+    void read_states(const inputs &given, const std::vector<std::int64_t> &counts, const model &model);
     TRITONBACKEND_Response *respond(const float *values, bool final);
     void let_go(bool success) noexcept;
 
@@ -63,7 +88,6 @@ private:
     TRITONBACKEND_Request *handle_;
     TRITONBACKEND_ResponseFactory *factory_ = nullptr;
     std::uint64_t started_ns_;
-    std::vector<std::int64_t> shape_;
     bool decoupled_ = false;
 };
 

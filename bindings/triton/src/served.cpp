@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
-#include <numeric>
+#include <list>
+#include <utility>
+
+#include "half.hpp"
+#include "signature.hpp"
 
 namespace bespoke_triton {
 
@@ -11,14 +15,45 @@ using nlohmann::json;
 
 /// A batch, or a part of one, on its way through the other model.
 struct served_network::call {
+    /// A tensor on its way, the batch first; what was converted for it is kept.
+    struct tensor {
+        std::string name;
+        TRITONSERVER_DataType type;
+        std::vector<std::int64_t> shape;
+        const void *data;
+        std::size_t bytes;
+        std::vector<std::uint16_t> halves{};
+        std::vector<std::int32_t> integers{};
+    };
+    std::list<tensor> inputs;
+
+    /// Where the output is wanted, and as what.
     std::vector<std::int64_t> shape;
-    std::int64_t rows = 0;
-    std::size_t bytes = 0;
-    const void *x = nullptr, *time = nullptr, *classes = nullptr;
-    std::vector<std::int32_t> narrow_classes;
-    /// Where the output is wanted.
+    TRITONSERVER_DataType type = TRITONSERVER_TYPE_FP32;
     void *output = nullptr;
+    std::size_t bytes = 0;
+    std::vector<std::uint16_t> halves;
     const std::string *output_name = nullptr;
+
+    void add_floats(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
+                    const float *data, std::size_t count) {
+        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float)});
+        if (as == TRITONSERVER_TYPE_FP32) return;
+        tensor &own = inputs.back();
+        own.halves = to_half(data, count, as);
+        own.data = own.halves.data();
+        own.bytes = count * sizeof(std::uint16_t);
+    }
+
+    void add_classes(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
+                     const std::int64_t *data, std::size_t count) {
+        inputs.push_back({name, as, std::move(shape), data, count * sizeof(std::int64_t)});
+        if (as == TRITONSERVER_TYPE_INT64) return;
+        tensor &own = inputs.back();
+        own.integers.assign(data, data + count);
+        own.data = own.integers.data();
+        own.bytes = count * sizeof(std::int32_t);
+    }
 
     std::mutex mutex;
     std::condition_variable changed;
@@ -86,6 +121,16 @@ const json *tensor_of(const json &config, const char *kind, const std::string &n
     return nullptr;
 }
 
+/// The classes of a card that says `classes`.
+bool is_class(const bespoke_input &input) {
+    const DLTensor &tensor = *input.tensor;
+    return std::strcmp(input.name, "class") == 0 && tensor.ndim == 1 && tensor.dtype.code == kDLInt &&
+           tensor.dtype.bits == 64;
+}
+
+/// A type as configurations write it.
+std::string config_name(TRITONSERVER_DataType type) { return std::string("TYPE_") + TRITONSERVER_DataTypeString(type); }
+
 struct response_deleter {
     void operator()(TRITONSERVER_InferenceResponse *response) const noexcept {
         log_error(TRITONSERVER_InferenceResponseDelete(response), "freeing a response");
@@ -110,7 +155,7 @@ served_network::~served_network() {
     log_error(TRITONSERVER_ResponseAllocatorDelete(allocator_), "freeing an allocator");
 }
 
-served_network::resolved served_network::resolve(bool with_classes) {
+served_network::resolved served_network::resolve(const bespoke_call &asked) {
     const std::lock_guard lock(mutex_);
     if (known_) return *known_;
     bool ready = false;
@@ -121,48 +166,46 @@ served_network::resolved served_network::resolve(bool with_classes) {
     const json config = take_json(message);
 
     const std::string where = "velocity_model " + model_ + ": ";
-    const auto expect = [&](const char *kind, const std::string &name, std::vector<std::string> types) {
+    const auto expect = [&](const char *kind, const std::string &name,
+                            const std::vector<TRITONSERVER_DataType> &types) {
         const json *tensor = tensor_of(config, kind, name);
         if (tensor == nullptr) throw failure(TRITONSERVER_ERROR_INVALID_ARG, where + "has no " + kind + ' ' + name);
-        const std::string type = tensor->value("data_type", "");
-        if (std::find(types.begin(), types.end(), type) == types.end())
-            throw invalid(where + kind + ' ' + name + ".data_type", type, types.front());
-        return *tensor;
+        const std::string given = tensor->value("data_type", "");
+        for (const TRITONSERVER_DataType type : types)
+            if (given == config_name(type)) return type;
+        throw invalid(where + kind + ' ' + name + ".data_type", given, config_name(types.front()));
     };
     if (config.contains("model_transaction_policy") && config["model_transaction_policy"].value("decoupled", false))
         throw failure(TRITONSERVER_ERROR_UNSUPPORTED, where + "is decoupled, expected one response to each request");
-    expect("input", x_, {"TYPE_FP32"});
-    expect("output", output_, {"TYPE_FP32"});
-    const json time = expect("input", t_, {"TYPE_FP32"});
+    const std::vector<TRITONSERVER_DataType> floats{TRITONSERVER_TYPE_FP32, TRITONSERVER_TYPE_FP16,
+                                                    TRITONSERVER_TYPE_BF16};
     resolved other{};
+    other.x_type = expect("input", x_, floats);
+    other.time_type = expect("input", t_, floats);
+    other.output_type = expect("output", output_, floats);
     other.max_batch = config.value("max_batch_size", 0);
-    other.time_is_column = other.max_batch > 0 || time.at("dims").size() > 1;
-    other.class_type = TRITONSERVER_TYPE_INT64;
-    if (with_classes && expect("input", class_, {"TYPE_INT64", "TYPE_INT32"}).at("data_type") == "TYPE_INT32")
-        other.class_type = TRITONSERVER_TYPE_INT32;
+    other.time_is_column = other.max_batch > 0 || tensor_of(config, "input", t_)->at("dims").size() > 1;
+    for (std::uint32_t i = 0; i < asked.input_count; i++) {
+        const bespoke_input &input = asked.inputs[i];
+        if (is_class(input)) {
+            other.class_type = expect("input", class_, {TRITONSERVER_TYPE_INT64, TRITONSERVER_TYPE_INT32});
+        } else {
+            expect("input", input.name, {type_of(input.name, input.tensor->dtype)});
+        }
+    }
     known_ = std::make_unique<resolved>(other);
     return other;
 }
 
-TRITONSERVER_InferenceRequest *served_network::request(call &call, const resolved &other) {
+TRITONSERVER_InferenceRequest *served_network::request(call &call) {
     TRITONSERVER_InferenceRequest *request = nullptr;
     check(TRITONSERVER_InferenceRequestNew(&request, server_, model_.c_str(), version_));
     try {
-        const auto input = [&](const std::string &name, TRITONSERVER_DataType type, const std::int64_t *shape,
-                               std::size_t rank, const void *data, std::size_t bytes) {
-            check(TRITONSERVER_InferenceRequestAddInput(request, name.c_str(), type, shape, rank));
-            check(TRITONSERVER_InferenceRequestAppendInputData(request, name.c_str(), data, bytes,
+        for (const call::tensor &input : call.inputs) {
+            check(TRITONSERVER_InferenceRequestAddInput(request, input.name.c_str(), input.type, input.shape.data(),
+                                                        input.shape.size()));
+            check(TRITONSERVER_InferenceRequestAppendInputData(request, input.name.c_str(), input.data, input.bytes,
                                                                TRITONSERVER_MEMORY_CPU, 0));
-        };
-        const std::int64_t column[2] = {call.rows, 1};
-        const std::size_t rank = other.time_is_column ? 2 : 1;
-        const auto rows = static_cast<std::size_t>(call.rows);
-        input(x_, TRITONSERVER_TYPE_FP32, call.shape.data(), call.shape.size(), call.x, call.bytes);
-        input(t_, TRITONSERVER_TYPE_FP32, column, rank, call.time, rows * sizeof(float));
-        if (call.classes != nullptr) {
-            const bool narrow = other.class_type == TRITONSERVER_TYPE_INT32;
-            const void *data = narrow ? call.narrow_classes.data() : call.classes;
-            input(class_, other.class_type, column, rank, data, rows * (narrow ? 4 : 8));
         }
         check(TRITONSERVER_InferenceRequestAddRequestedOutput(request, output_.c_str()));
         check(TRITONSERVER_InferenceRequestSetReleaseCallback(request, call::release, &call));
@@ -174,8 +217,8 @@ TRITONSERVER_InferenceRequest *served_network::request(call &call, const resolve
     }
 }
 
-void served_network::send(call &call, const resolved &other) {
-    TRITONSERVER_InferenceRequest *made = request(call, other);
+void served_network::send(call &call) {
+    TRITONSERVER_InferenceRequest *made = request(call);
     TRITONSERVER_Error *refused = TRITONSERVER_ServerInferAsync(server_, made, nullptr);
     if (refused != nullptr) {
         // The server has taken the request only where it says nothing.
@@ -206,6 +249,9 @@ void served_network::send(call &call, const resolved &other) {
                                                    &memory, &memory_id, &userp));
         if (output_ != name) continue;
         const std::vector<std::int64_t> given(shape, shape + rank);
+        if (type != call.type)
+            throw invalid(where + "output " + output_ + ".datatype", TRITONSERVER_DataTypeString(type),
+                          TRITONSERVER_DataTypeString(call.type));
         if (given != call.shape || bytes != call.bytes)
             throw invalid(where + "output " + output_ + ".shape", shape_text(given), shape_text(call.shape));
         if (base != call.output) std::memcpy(call.output, base, bytes);
@@ -215,37 +261,64 @@ void served_network::send(call &call, const resolved &other) {
 }
 
 void served_network::forward(const bespoke::call &asked) {
-    const DLTensor &time = *asked.get().time, &x = *asked.get().x, &output = *asked.get().output;
-    const std::int64_t *classes = asked.classes();
+    const bespoke_call &given = asked.get();
+    const DLTensor &x = *given.x;
     const std::int64_t batch = x.shape[0];
-    const std::int64_t elements =
-        std::accumulate(x.shape + 1, x.shape + x.ndim, std::int64_t{1}, [](auto a, auto b) { return a * b; });
     try {
-        const resolved other = resolve(classes != nullptr);
+        const resolved other = resolve(given);
         const std::int64_t most = other.max_batch > 0 ? other.max_batch : batch;
         for (std::int64_t first = 0; first < batch; first += most) {
+            const std::int64_t rows = std::min(most, batch - first);
+            const std::size_t elements = asked.x().size() / static_cast<std::size_t>(batch);
+            const std::size_t numbers = static_cast<std::size_t>(rows) * elements;
+            const std::size_t before = static_cast<std::size_t>(first) * elements;
             call part;
-            part.rows = std::min(most, batch - first);
             part.shape.assign(x.shape, x.shape + x.ndim);
-            part.shape[0] = part.rows;
-            part.bytes = static_cast<std::size_t>(part.rows * elements) * sizeof(float);
-            part.x = static_cast<const float *>(x.data) + first * elements;
-            part.time = static_cast<const float *>(time.data) + first;
-            part.output = static_cast<float *>(output.data) + first * elements;
+            part.shape[0] = rows;
+            fill(part, given, other, first, rows);
+            part.type = other.output_type;
             part.output_name = &output_;
-            if (classes != nullptr) {
-                const auto *numbers = classes + first;
-                part.classes = numbers;
-                if (other.class_type == TRITONSERVER_TYPE_INT32)
-                    part.narrow_classes.assign(numbers, numbers + part.rows);
-            }
-            send(part, other);
+            float *output = asked.output().data() + before;
+            const bool narrow = other.output_type != TRITONSERVER_TYPE_FP32;
+            if (narrow) part.halves.resize(numbers);
+            part.output = narrow ? static_cast<void *>(part.halves.data()) : output;
+            part.bytes = numbers * (narrow ? sizeof(std::uint16_t) : sizeof(float));
+            send(part);
+            if (narrow) from_half(part.halves.data(), numbers, other.output_type, output);
         }
     } catch (...) {
         // It may have been loaded anew, with another configuration.
         const std::lock_guard lock(mutex_);
         known_.reset();
         throw;
+    }
+}
+
+/// The tensors of the rows from `first` on.
+void served_network::fill(call &part, const bespoke_call &given, const resolved &other, std::int64_t first,
+                          std::int64_t rows) const {
+    const auto count = static_cast<std::size_t>(rows), skipped = static_cast<std::size_t>(first);
+    const std::size_t elements =
+        bespoke::tensor_view<const float>(*given.x).size() / static_cast<std::size_t>(given.x->shape[0]);
+    const std::vector<std::int64_t> column{rows, 1}, plain{rows};
+    part.add_floats(x_, other.x_type, part.shape, static_cast<const float *>(given.x->data) + skipped * elements,
+                    count * elements);
+    part.add_floats(t_, other.time_type, other.time_is_column ? column : plain,
+                    static_cast<const float *>(given.time->data) + skipped, count);
+    for (std::uint32_t i = 0; i < given.input_count; i++) {
+        const DLTensor &input = *given.inputs[i].tensor;
+        if (is_class(given.inputs[i])) {
+            part.add_classes(class_, other.class_type, other.time_is_column ? column : plain,
+                             static_cast<const std::int64_t *>(input.data) + skipped, count);
+            continue;
+        }
+        std::vector<std::int64_t> shape(input.shape, input.shape + input.ndim);
+        shape[0] = rows;
+        if (shape.size() == 1 && other.max_batch > 0) shape = column;
+        std::size_t row_bytes = bytes_of(input.dtype);
+        for (std::int32_t i = 1; i < input.ndim; i++) row_bytes *= static_cast<std::size_t>(input.shape[i]);
+        part.inputs.push_back({given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
+                               static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes});
     }
 }
 

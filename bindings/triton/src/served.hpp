@@ -24,13 +24,15 @@ private:
     struct resolved {
         std::int64_t max_batch;
         bool time_is_column;
-        TRITONSERVER_DataType class_type;
+        TRITONSERVER_DataType x_type, time_type, class_type, output_type;
     };
     struct call;
 
-    resolved resolve(bool with_classes);
-    TRITONSERVER_InferenceRequest *request(call &call, const resolved &other);
-    void send(call &call, const resolved &other);
+    resolved resolve(const bespoke_call &asked);
+    void fill(call &part, const bespoke_call &given, const resolved &other, std::int64_t first,
+              std::int64_t rows) const;
+    TRITONSERVER_InferenceRequest *request(call &call);
+    void send(call &call);
 
     TRITONSERVER_Server *server_;
     std::string model_, x_, t_, class_, output_;

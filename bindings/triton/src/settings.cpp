@@ -97,20 +97,26 @@ std::vector<std::int64_t> dims_of(const json &tensor) {
 struct tensor {
     std::string name, type;
     std::vector<std::int64_t> dims;
+    /// Whether a request may go without.
+    bool optional = true;
 };
 
-std::vector<tensor> inputs_of(const bespoke_model_properties &model) {
-    const std::vector<std::int64_t> shape(model.shape, model.shape + model.ndim), one{1};
-    std::vector<tensor> inputs{{"NOISE", "TYPE_FP32", shape}, {"SEED", "TYPE_INT64", one},
-                               {"COUNT", "TYPE_INT64", one},  {"GUIDANCE_SCALE", "TYPE_FP32", one},
-                               {"NFE", "TYPE_INT64", one},    {"SOLVER", "TYPE_STRING", one}};
-    if (model.classes > 0) inputs.push_back({"CLASS", "TYPE_INT64", one});
+std::vector<tensor> inputs_of(const signature &model) {
+    const std::vector<std::int64_t> one{1};
+    std::vector<tensor> inputs{
+        {"NOISE", "TYPE_FP32", model.sample().dims()}, {"SEED", "TYPE_INT64", one}, {"COUNT", "TYPE_INT64", one},
+        {"GUIDANCE_SCALE", "TYPE_FP32", one},          {"NFE", "TYPE_INT64", one},  {"SOLVER", "TYPE_STRING", one}};
+    if (model.classes() > 0) inputs.push_back({"CLASS", "TYPE_INT64", one});
+    for (const network_input &input : model.inputs()) {
+        const std::string type = std::string("TYPE_") + TRITONSERVER_DataTypeString(input.type);
+        const auto &dims = input.shape.dims();
+        inputs.push_back({input.name, type, dims.empty() ? one : dims, false});
+    }
+    for (const std::string &scale : model.scales()) inputs.push_back({scale, "TYPE_FP32", one});
     return inputs;
 }
 
-std::vector<tensor> outputs_of(const bespoke_model_properties &model) {
-    return {{"SAMPLE", "TYPE_FP32", std::vector<std::int64_t>(model.shape, model.shape + model.ndim)}};
-}
+std::vector<tensor> outputs_of(const signature &model) { return {{"SAMPLE", "TYPE_FP32", model.sample().dims()}}; }
 
 std::vector<std::int64_t> dims_under(const tensor &tensor, bool batched) {
     std::vector<std::int64_t> dims = tensor.dims;
@@ -135,7 +141,7 @@ void check_tensor(const json &given, const std::vector<tensor> &known, bool batc
     if (type != found->type) throw invalid(kind + ' ' + name + ".data_type", type, found->type);
     const auto expected = dims_under(*found, batched), dims = dims_of(given);
     if (dims != expected) throw invalid(kind + ' ' + name + ".dims", shape_text(dims), shape_text(expected));
-    if (kind == "input" && !given.value("optional", false))
+    if (kind == "input" && found->optional && !given.value("optional", false))
         throw invalid("input " + name + ".optional", "false", "true");
 }
 
@@ -203,6 +209,7 @@ settings read_settings(const json &config, const std::string &repository, std::u
     }
     own.max_rows = static_cast<std::uint32_t>(std::max(config.value("max_batch_size", 0), default_max_batch_size));
     given.take("max_rows", own.max_rows, 1, 1U << 20U);
+    given.take("max_numbers", own.max_numbers, 1, UINT32_MAX);
     given.take("max_count", own.max_count, 1, 1U << 20U);
     given.take("max_nfe", own.max_nfe, 1, 4000);
     given.take("preview_every", own.preview_every, 0, 4000);
@@ -210,7 +217,7 @@ settings read_settings(const json &config, const std::string &repository, std::u
     return own;
 }
 
-bool complete(json &config, const bespoke_model_properties &model) {
+bool complete(json &config, const signature &model) {
     const json before = config;
     const bool untouched = absent(config, "input") && absent(config, "output");
     if (untouched && !batched(config)) config["max_batch_size"] = default_max_batch_size;
@@ -224,7 +231,10 @@ bool complete(json &config, const bespoke_model_properties &model) {
         config["input"] = json::array();
         for (const tensor &tensor : inputs_of(model)) {
             config["input"].push_back(describe(tensor));
-            config["input"].back()["optional"] = true;
+            config["input"].back()["optional"] = tensor.optional;
+            // Requests of several sizes come in one Execute; they are told apart here.
+            const bool sized = std::find(tensor.dims.begin(), tensor.dims.end(), -1) != tensor.dims.end();
+            if (with_batch && sized) config["input"].back()["allow_ragged_batch"] = true;
         }
     }
     if (absent(config, "output")) {
@@ -234,7 +244,7 @@ bool complete(json &config, const bespoke_model_properties &model) {
     return config != before;
 }
 
-void check_tensors(const json &config, const bespoke_model_properties &model) {
+void check_tensors(const json &config, const signature &model) {
     const bool with_batch = batched(config);
     const auto inputs = inputs_of(model), outputs = outputs_of(model);
     if (absent(config, "output")) throw failure(TRITONSERVER_ERROR_INVALID_ARG, "output SAMPLE is missing");

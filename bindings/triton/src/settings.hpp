@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "bespoke.hpp"
+#include "signature.hpp"
 #include "triton.hpp"
 
 namespace bespoke_triton {
@@ -37,6 +37,9 @@ struct settings {
     bool continuous = true;
     /// Samples that are evaluated together, at most.
     std::uint32_t max_rows = 64;
+    /// Numbers that are evaluated together, at most, where sizes differ: those of the states and of the inputs. A
+    /// request's samples have at most so many, too.
+    std::uint32_t max_numbers = 1U << 24U;
     /// Samples of one request, at most.
     std::uint32_t max_count = 1024;
     /// Evaluations of a published solver, at most.
@@ -52,10 +55,10 @@ struct settings {
 settings read_settings(const nlohmann::json &config, const std::string &repository, std::uint64_t version);
 
 /// Adds what `config` leaves out: tensors, batching. True where something was added.
-bool complete(nlohmann::json &config, const bespoke_model_properties &model);
+bool complete(nlohmann::json &config, const signature &model);
 
 /// Whether the tensors of `config` are those of the model.
-void check_tensors(const nlohmann::json &config, const bespoke_model_properties &model);
+void check_tensors(const nlohmann::json &config, const signature &model);
 
 }  // namespace bespoke_triton
 
