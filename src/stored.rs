@@ -118,7 +118,7 @@ fn header(file: &mut impl Read, size: u64) -> std::result::Result<(u64, Metadata
 /// they are the `size` bytes of the file.
 fn check_layout<'a>(tensors: &'a HashMap<String, &TensorInfo>, size: u64) -> Option<(&'a str, String)> {
     let mut in_order: Vec<_> = tensors.iter().collect();
-    in_order.sort_by_key(|(_, info)| info.data_offsets);
+    in_order.sort_by_key(|(name, info)| (info.data_offsets, name.as_str()));
     let mut end = 0;
     for (name, info) in in_order {
         let (from, to) = info.data_offsets;

@@ -171,8 +171,14 @@ impl Serializer for Finder {
         Ok(Entries(String::new(), None))
     }
 
-    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Entries, Problem> {
-        Ok(Entries(String::new(), None))
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Entries, Problem> {
+        Ok(Entries(String::new(), Some(variant)))
     }
 }
 
