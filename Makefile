@@ -124,13 +124,15 @@ python: $(STAMP) $(PYTHON_STAMP)
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
 
-# Also in an empty environment with numpy alone. The tests compare with the program.
+# Also in an empty environment with numpy alone. The tests compare with the program. Those of the gallery take half of
+# the time, on a core of their own.
 test-python: python
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
-	cd bindings/python && ../../.venv-python/bin/python -m pytest
+	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
+	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
 
 # Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
@@ -219,7 +221,7 @@ $(TRITON_STAMP): | need-triton
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.
-triton: need-triton $(TRITON_STAMP) build
+triton: need-triton $(TRITON_STAMP) $(ONNX_STAMP) build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(TRITON)/prefix
 	cmake -S bindings/triton -B $(TRITON)/cmake -DBESPOKE_ROOT=$(CURDIR)/$(TRITON)/prefix -DBESPOKE_TRITON_TESTS=ON \
 	  -DCMAKE_PREFIX_PATH="$$(echo $(CURDIR)/$(TOOLS)/lib/python3*/site-packages/nlohmann_json)"

@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 
 import onnxruntime
-
 import torch
 
 OPSET = 17

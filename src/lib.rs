@@ -43,6 +43,7 @@
 //! | 5 | [`networks`] | who computes: one file a runtime |
 //! | 5 | [`model`] | a network and its card as a velocity field; guidance |
 //! | 6 | [`samples`] | what training and evaluation share: noises, conditions, per-sample errors |
+//! | 6 | [`check`](mod@check) | which reading of a network explains it, and whether the card's does |
 //! | 6 | [`distance`] | Fréchet distance, precision and recall in a network's features |
 //! | 6 | [`evaluate`] | solvers side by side on the same noises |
 //! | 7 | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers |
@@ -98,6 +99,7 @@
 
 pub mod capi;
 pub mod card;
+pub mod check;
 pub mod distance;
 pub mod document;
 pub mod dopri5;

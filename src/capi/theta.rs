@@ -108,7 +108,7 @@ impl bespoke_theta {
         let plan = Arc::new(plan(self.solver.tableau()?));
         let same = match &self.solver {
             Solver::Theta(theta) => Self::new(theta.clone())?,
-            Solver::Published(named, path) => Self::published(named.clone(), *path)?,
+            Solver::Published(named, path) => Self::published(named.clone(), path.clone())?,
         };
         Ok(Self { plan, ..same })
     }

@@ -3,6 +3,7 @@
 mod arrays;
 mod bench;
 mod bench_train;
+mod check;
 mod compile;
 mod convert;
 mod eval;
@@ -58,6 +59,7 @@ enum Command {
     Ladder(ladder::LadderArgs),
     Convert(convert::ConvertArgs),
     Report(report::ReportArgs),
+    Check(check::CheckArgs),
     Bench(bench::BenchArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -78,7 +80,7 @@ struct ModelArgs {
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
-    /// u = u_uncond + S (u_cond - u_uncond); 1 is off.
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off. Of a range A..B each sample draws its own.
     #[arg(long, value_name = "S")]
     guidance_scale: Option<GuidanceScale>,
     /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
@@ -88,14 +90,19 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
-    fn open(&self) -> Result<(Model, Conditioning)> {
-        self.open_on(self.device.parse()?)
+    /// Opens the model; `seed` is that of the noises.
+    fn open(&self, seed: u64) -> Result<(Model, Conditioning)> {
+        self.open_on(self.device.parse()?, seed)
     }
 
-    fn open_on(&self, device: Device) -> Result<(Model, Conditioning)> {
+    fn open_on(&self, device: Device, seed: u64) -> Result<(Model, Conditioning)> {
         let mut model = model::open_in(&self.model, device, self.dtype)?;
-        let asked =
-            Asked { class: self.class, guidance_scale: self.guidance_scale.clone(), conditions: &self.conditions };
+        let asked = Asked {
+            class: self.class,
+            guidance_scale: self.guidance_scale.clone(),
+            seed,
+            conditions: &self.conditions,
+        };
         let conditioning = bespoke::train::conditioning(&mut model, asked)?;
         Ok((model, conditioning))
     }
@@ -247,6 +254,7 @@ fn run_command(command: Command) -> Result<()> {
         Command::Ladder(args) => ladder::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),

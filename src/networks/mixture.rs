@@ -357,5 +357,5 @@ pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Open
     if let Some(class) = (0..card.classes).find(|class| Some(*class) != card.null_class && !mixture.has_class(*class)) {
         return wrong("classes", format!("is {}, but no mode of the mixture is of class {class}", card.classes));
     }
-    Ok(Opened::Host(Box::new(MixtureField::<f32>::new(mixture, card.scheduler, card.null_class))))
+    Ok(Opened::Host(Box::new(MixtureField::<f32>::new(mixture, card.scheduler.clone(), card.null_class))))
 }

@@ -23,7 +23,6 @@ import diffusers
 import numpy as np
 import scipy
 import scipy.integrate
-
 import torch
 
 ELEMENTS, BATCH = 4, 3

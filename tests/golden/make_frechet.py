@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from prdc import compute_prdc
 from pytorch_fid.fid_score import calculate_frechet_distance
-
-import torch
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent.parent / "models"

@@ -9,6 +9,7 @@ does counts little. A ratio below 1 means that BespokeScheduler is the faster on
 import argparse
 import time
 
+import torch
 from bespoke_solver import BespokeScheduler, Theta
 from diffusers import (
     DDIMScheduler,
@@ -19,8 +20,6 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-
-import torch
 
 
 def identity(steps: int) -> Theta:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import bespoke_solver as bespoke
 import diffusers
+import torch
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.fitting import field_of
 from digits import conditions, pipeline_of
-
-import torch
 
 GUIDANCE = 2.0
 SPACINGS = ["linspace", "leading", "trailing"]

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
-
-import torch
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 #: The class that stands for none.

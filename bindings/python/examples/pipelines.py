@@ -13,11 +13,10 @@ import copy
 import bespoke_solver as bespoke
 import diffusers
 import numpy as np
+import torch
 from bespoke_solver import BespokeScheduler
 from bespoke_solver.pipeline_field import PipelineField
 from digits import DATA
-
-import torch
 
 WIDTH, TOKENS, GUIDANCE, NFE = 32, 2, 3.0, 8
 
@@ -101,7 +100,7 @@ def train(kind: str, iterations: int) -> tuple:
         "negative_prompt_embeds": given["negative"].repeat(10, 1, 1),
         "negative_pooled_prompt_embeds": given["negative_pooled"].repeat(10, 1),
     }
-    return pipeline, {"prompts": prompts, "calls": {"height": 8, "width": 8, "guidance_scale": GUIDANCE}}, float(loss)
+    return pipeline, {"prompts": prompts, "calls": {"height": 8, "width": 8, "guidance_scale": GUIDANCE}}, loss.item()
 
 
 def rmse(samples: torch.Tensor, truth: torch.Tensor) -> float:

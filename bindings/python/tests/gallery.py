@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
-
 import torch
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

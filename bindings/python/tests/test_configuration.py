@@ -12,11 +12,10 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
+import torch
 from bespoke_solver import BespokeScheduler, solver
 from bespoke_solver.configuration import KEYS, REFUSED, STOCHASTIC, TRAINING, UNDERSTOOD, understand
 from bespoke_solver.replaced import named
-
-import torch
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 FLOWS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}

@@ -11,6 +11,7 @@ from pathlib import Path
 import bespoke_solver as bespoke
 import numpy as np
 import pytest
+import torch
 from bespoke_solver import BespokeScheduler, TorchField
 from bespoke_solver.fitting import field_of
 from diffusers import (
@@ -23,8 +24,6 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 from digits import conditions, make_unet
-
-import torch
 
 PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", Path(__file__).resolve().parents[3] / "target/release/bespoke"))
 LABELS = [3, 3, 3, 3]

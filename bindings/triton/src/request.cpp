@@ -107,7 +107,8 @@ void request::read_columns(const inputs &given, const signature &signature) {
         own.shape = input.shape.resolve(sizes);
         const auto expected = own.shape.empty() ? std::vector<std::int64_t>{1} : own.shape;
         own.row_bytes = count_of(own.shape, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
-        own.bytes = given.bytes(input.name, input.type, expected).value();
+        auto bytes = given.bytes(input.name, input.type, expected);
+        if (bytes) own.bytes = std::move(*bytes);
         if (own.bytes.size() != given.rows() * own.row_bytes)
             throw invalid(input.name, std::to_string(own.bytes.size()) + " bytes",
                           std::to_string(given.rows() * own.row_bytes));
@@ -138,7 +139,8 @@ void request::read_samples(const inputs &given, model &model) {
             throw invalid("GUIDANCE_SCALE", std::to_string(own.guidance_scale),
                           "1: the model has no null_class, nor an input with a null, to guide from");
         for (std::size_t k = 0; k < scales.size(); k++) {
-            own.scales.push_back(scales[k] ? (*scales[k])[row] : 1.0);
+            const auto &values = scales[k];
+            own.scales.push_back(values ? (*values)[row] : 1.0);
             check_scale(signature.scales()[k], own.scales.back());
         }
         if (classes) check_class((*classes)[row], model);

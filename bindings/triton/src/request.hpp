@@ -21,7 +21,7 @@ struct sample {
     std::int64_t of_class = 0;
     double guidance_scale = 1.0;
     /// The other scales, in the order of the signature.
-    std::vector<double> scales{};
+    std::vector<double> scales;
     /// The row of the request that it is of, and so of the inputs.
     std::size_t row = 0;
 };

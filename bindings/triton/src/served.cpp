@@ -22,8 +22,8 @@ struct served_network::call {
         std::vector<std::int64_t> shape;
         const void *data;
         std::size_t bytes;
-        std::vector<std::uint16_t> halves{};
-        std::vector<std::int32_t> integers{};
+        std::vector<std::uint16_t> halves;
+        std::vector<std::int32_t> integers;
     };
     std::list<tensor> inputs;
 
@@ -37,7 +37,7 @@ struct served_network::call {
 
     void add_floats(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                     const float *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float)});
+        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float), {}, {}});
         if (as == TRITONSERVER_TYPE_FP32) return;
         tensor &own = inputs.back();
         own.halves = to_half(data, count, as);
@@ -47,7 +47,7 @@ struct served_network::call {
 
     void add_classes(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                      const std::int64_t *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(std::int64_t)});
+        inputs.push_back({name, as, std::move(shape), data, count * sizeof(std::int64_t), {}, {}});
         if (as == TRITONSERVER_TYPE_INT64) return;
         tensor &own = inputs.back();
         own.integers.assign(data, data + count);
@@ -317,8 +317,13 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
         if (shape.size() == 1 && other.max_batch > 0) shape = column;
         std::size_t row_bytes = bytes_of(input.dtype);
         for (std::int32_t i = 1; i < input.ndim; i++) row_bytes *= static_cast<std::size_t>(input.shape[i]);
-        part.inputs.push_back({given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
-                               static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes});
+        part.inputs.push_back({given.inputs[i].name,
+                               type_of(given.inputs[i].name, input.dtype),
+                               std::move(shape),
+                               static_cast<const char *>(input.data) + skipped * row_bytes,
+                               count * row_bytes,
+                               {},
+                               {}});
     }
 }
 

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 import numpy as np
 import tritonclient.grpc as grpc
 import tritonclient.http as http
+from tritonclient.utils import np_to_triton_dtype
 
 DTYPES = {
     "NOISE": ("FP32", np.float32), "SEED": ("INT64", np.int64), "COUNT": ("INT64", np.int64),
@@ -14,15 +15,19 @@ DTYPES = {
 
 
 def tensors(protocol, **values):
-    """InferInputs: scalars and lists become columns [rows, 1], noise is taken as it is."""
+    """InferInputs: scalars and lists of the backend's own become columns [rows, 1]; noise and a network's inputs are
+    taken as they are."""
     module = {"http": http, "grpc": grpc}[protocol]
     inputs = []
     for name, value in values.items():
-        dtype, numpy_dtype = DTYPES[name]
-        if name == "NOISE":
-            array = np.asarray(value, numpy_dtype)
+        if name not in DTYPES:
+            array = np.ascontiguousarray(value)
+            dtype = np_to_triton_dtype(array.dtype)
         else:
-            array = np.asarray(value, numpy_dtype).reshape(-1, 1)
+            dtype, numpy_dtype = DTYPES[name]
+            array = np.asarray(value, numpy_dtype)
+            if name != "NOISE":
+                array = array.reshape(-1, 1)
         tensor = module.InferInput(name, array.shape, dtype)
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
@@ -44,9 +49,9 @@ class Client:
         self.protocol = protocol
         self.client = server.http(concurrency) if protocol == "http" else server.grpc()
 
-    def infer(self, model, **values):
-        """(samples, response parameters)"""
-        result = self.client.infer(model, tensors(self.protocol, **values))
+    def infer(self, model, *, asked=None, **values):
+        """(samples, response parameters); `asked` are parameters of the request."""
+        result = self.client.infer(model, tensors(self.protocol, **values), parameters=asked)
         return result.as_numpy("SAMPLE"), parameters(result)
 
     def start(self, model, **values):

@@ -65,7 +65,7 @@ class Repository:
         """A model of source (c): tests/velocity.cpp."""
         document = {
             "format": "bespoke-model", "version": 1, "runtime": "host", "shape": [4], "output": "velocity",
-            "scheduler": {"name": "fm-ot"}, "classes": 10, "null_class": 10, **dict(card),
+            "scheduler": {"name": "fm-ot"}, **({"classes": 10, "null_class": 10} if "inputs" not in card else {}), **dict(card),
         }  # fmt: skip
         own = {"card": "card.json", "solver": "euler@10", "velocity_library": "libvelocity.so", **dict(parameters)}
         version = self.add(name, own, extra, [BUILD / "tests" / "libvelocity.so"])

@@ -73,6 +73,8 @@ class Server:
         libraries = [sysconfig.get_config_var("LIBDIR"), environment.get("LD_LIBRARY_PATH")]
         environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
         environment.setdefault("OMP_NUM_THREADS", "1")
+        for library in ROOT.glob(".venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*"):
+            environment.setdefault("BESPOKE_ONNXRUNTIME", str(library))
         if allocator := ctypes.util.find_library("tcmalloc_minimal"):  # docs/triton.md, Sizing
             environment.setdefault("LD_PRELOAD", allocator)
         with self.log_path.open("w") as log:

@@ -1,4 +1,4 @@
-"""Load: many clients, random parameters, bad requests, cancellations; every sample is checked.
+"""Load: many clients, random parameters, texts and sizes, bad requests, cancellations; every sample is checked.
 
     python soak.py --seconds 600 --clients 64
 """
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import conditioned
 import numpy as np
 from client import Client
 from repository import Repository, digits_noise, sampled
@@ -16,6 +17,8 @@ from server import Server
 from tritonclient.utils import InferenceServerException
 
 CARD, MODEL = "digits-fm-ot", "digits"
+# The model of named inputs and sizes, and its share of the requests.
+CONDITIONED, SHARE = "conditioned", 0.25
 BAD = [
     ({"NFE": 3, "SOLVER": b"ladder"}, "NFE is 3"), ({"CLASS": 12}, "CLASS is 12"), ({"COUNT": 0}, "COUNT is 0"),
     ({"SOLVER": b"nosuch@4"}, "nosuch"), ({"COUNT": 10**9}, "COUNT is 1000000000"),
@@ -88,12 +91,20 @@ class Load:
         elif client.protocol == "grpc" and random_.random() < 0.03:
             self.cancelled(client, random_)
         else:
-            values, expected = self.truth.draw(random_)
+            model, values, expected = self.draw(random_)
             start = time.monotonic()
-            found, _ = client.infer(MODEL, **values)
+            found, _ = client.infer(model, **values)
             with self.lock:
                 self.times.append(time.monotonic() - start)
             self.check(found, expected)
+
+    def draw(self, random_):
+        """A model, a request to it, and what it answers."""
+        if random_.random() >= SHARE:
+            return MODEL, *self.truth.draw(random_)
+        sizes = {"frames": random_.choice([3, 8, 20]), "tokens": random_.randint(1, 4), "rows": random_.randint(1, 3)}
+        values = conditioned.order(np.random.default_rng(random_.randrange(2**32)), **sizes)
+        return CONDITIONED, values, conditioned.euler(values)
 
     def check(self, found, expected):
         if found.shape != expected.shape or not np.abs(found - expected).max() < ROUNDING:
@@ -142,6 +153,7 @@ def main():
     repository = Repository()
     try:
         repository.add_digits(MODEL)
+        repository.add_library(CONDITIONED, conditioned.PARAMETERS, card=conditioned.card())
         with Server(repository.folder) as server:
             truth = Truth(repository, server)
             load = Load(server, truth, arguments)
@@ -152,7 +164,7 @@ def main():
             seconds = time.monotonic() - started
             rows, calls = work() - before
             time.sleep(0.5)
-            left = server.metric("bespoke_active_rows", MODEL)
+            left = sum(server.metric("bespoke_active_rows", model) for model in (MODEL, CONDITIONED))
     finally:
         repository.close()
     p50, p99 = np.percentile(load.times, [50, 99]) * 1e3

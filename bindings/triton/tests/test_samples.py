@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 from client import Client
-from repository import Repository, digits_noise, sampled
+from repository import MODELS, Repository, digits_noise, sampled
 from server import Server
 from tritonclient.utils import InferenceServerException
 
@@ -22,6 +22,8 @@ def setUpModule():
     delayed = "max_batch_size: 64 dynamic_batching { preferred_batch_size: [ 12 ] max_queue_delay_microseconds: 2000000 }"
     repository.add_digits("digits-delayed", {"batching": "whole"}, delayed + tensors(batched=True))
     repository.add_digits("digits-unbatched", {"solver": "ladder@6"}, tensors(batched=False))
+    files = [MODELS / "digits-fm-ot-onnx.json", MODELS / "digits-fm-ot.onnx", theta]
+    repository.add("digits-onnx", {"card": "digits-fm-ot-onnx.json", "thetas": "theta.json"}, files=files)
     server = unittest.enterModuleContext(Server(repository.folder))
 
 
@@ -54,6 +56,11 @@ class Samples(OverBoth):
             self.assertEqual((said["nfe"], said["solver"]), (8, "theta"))
             self.assertGreater(said["network_us"], 0)
             self.assertGreater(said["solver_us"], 0)
+
+    def test_a_network_in_onnx_runtime_gives_the_same(self):
+        expected = sampled(CARD, theta, digits_noise(12), guidance_scale=2)
+        for client in self.clients():
+            self.close(client.infer("digits-onnx", NOISE=digits_noise(12), GUIDANCE_SCALE=[2] * 12, CLASS=[i % 10 for i in range(12)])[0], expected)
 
     def test_seed_and_count_give_the_noise_of_the_command_line(self):
         expected = sampled(CARD, theta, seed=7, count=5)

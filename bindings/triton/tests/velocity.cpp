@@ -1,4 +1,5 @@
-// A velocity for the tests: u = class / 10 + t - x / 2, one class NaN, two classes slow.
+// Velocities for the tests. `bespoke_velocity`: u = class / 10 + t - x / 2, one class NaN, two classes slow.
+// `bespoke_conditioned`: u = mask * cond + mean(text) / 10 + weight * t - x / 2 for samples [frames, 3].
 
 #include <chrono>
 #include <cmath>
@@ -23,5 +24,23 @@ extern "C" std::int32_t bespoke_velocity(void *, const bespoke_call *call) {
                                 : static_cast<float>(of_class) / 10.0f + times[row] - states[i] / 2.0f;
     }
     if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return 0;
+}
+
+extern "C" std::int32_t bespoke_conditioned(void *, const bespoke_call *given) {
+    const bespoke::call call(*given);
+    const auto x = call.x(), time = call.time();
+    const auto u = call.output();
+    const bespoke::tensor_view<const float> cond(*call.input("cond")), weight(*call.input("weight"));
+    const bespoke::tensor_view<const std::int64_t> text(*call.input("text"));
+    const auto *mask = static_cast<const std::uint8_t *>(call.input("mask")->data);
+    const std::size_t rows = x.batch(), elements = x.size() / rows, tokens = text.size() / rows;
+    for (std::size_t row = 0; row < rows; row++) {
+        float mean = 0;
+        for (std::size_t i = 0; i < tokens; i++) mean += static_cast<float>(text[row * tokens + i]);
+        mean /= static_cast<float>(tokens);
+        for (std::size_t i = row * elements; i < (row + 1) * elements; i++)
+            u[i] = (mask[i / 3] != 0 ? cond[i] : 0.0F) + mean / 10.0F + weight[row] * time[row] - x[i] / 2.0F;
+    }
     return 0;
 }

@@ -47,6 +47,11 @@ def __getattr__(name: str) -> Any:
         from .scheduler import BespokeScheduler
 
         return BespokeScheduler
+    if name == "SchedulerMixin":
+        # Loading a pipeline, diffusers tells what a class is by its base, which it looks for beside it.
+        from .base import SchedulerMixin
+
+        return SchedulerMixin
     if name == "TorchField":
         from .field import TorchField
 

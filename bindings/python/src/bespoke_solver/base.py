@@ -6,10 +6,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-
-import torch
 
 from .convention import Convention, alphas_cumprod_of, convention_of
 

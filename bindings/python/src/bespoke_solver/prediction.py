@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
-
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from .convention import Convention
 from .grid import Grid

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
-
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from .base import ModelScheduler
 from .configuration import understand
@@ -85,7 +84,8 @@ class Probe(ModelScheduler):
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         self.step_index = (self.step_index or 0) + 1
         self.answers.put(_Answer(model_output, timestep, sample))
-        question = self.questions.get()
+        # What comes after the last step, a decoder perhaps, is nothing that was asked for.
+        question = None if self._is_last(timestep) else self.questions.get()
         if question is None:
             raise _Ended
         # Elements that the loop has yet to come to lie in this memory.
@@ -98,6 +98,12 @@ class Probe(ModelScheduler):
         # A copy: the pipeline may write into what it is given.
         self.asked = _Question(question.timestep, following.detach().clone(), question.gradients)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
+
+    def _is_last(self, timestep: Any) -> bool:
+        """Whether the loop has no step after the one at ``timestep``: by its place, as it may begin at any, or by their number."""
+        if isinstance(timestep, torch.Tensor) and timestep.data_ptr() == self.timesteps[-1:].data_ptr():
+            return True
+        return self.step_index == len(self.timesteps)
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
         return 0
@@ -205,8 +211,9 @@ class Run:
 def _run(pipeline: Any, probe: Probe, call: Mapping[str, Any]) -> None:
     try:
         pipeline(**call)
-        probe.answers.put(None)
     except _Ended:
         pass
     except BaseException as error:
         probe.answers.put(error)
+        return
+    probe.answers.put(None)

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
 from diffusers.utils import logging
-
-import torch
 
 from .base import ModelScheduler
 from .configuration import TRAINING, left_out, understand
@@ -352,6 +351,20 @@ class BespokeScheduler(ModelScheduler):
         setattr(answer, HISTORY, Rows(parts))
         self._local.last = None
         return answer, k
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Notes it for `begin_index`: which evaluation it is follows from the timestep.
+
+        Raises:
+            ValueError: It lies amid a step. Pipelines with ``denoising_start`` count so, one evaluation too early where
+                the sample they have is at the start of a step, and do not say whether it is.
+        """
+        if begin_index % self.order:
+            raise ValueError(
+                f"begin_index is {begin_index}, expected a multiple of {self.order}, the evaluations of a step of this"
+                " theta: with denoising_start take an rk1 or ns theta, or a published solver"
+            )
+        super().set_begin_index(begin_index)
 
     def index_for_timestep(self, timestep: float | torch.Tensor, schedule_timesteps: Any = None) -> int:
         """Which evaluation ``timestep`` is."""

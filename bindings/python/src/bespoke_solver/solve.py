@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from . import _native
+from ._arrays import maker, view
 from ._native import BFLOAT, FLOAT, DLTensor, lib
 from .grid import Grid, Table
 from .theta import STATE, Combination
@@ -27,6 +28,7 @@ _DTYPES = {
     torch.float16: (FLOAT, 16),
     torch.bfloat16: (BFLOAT, 16),
 }
+_TORCH = maker("torch")
 #: Below this part of the base in a point, a difference moves the base by itself and no more.
 _LEAST = 0.1
 
@@ -89,10 +91,10 @@ class Solve:
         #: In the library's place of `_registers`: what the differences of edited samples amount to.
         self._moved: Registers | None = None
         self._offset: torch.Tensor | None = None
-        #: The sample that was answered last, its version then, and its numbers where the next evaluation asks for them.
+        #: The sample that was answered last, and its version then.
         self._answered: Any = None
         self._version = 0
-        self._expected: torch.Tensor | None = None
+        self._dtype = torch.float32
 
     def advance(self, index: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The grid's evaluation ``index``: the next sample."""
@@ -110,7 +112,7 @@ class Solve:
         fresh = table.self_contained[k]
         difference = None
         if not fresh and (self._answered is None or sample is not self._answered() or sample._version != self._version):
-            difference = self._difference(sample)
+            difference = self._difference(k, sample)
         given = sample
         if table.frames is not None:
             frame = table.frames[k]
@@ -127,15 +129,14 @@ class Solve:
             following = following * table.frames[k].following
         self.due = index + 1
         if k + 1 < table.nfe and not table.self_contained[k + 1]:
-            self._answered, self._version = weakref.ref(following), following._version
-            self._expected = following.clone()
+            self._answered, self._version, self._dtype = weakref.ref(following), following._version, following.dtype
         else:
-            self._answered = self._expected = None
+            self._answered = None
         return following
 
-    def _difference(self, sample: torch.Tensor) -> torch.Tensor | None:
-        """What was done to the sample since it was answered; None for nothing."""
-        expected = self._expected
+    def _difference(self, k: int, sample: torch.Tensor) -> torch.Tensor | None:
+        """What was done to the sample since evaluation ``k - 1`` answered it; None for nothing."""
+        expected = self._expected(k)
         if expected is None or expected.shape != sample.shape or expected.device != sample.device:
             return None
         wide = torch.promote_types(sample.dtype, torch.float32)
@@ -147,6 +148,21 @@ class Solve:
         elif torch.equal(sample, expected):
             return None
         return sample.to(wide) - expected.to(wide)
+
+    def _expected(self, k: int) -> torch.Tensor | None:
+        """What evaluation ``k - 1`` answered, from what is kept of it anyway: a pipeline may write into what it was answered."""
+        if self._answered is None:
+            return None
+        if self._registers is not None:
+            expected = self._registers.held[self.table.stages[k - 1].next.target].to(self._dtype)
+        else:
+            times, point = _native.Tensor(), _native.Tensor()
+            _native.check(lib.bespoke_sampler_query(self._handle, times, point))
+            expected = _TORCH(*view(point.contents, self))
+            if self._offset is not None:
+                expected = expected + self._offset.to(expected.dtype)
+        frames = self.table.frames
+        return expected if frames is None or frames[k - 1].following == 1.0 else expected * frames[k - 1].following
 
     def _in_library(
         self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None
@@ -166,7 +182,7 @@ class Solve:
         if status:
             _native.check(status)
         if self.table.self_contained[k]:
-            self._moved = self._offset = None
+            self._moved = self._offset = self._registers = None
         elif difference is not None or self._moved is not None:
             following = self._move(k, following, difference)
         return following
@@ -217,7 +233,8 @@ class Solve:
         velocity = output.to(wide) * of_output
         if of_x:
             velocity = velocity.add(state, alpha=of_x)
-        return self._registers.advance(k, velocity).to(sample.dtype)
+        # A copy of what is kept: a pipeline may write into it.
+        return self._registers.advance(k, velocity).to(sample.dtype, copy=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A sample that is copied or stored leaves its history behind.
