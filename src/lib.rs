@@ -22,6 +22,7 @@
 //! | 1 | [`npy`] | arrays of samples in files |
 //! | 1 | [`stored`] | named tensors in files |
 //! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
+//! | 1 | [`threads`] | the threads that a computation is shared among, after a fork too |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
@@ -124,6 +125,7 @@ pub mod stored;
 pub mod tableau;
 pub mod tensor;
 pub mod theta;
+pub mod threads;
 #[cfg(feature = "torch")]
 pub mod torch;
 pub mod train;

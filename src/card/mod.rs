@@ -410,7 +410,7 @@ impl Card {
         }
         // Where the weights lie, and who judges them, is no part of what they are.
         let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
-        let meaning = serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?;
+        let meaning = document::line(&card, &self.name())?.into_bytes();
         let weights = self.weights_path();
         // The fields are public: a card that was changed since is another.
         if let Some((place, of, known)) = self.fingerprint.0.get()

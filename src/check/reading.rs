@@ -1,6 +1,7 @@
 //! Readings of a network, and how well each explains it.
 
 use crate::card::{Card, Direction, Time};
+use crate::document;
 use crate::scheduler::{Betas, Output, Scheduler, Steps, Training};
 
 /// The levels of noise, sigma / alpha, at which readings are compared.
@@ -169,12 +170,12 @@ impl Judged {
 impl std::fmt::Display for Judged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Card { output, time, scheduler, .. } = &self.card;
-        let word = |value: serde_json::Result<serde_json::Value>| match value {
+        let word = |value: crate::Result<serde_json::Value>| match value {
             Ok(serde_json::Value::String(word)) => word,
             _ => String::new(),
         };
-        let direction = word(serde_json::to_value(time.direction));
-        write!(f, "{}, {direction}, scale {}", word(serde_json::to_value(output)), time.scale)?;
+        let direction = word(document::value(&time.direction, "direction"));
+        write!(f, "{}, {direction}, scale {}", word(document::value(output, "output")), time.scale)?;
         if time.offset != 0.0 {
             write!(f, ", offset {}", time.offset)?;
         }

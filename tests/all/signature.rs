@@ -369,7 +369,7 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let inputs =
         json!([{ "name": "a", "dtype": "float32", "shape": [2] }, { "name": "b", "dtype": "int64", "shape": [] }]);
-    let (field, _) = open(folder.path(), json!({ "shape": ["frames", 1], "inputs": inputs }));
+    let (field, _) = open(folder.path(), json!({ "shape": ["frames", 2], "inputs": inputs }));
     let a = |rows: usize| ("a", Stored::F32, vec![rows, 2], f32s(&vec![0.5; rows * 2]));
     let b = |rows: usize| ("b", Stored::I64, vec![rows], vec![0; rows * 8]);
     let deep = vec![1; 100];
@@ -384,6 +384,9 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
         (vec![a(2), b(2), ("c", Stored::F32, vec![2], vec![0; 8])], "2", "inputs.c: is there"),
         (vec![a(2), b(2)], "none", "frames: is \"none\""),
         (vec![a(2), b(2)], "0", "frames: is \"0\""),
+        // Of more numbers than memory holds, or 64 bits count.
+        (vec![a(2), b(2)], "4294967296", "shape [frames, 2]: is [4294967296, 2], expected positive sizes"),
+        (vec![a(2), b(2)], "9223372036854775808", "shape [frames, 2]: is [9223372036854775808, 2], expected"),
     ] {
         let path = stored(&folder.path().join("c.safetensors"), &tensors, &[("frames", metadata)]);
         let message = Conditions::read(std::slice::from_ref(&path), field.card()).unwrap_err().to_string();
