@@ -124,10 +124,11 @@ python: $(STAMP) $(PYTHON_STAMP)
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
 
-# Also in an empty environment with numpy alone. The tests compare with the program. Those of the gallery take half of
-# the time, on a core of their own.
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
+
+# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. Those of the gallery take half of
+# the time, on a core of their own.
 test-python: python
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
