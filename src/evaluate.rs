@@ -1,5 +1,6 @@
 //! Solvers side by side: their samples from the same noises against the ground truth's.
 
+use crate::document;
 use crate::dopri5::{self, Tolerance};
 use crate::error::Result;
 use crate::path::GaussianPath;
@@ -77,8 +78,10 @@ pub struct SolverQuality {
     /// Network passes of a sample: twice the nfe under guidance.
     pub passes: f64,
     /// Against the ground truth, mean over samples.
+    #[serde(with = "document::any_number")]
     pub rmse: f64,
     /// Against the ground truth, mean over samples, in dB.
+    #[serde(with = "document::any_number")]
     pub psnr: f64,
     /// Wall-clock seconds of a sample in a batch, on average.
     pub seconds: f64,

@@ -22,6 +22,7 @@
 //! | 1 | [`npy`] | arrays of samples in files |
 //! | 1 | [`stored`] | named tensors in files |
 //! | 1 | [`memory`] | memory in amounts that a caller chooses: an error where there is none left |
+//! | 1 | [`threads`] | the threads that a computation is shared among, after a fork too |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
 //! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
@@ -42,6 +43,7 @@
 //! | 5 | [`networks`] | who computes: one file a runtime |
 //! | 5 | [`model`] | a network and its card as a velocity field; guidance |
 //! | 6 | [`samples`] | what training and evaluation share: noises, conditions, per-sample errors |
+//! | 6 | [`check`](mod@check) | which reading of a network explains it, and whether the card's does |
 //! | 6 | [`distance`] | Fréchet distance, precision and recall in a network's features |
 //! | 6 | [`evaluate`] | solvers side by side on the same noises |
 //! | 7 | [`train`] | ground-truth paths, losses with hand-derived adjoints, optimisers |
@@ -97,6 +99,7 @@
 
 pub mod capi;
 pub mod card;
+pub mod check;
 pub mod distance;
 pub mod document;
 pub mod dopri5;
@@ -122,6 +125,7 @@ pub mod stored;
 pub mod tableau;
 pub mod tensor;
 pub mod theta;
+pub mod threads;
 #[cfg(feature = "torch")]
 pub mod torch;
 pub mod train;

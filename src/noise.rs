@@ -21,6 +21,8 @@ pub enum Purpose {
     Choice = 4,
     /// The trainer's random projections.
     Sketch = 5,
+    /// The guidance scale of a sample, where it is drawn from a range.
+    Guidance = 6,
 }
 
 /// A generator for item `index` of `purpose`.

@@ -7,9 +7,10 @@ use std::io::{BufReader, Cursor, Read, Write};
 use std::path::Path;
 
 /// No header of ours comes near this size, in bytes.
-const MAX_HEADER: usize = 1 << 16;
-/// Nor do its brackets come near this number: the dtype's, the shape's and the dictionary's.
-const MAX_BRACKETS: usize = 64;
+const MAX_HEADER: usize = 1 << 13;
+/// Nor are there as many opening brackets: the dictionary's and the shape's are two. The parser takes twice as long
+/// for each that lies in another.
+const MAX_BRACKETS: usize = 8;
 
 /// An array [count, shape...] (or [count, elements]) that is there to be read.
 /// ```

@@ -31,15 +31,14 @@ impl Place {
         if is_stdout(path) {
             return Ok(Place::Stdout);
         }
-        let bytes = path.as_os_str().as_encoded_bytes();
-        if bytes.is_empty() {
+        if path.as_os_str().is_empty() {
             return Err(ErrorKind::NotFound.into());
-        }
-        if bytes.ends_with(b"/") {
-            return Err(ErrorKind::IsADirectory.into());
         }
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
+            if names_folder(&path) {
+                return Err(ErrorKind::IsADirectory.into());
+            }
             if let Some(found) = Self::of_process(&path) {
                 return Ok(found);
             }
@@ -89,6 +88,13 @@ impl Place {
             },
         }
     }
+}
+
+/// Whether `path` ends in a way that only a folder's name does: `a/`, `a/.`, `a/..`. Rust's components leave out what
+/// follows the last name, which the system does not.
+fn names_folder(path: &Path) -> bool {
+    let last = path.as_os_str().as_encoded_bytes().rsplit(|byte| *byte == b'/').next();
+    matches!(last, Some(b"" | b"." | b".."))
 }
 
 /// Whether `path` is `-`, standard output. A file of that name is `./-`.

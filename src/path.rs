@@ -24,14 +24,11 @@ use num_dual::Dual64;
 use serde_json::Value;
 use std::str::FromStr;
 
-/// Where sampling on the VP path ends: 1e-3 of the time before sigma is 0, as in the literature.
-const VP_END: f64 = 0.999;
-
 /// What a scheduler may be called.
 const SCHEDULERS: &str = "fm-ot, cosine, vp or edm";
 
 /// A model's path in solver time [0, 1], and the path it is sampled on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GaussianPath {
     scheduler: Scheduler,
     end: f64,
@@ -45,7 +42,7 @@ pub struct GaussianPath {
 /// sides, linearly in their times: a smooth transformation with exact ends, that differs from
 /// the path asked for by as little as the ranges do (its start is t = 0.0066 for VP, 0.012 for
 /// EDM on an FM-OT model).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct View {
     scheduler: Scheduler,
     sigma0: f64,
@@ -100,13 +97,13 @@ impl GaussianPath {
     /// # Errors
     /// [`Error::Invalid`] for a `sigma0` that is not positive, constants that make no scheduler, or
     /// paths that have no snr in common.
-    pub fn on(self, path: Scheduler, sigma0: f64) -> Result<Self> {
+    pub fn on(&self, path: Scheduler, sigma0: f64) -> Result<Self> {
         path.validate()?;
         if !(sigma0 > 0.0 && sigma0.is_finite()) {
             return Err(Error::invalid("sigma0", sigma0, "a positive finite number"));
         }
         if path == self.scheduler && sigma0 == 1.0 {
-            return Ok(Self { view: None, ..self });
+            return Ok(Self { view: None, ..self.clone() });
         }
         let model = &self.scheduler;
         let own = |t: f64| (model.alpha(t), model.sigma(t));
@@ -114,8 +111,8 @@ impl GaussianPath {
         // snr of a below that of b, whatever is 0.
         let below = |a: (f64, f64), b: (f64, f64)| a.0 * b.1 < b.0 * a.1;
         let to_other = |(alpha, sigma): (f64, f64)| path.time_at(alpha, sigma / sigma0);
-        // VP's sigma ends like a square root, where t'_r is infinite: stop short of it, as its users do.
-        let last = if matches!(path, Scheduler::Vp { .. }) { VP_END } else { 1.0 };
+        // Where sigma ends like a square root t'_r is infinite.
+        let last = path.last_time();
         let r_start = if below(other(0.0), own(0.0)) { to_other(own(0.0)) } else { 0.0 };
         let r_end = if below(own(self.end), other(last)) { to_other(own(self.end)) } else { last };
         let to_own = |r: f64| model.time_at(other(r).0, other(r).1) / self.end;
@@ -125,9 +122,10 @@ impl GaussianPath {
             return Err(Error::invalid("path", path.name(), expected));
         }
         let (r, tau) = ((r_start, r_end - r_start), (tau_start, tau_end - tau_start));
-        let mut view = View { scheduler: path, sigma0, r, tau, scale: 1.0 };
-        view.scale = Self { view: Some(view), ..self }.transformation(0.0).1;
-        Ok(Self { view: Some(view), ..self })
+        let mut seen = Self { view: Some(View { scheduler: path, sigma0, r, tau, scale: 1.0 }), ..self.clone() };
+        let scale = seen.transformation(0.0).1;
+        seen.view.iter_mut().for_each(|view| view.scale = scale);
+        Ok(seen)
     }
 
     /// The same model sampled as the options `path` and `sigma0` say, its own path without either.
@@ -137,13 +135,13 @@ impl GaussianPath {
     ///
     /// # Errors
     /// As [`GaussianPath::on`], and for an unknown name.
-    pub fn on_named(self, path: Option<&str>, sigma0: Option<f64>) -> Result<Self> {
+    pub fn on_named(&self, path: Option<&str>, sigma0: Option<f64>) -> Result<Self> {
         let scheduler = match path {
             Some(name) if name != self.scheduler.name() => {
                 let named = Scheduler::from_name(name);
                 named.map_err(|_| Error::invalid("path", format!("{name:?}"), SCHEDULERS))?
             }
-            _ => self.scheduler,
+            _ => self.scheduler.clone(),
         };
         self.on(scheduler, sigma0.unwrap_or(1.0))
     }

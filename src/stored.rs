@@ -1,5 +1,6 @@
 //! Tensors on disk (safetensors), read and written piece by piece: a file need not fit in memory.
 
+use crate::document;
 use crate::error::{Error, Result};
 use crate::output;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -105,15 +106,21 @@ fn header(file: &mut impl Read, size: u64) -> std::result::Result<(u64, Metadata
     let begin = begin.ok_or_else(|| format!("its header is of {length} bytes"))?;
     let mut text = Vec::new();
     file.take(length).read_to_end(&mut text).map_err(|e| e.to_string())?;
-    let header: Metadata = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let text = String::from_utf8(text).map_err(|e| format!("its header is not UTF-8: {e}"))?;
+    // Parsed strictly first: of a name that is there twice the crate would take the last.
+    let strict: document::Notes = document::parse(&text, "its header").map_err(|e| e.to_string())?;
+    let header: Metadata = serde_json::from_value(Value::Object(strict.0)).map_err(|e| e.to_string())?;
     let wrong = check_layout(&header.tensors(), size - begin).map(|(name, problem)| format!("{name}: {problem}"));
     wrong.map_or(Ok((begin, header)), Err)
 }
 
-/// A tensor whose bytes are not those that its shape asks for, or lie outside the `size` bytes of the file.
+/// A tensor whose bytes are not those that its shape asks for, or do not begin where the last one's end: together
+/// they are the `size` bytes of the file.
 fn check_layout<'a>(tensors: &'a HashMap<String, &TensorInfo>, size: u64) -> Option<(&'a str, String)> {
-    let mut end = 0u64;
-    for (name, info) in tensors {
+    let mut in_order: Vec<_> = tensors.iter().collect();
+    in_order.sort_by_key(|(name, info)| (info.data_offsets, name.as_str()));
+    let mut end = 0;
+    for (name, info) in in_order {
         let (from, to) = info.data_offsets;
         let product = info.shape.iter().try_fold(info.dtype.size(), |product, n| product.checked_mul(*n));
         if to.checked_sub(from) != product || to as u64 > size {
@@ -122,7 +129,10 @@ fn check_layout<'a>(tensors: &'a HashMap<String, &TensorInfo>, size: u64) -> Opt
                 format!("{:?} {:?} is not its bytes {from} to {to} of {size}", info.dtype, info.shape),
             ));
         }
-        end = end.max(to as u64);
+        if from as u64 != end {
+            return Some((name, format!("begins at {from}, but the bytes before it end at {end}")));
+        }
+        end = to as u64;
     }
     (end != size).then(|| (".", format!("its tensors end after {end} of {size} bytes")))
 }

@@ -48,7 +48,8 @@ fuzz_target!(|input: &[u8]| {
     // SAFETY: `text` ends with NUL.
     assert_eq!(unsafe { libc::mkfifo(text.as_ptr(), 0o600) }, 0);
     // Someone who reads, so that nobody waits.
-    let mut reader = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a pipe");
+    let mut reader =
+        fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a pipe");
     for operation in input.chunks_exact(3).take(12) {
         let [kind, first, second] = [operation[0], operation[1], operation[2]];
         let path = at(first);
@@ -61,7 +62,8 @@ fuzz_target!(|input: &[u8]| {
             0 => drop(symlink(target, &path)),
             1 if !path.exists() && fs::symlink_metadata(&path).is_err() => {
                 if fs::write(&path, [second]).is_ok() {
-                    fs::set_permissions(&path, fs::Permissions::from_mode(0o600 | u32::from(second & 0o77))).expect("a mode");
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o600 | u32::from(second & 0o77)))
+                        .expect("a mode");
                 }
             }
             _ => written(folder.path(), &path, &vec![second; usize::from(second) * 40], &mut reader),
@@ -73,7 +75,9 @@ fn written(folder: &Path, path: &Path, content: &[u8], reader: &mut fs::File) {
     // A link may lead out of the folder: not to be tried.
     let parent = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
     let real = fs::canonicalize(path).ok().or_else(|| Some(parent?.join(path.file_name()?)));
-    if real.is_some_and(|real| !real.starts_with(fs::canonicalize(folder).expect("a folder"))) || leads_out(folder, path) {
+    if real.is_some_and(|real| !real.starts_with(fs::canonicalize(folder).expect("a folder")))
+        || leads_out(folder, path)
+    {
         return;
     }
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
@@ -92,14 +96,13 @@ fn written(folder: &Path, path: &Path, content: &[u8], reader: &mut fs::File) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => {}
         other => drop(other.expect("a pipe")),
     }
-    let is_pipe = before.get(&folder.join("pipe")) == Some(&Found::Pipe) && real.ends_with("pipe");
-    if is_pipe {
+    let key = folder.join(real.strip_prefix(fs::canonicalize(folder).expect("a folder")).expect("inside"));
+    if before.get(&key) == Some(&Found::Pipe) {
         assert_eq!(said, content);
         assert_eq!(before, after);
         return;
     }
     assert!(said.is_empty());
-    let key = folder.join(real.strip_prefix(fs::canonicalize(folder).expect("a folder")).expect("inside"));
     let mode = match before.insert(key.clone(), Found::File(content.to_vec(), 0)) {
         Some(Found::File(_, mode)) => mode,
         earlier => {

@@ -76,8 +76,21 @@ pub(super) unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<&'a str
     }
     // SAFETY: by this function's contract.
     let text = unsafe { CStr::from_ptr(text) };
-    text.to_str().map_err(|_| Error::invalid(name, format!("{text:?}"), "UTF-8"))
+    text.to_str().map_err(|e| not_utf8(name, text.to_bytes(), e.valid_up_to()))
 }
+
+/// What is wrong with `text`, UTF-8 in its first `valid` bytes alone: shown from some way before the byte at fault.
+fn not_utf8(name: &str, text: &[u8], valid: usize) -> Error {
+    let (before, after) = text.split_at(valid);
+    let begin = before.len().saturating_sub(SHOWN);
+    let shown = before[begin..].escape_ascii().chain(after[..after.len().min(SHOWN)].escape_ascii());
+    let shown: String = shown.map(char::from).collect();
+    let dots = if begin > 0 { "..." } else { "" };
+    Error::invalid(name, format!("\"{dots}{shown}\""), format!("UTF-8, as it is up to byte {valid}"))
+}
+
+/// Bytes of a text that [`not_utf8`] shows, before the fault and after.
+const SHOWN: usize = 40;
 
 /// As [`text`], a path: of any bytes, where the system's are.
 ///

@@ -8,6 +8,7 @@ use super::layout::{HostTensor, SampleDtype};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
 use crate::card::Sizes;
+use crate::document;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::memory;
@@ -307,7 +308,7 @@ unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Result<Vec<T>> {
 impl bespoke_model {
     pub(super) fn new(model: Model) -> Result<Self> {
         let card = model.card();
-        let json = serde_json::to_string(card).map_err(|e| Error::format(card.name(), ".", e))?;
+        let json = document::line(card, &card.name())?;
         Ok(Self {
             // Neither a file name that was opened nor JSON text holds a NUL.
             name: CString::new(card.name()).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use super::guard::{create, destroy, guard, path, required, text};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
-use crate::document::Notes;
+use crate::document::{self, Notes};
 use crate::error::{Error, Result};
 use crate::path::GaussianPath;
 use crate::sampler::Plan;
@@ -108,7 +108,7 @@ impl bespoke_theta {
         let plan = Arc::new(plan(self.solver.tableau()?));
         let same = match &self.solver {
             Solver::Theta(theta) => Self::new(theta.clone())?,
-            Solver::Published(named, path) => Self::published(named.clone(), *path)?,
+            Solver::Published(named, path) => Self::published(named.clone(), path.clone())?,
         };
         Ok(Self { plan, ..same })
     }
@@ -165,7 +165,7 @@ impl Sum {
 }
 
 fn json(notes: &Notes) -> Result<CString> {
-    let text = serde_json::to_string(notes).map_err(|e| Error::format("theta", "notes", e))?;
+    let text = document::line(notes, "theta")?;
     // JSON text holds no NUL: it would be escaped.
     Ok(CString::new(text).unwrap_or_default())
 }

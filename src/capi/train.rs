@@ -84,6 +84,9 @@ sized_struct!(bespoke_train_callbacks { reserved, user_data, progress, velocity,
 /// the model card: `{"model": "digits.json", "family": "rk2", "steps": 5}`. Unknown keys are
 /// errors. With the key `out` the theta is also written there. `callbacks` may be NULL.
 ///
+/// It is JSON, so UTF-8, and with it the paths in it; a text that is not is refused, and shown where it is not. A file
+/// whose name is of other bytes is reached by a link of another name, or by `bespoke_theta_save`, which takes any.
+///
 /// With `"field": {"shape": [3, 64, 64], "classes": 10, "data_range": [-1, 1], "precision": "float32"}`
 /// in place of `model`, the field that is learned for is `callbacks->velocity`; all keys but `shape` may be left out.
 ///

@@ -10,6 +10,7 @@ pub use signature::{Input, Null, Shape, Signature, Size, Sizes};
 
 use crate::document;
 use crate::error::{Error, Result};
+use crate::number::Number;
 use crate::path::GaussianPath;
 use crate::scheduler::{Output, Scheduler};
 use serde::{Deserialize, Serialize};
@@ -316,7 +317,22 @@ impl Card {
     /// # Errors
     /// None for a card that was loaded: its constants have been checked.
     pub fn gaussian_path(&self) -> Result<GaussianPath> {
-        GaussianPath::new(self.scheduler, self.time.end)
+        GaussianPath::new(self.scheduler.clone(), self.time.end)
+    }
+
+    /// The network's time at `t`, a time of the scheduler; for a network that takes integers, before it is rounded.
+    pub fn time_of_network<D: Number>(&self, t: D) -> D {
+        // A mixture knows the scheduler itself; an EDM network knows only its noise level.
+        let t = if self.runtime == Runtime::Mixture { t } else { self.scheduler.conditioning(t) };
+        let directed = if self.time.direction == Direction::DataToNoise { -t + 1.0 } else { t };
+        // Adding 0 would turn -0 into 0.
+        if self.time.offset == 0.0 { directed * self.time.scale } else { directed * self.time.scale + self.time.offset }
+    }
+
+    /// What the network is given for its time at `t`, a time of the scheduler.
+    pub fn network_time(&self, t: f64) -> f64 {
+        let time = self.time_of_network(t);
+        if self.time.dtype == TimeDtype::Int64 { time.round() } else { time }
     }
 
     /// (p, q) with x1hat = p x + q u for the velocity u in solver time `tau`, in [0, 1].
@@ -394,7 +410,7 @@ impl Card {
         }
         // Where the weights lie, and who judges them, is no part of what they are.
         let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
-        let meaning = serde_json::to_vec(&card).map_err(|e| Error::format(self.name(), ".", e))?;
+        let meaning = document::line(&card, &self.name())?.into_bytes();
         let weights = self.weights_path();
         // The fields are public: a card that was changed since is another.
         if let Some((place, of, known)) = self.fingerprint.0.get()

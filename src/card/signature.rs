@@ -46,6 +46,13 @@ pub type Sizes = BTreeMap<String, usize>;
 
 /// Numbers of a sample, or of one row of an input, at most.
 const MOST: usize = 1 << 31;
+/// What [`fits`] asks for.
+const FITTING: &str = "positive sizes whose product is below 2^31";
+
+/// Whether memory can be thought of that holds a sample, or a row, of these sizes.
+fn fits(mut sizes: impl Iterator<Item = usize>) -> bool {
+    sizes.try_fold(1usize, |product, n| product.checked_mul(n)).is_some_and(|n| (1..MOST).contains(&n))
+}
 
 /// A shape of numbers and names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,10 +89,10 @@ impl Shape {
         self.0.iter().map(number).collect()
     }
 
-    /// Its numbers, with `sizes` for its names.
+    /// Its numbers, with `sizes` for its names: positive, with a product below 2^31.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the size that is not among them.
+    /// [`Error::Invalid`] naming the size that is not among them, or the shape that is too large.
     pub fn resolve(&self, sizes: &Sizes) -> Result<Vec<usize>> {
         let number = |size: &Size| match size {
             Size::Number(n) => Ok(*n),
@@ -94,7 +101,11 @@ impl Shape {
                 Error::invalid(format!("size {name:?}"), "not known", expected)
             }),
         };
-        self.0.iter().map(number).collect()
+        let numbers = self.0.iter().map(number).collect::<Result<Vec<usize>>>()?;
+        if !fits(numbers.iter().copied()) {
+            return Err(Error::invalid(format!("shape {self}"), format!("{numbers:?}"), FITTING));
+        }
+        Ok(numbers)
     }
 
     /// The same with numbers for those of its names that are among `sizes`.
@@ -159,15 +170,13 @@ impl Shape {
     /// What is wrong with it in a card, if anything is.
     fn problem(&self, empty: bool) -> Option<String> {
         if self.0.is_empty() && !empty {
-            return Some("is [], expected positive sizes whose product is below 2^31".into());
+            return Some(format!("is [], expected {FITTING}"));
         }
         if self.names().any(|name| name.is_empty() || name.contains('\0') || name.parse::<f64>().is_ok()) {
             return Some(format!("is {self}, expected names that are neither empty nor numbers"));
         }
-        let mut numbers = self.0.iter().map(|size| if let Size::Number(n) = size { *n } else { 1 });
-        let product = numbers.try_fold(1usize, |product, n| product.checked_mul(n));
-        let fits = product.is_some_and(|n| (1..MOST).contains(&n));
-        (!fits).then(|| format!("is {self}, expected positive sizes whose product is below 2^31"))
+        let numbers = self.0.iter().map(|size| if let Size::Number(n) = size { *n } else { 1 });
+        (!fits(numbers)).then(|| format!("is {self}, expected {FITTING}"))
     }
 }
 

@@ -105,7 +105,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
 }
 
 pub fn run(args: TrainArgs) -> Result<()> {
-    let (model, conditioning) = args.model.open()?;
+    let (model, conditioning) = args.model.open(0)?;
     let config = TrainConfig {
         family: Some(args.family),
         nfe: vec![args.nfe],

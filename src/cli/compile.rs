@@ -46,7 +46,7 @@ struct SchedulerArgs {
 
 impl SchedulerArgs {
     fn path(&self) -> Result<Option<GaussianPath>> {
-        let of = |path: &GaussianPath| GaussianPath::new(*path.scheduler(), self.end.unwrap_or(path.end()));
+        let of = |path: &GaussianPath| GaussianPath::new(path.scheduler().clone(), self.end.unwrap_or(path.end()));
         self.scheduler.as_ref().map(of).transpose()
     }
 }

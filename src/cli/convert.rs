@@ -48,8 +48,8 @@ pub fn run(args: ConvertArgs) -> Result<()> {
     if !(1..=bespoke::theta::MAX_STEPS).contains(&args.steps) {
         return Err(Error::invalid("steps", args.steps, format!("1 to {}", bespoke::theta::MAX_STEPS)));
     }
-    let model = GaussianPath::new(*args.from.scheduler(), args.end.unwrap_or(args.from.end()))?;
-    let path = model.on(*args.to.scheduler(), args.sigma0)?;
+    let model = GaussianPath::new(args.from.scheduler().clone(), args.end.unwrap_or(args.from.end()))?;
+    let path = model.on(args.to.scheduler().clone(), args.sigma0)?;
     let mut theta = Theta::new(match args.family {
         KnotFamily::Rk1 => Family::Rk1(path.knots(args.steps)),
         KnotFamily::Rk2 => Family::Rk2(path.knots(2 * args.steps)),

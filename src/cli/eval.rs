@@ -58,13 +58,13 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     }
     let evaluation = &measured.evaluation;
     let notes = notes(&solvers, &asked.path.on(card.gaussian_path()?)?);
-    let whole = || {
-        json!({
+    let whole = || -> Result<Value> {
+        Ok(json!({
             "model": card.name(),
             "count": evaluation.count,
             "seed": asked.noise.noise.is_none().then_some(asked.noise.seed),
             "class": task.conditioning.class,
-            "guidance_scale": task.conditioning.guidance_scale,
+            "guidance_scale": document::value(&task.conditioning.guidance_scale, "guidance_scale")?,
             "dtype": asked.model.dtype,
             "path": asked.path.path,
             "sigma0": asked.path.sigma0,
@@ -73,10 +73,10 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
                 "seconds": evaluation.ground_truth_seconds,
                 "tolerance": evaluation.tolerance,
             },
-            "distances": measured.distances,
+            "distances": document::value(&measured.distances, "distances")?,
             "notes": notes,
-            "results": rows(evaluation, measured.distances.as_ref()),
-        })
+            "results": rows(evaluation, measured.distances.as_ref())?,
+        }))
     };
     let said = || {
         print_table(evaluation, measured.distances.as_ref())?;
@@ -84,7 +84,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     };
     match args.json.as_deref() {
         Some(path) => {
-            document::write(path, &whole())?;
+            document::write(path, &whole()?)?;
             if !output::is_stdout(path) {
                 said()?;
             }
@@ -114,15 +114,15 @@ fn notes(solvers: &[Solver], path: &GaussianPath) -> Vec<String> {
 }
 
 /// A row for each solver, its distances among the rest.
-fn rows(evaluation: &Evaluation, distances: Option<&Distances>) -> Vec<Value> {
+fn rows(evaluation: &Evaluation, distances: Option<&Distances>) -> Result<Vec<Value>> {
     let row = |(i, quality)| {
-        let mut row = json!(quality);
+        let mut row = document::value(quality, "results")?;
         if let (Some(row), Some(distances)) = (row.as_object_mut(), distances)
-            && let Value::Object(found) = json!(distances.solvers[i])
+            && let Value::Object(found) = document::value(&distances.solvers[i], "distances")?
         {
             row.extend(found);
         }
-        row
+        Ok(row)
     };
     evaluation.results.iter().enumerate().map(row).collect()
 }

@@ -3,6 +3,7 @@
 mod arrays;
 mod bench;
 mod bench_train;
+mod check;
 mod compile;
 mod convert;
 mod eval;
@@ -31,7 +32,7 @@ use bespoke::samples::{Conditioning, GuidanceScale};
 use bespoke::tensor::{Compute, Device};
 use bespoke::train::Asked;
 use bespoke::{Error, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use say::note;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ enum Command {
     Ladder(ladder::LadderArgs),
     Convert(convert::ConvertArgs),
     Report(report::ReportArgs),
+    Check(check::CheckArgs),
     Bench(bench::BenchArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -78,8 +80,8 @@ struct ModelArgs {
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
-    /// u = u_uncond + S (u_cond - u_uncond); 1 is off.
-    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off. Of a range A..B each sample draws its own.
+    #[arg(long, value_name = "S")]
     guidance_scale: Option<GuidanceScale>,
     /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
     /// several times.
@@ -88,14 +90,19 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
-    fn open(&self) -> Result<(Model, Conditioning)> {
-        self.open_on(self.device.parse()?)
+    /// Opens the model; `seed` is that of the noises.
+    fn open(&self, seed: u64) -> Result<(Model, Conditioning)> {
+        self.open_on(self.device.parse()?, seed)
     }
 
-    fn open_on(&self, device: Device) -> Result<(Model, Conditioning)> {
+    fn open_on(&self, device: Device, seed: u64) -> Result<(Model, Conditioning)> {
         let mut model = model::open_in(&self.model, device, self.dtype)?;
-        let asked =
-            Asked { class: self.class, guidance_scale: self.guidance_scale.clone(), conditions: &self.conditions };
+        let asked = Asked {
+            class: self.class,
+            guidance_scale: self.guidance_scale.clone(),
+            seed,
+            conditions: &self.conditions,
+        };
         let conditioning = bespoke::train::conditioning(&mut model, asked)?;
         Ok((model, conditioning))
     }
@@ -174,6 +181,23 @@ fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
     Ok(())
 }
 
+/// What the program was asked.
+fn parse() -> std::result::Result<Cli, clap::Error> {
+    let mut command = taking_negatives(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
+}
+
+/// `command`, where a number below zero is the value of the option before it, and no option of that name: then it is
+/// the option's own range that refuses it.
+fn taking_negatives(command: clap::Command) -> clap::Command {
+    let taking = |arg: clap::Arg| {
+        let takes = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes)
+    };
+    command.mut_args(taking).mut_subcommands(taking_negatives)
+}
+
 /// Runs the program and says how it ended.
 pub fn run() -> ExitCode {
     // A reader that closes its end, like `head`, ends the program as it ends others.
@@ -189,7 +213,7 @@ pub fn run() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    let command = match Cli::try_parse() {
+    let command = match parse() {
         Ok(cli) => cli.command,
         Err(said) => return ended_early(&said),
     };
@@ -230,6 +254,7 @@ fn run_command(command: Command) -> Result<()> {
         Command::Ladder(args) => ladder::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),

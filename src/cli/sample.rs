@@ -59,7 +59,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     }
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
-    let (model, conditioning) = args.model.open()?;
+    let (model, conditioning) = args.model.open(args.noise.seed)?;
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
     let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;

@@ -2,7 +2,7 @@
 
 use super::say::say;
 use bespoke::solvers::{Allowed, SolverName};
-use bespoke::{Error, Result};
+use bespoke::{Result, document};
 use serde_json::{Value, json};
 
 /// List the published solvers: name, order, allowed nfe, grid, what it is, source.
@@ -19,8 +19,7 @@ pub struct SolversArgs {
 pub fn run(args: SolversArgs) -> Result<()> {
     if args.json {
         let list: Vec<Value> = SolverName::ALL.iter().map(entry).collect();
-        let text = serde_json::to_string_pretty(&list).map_err(|e| Error::format("solvers", ".", e))?;
-        return say!("{text}");
+        return super::say::text(document::text(&list, "solvers")?.as_bytes());
     }
     let columns = ["name", "order", "nfe", "grid", "description", "source"].map(String::from);
     let rows: Vec<[String; 6]> = std::iter::once(columns).chain(SolverName::ALL.iter().map(row)).collect();

@@ -55,7 +55,7 @@ impl TaskArgs {
     pub fn open(&self, solvers: &[Solver], ranks: &Ranks) -> Result<Task> {
         let tolerance = self.tolerance.tolerance()?;
         let device = ranks.device(&self.model.device)?;
-        let (model, conditioning) = self.model.open_on(device)?;
+        let (model, conditioning) = self.model.open_on(device, self.noise.seed)?;
         if ranks.is_first() {
             solvers.iter().try_for_each(|solver| warn_foreign(solver, &model))?;
         }

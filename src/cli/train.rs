@@ -108,6 +108,13 @@ struct Shown {
     iterations: Option<ProgressBar>,
 }
 
+/// A line of `--json`.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    progress: &'a Progress,
+    seconds: f64,
+}
+
 impl Watch for Shown {
     fn ground_truth(&mut self, share: f64) {
         if let Some(truth) = &mut self.truth {
@@ -124,7 +131,8 @@ impl Watch for Shown {
         bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json && progress.validated {
-            self.said = say!("{}", json!({ "progress": progress, "seconds": seconds }));
+            let line = document::line(&Line { progress, seconds }, "progress");
+            self.said = line.and_then(|line| say!("{line}"));
         } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
             note!(
                 "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
@@ -170,7 +178,7 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     shown.finish()?;
     let seconds = started.elapsed().as_secs_f64();
     if json {
-        say!("{}", outcome_document(&config, &outcome, seconds))?;
+        say!("{}", document::line(&outcome_document(&config, &outcome, seconds), "done")?)?;
     } else if !quiet {
         let print = |line: std::fmt::Arguments<'_>| {
             if aside {

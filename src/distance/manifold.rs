@@ -5,6 +5,7 @@
 //! reference's manifold, recall the share of the reference inside the samples'.
 
 use crate::error::{Error, Result};
+use crate::threads;
 use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,8 @@ impl Points {
             };
             (0..size).map(of).collect::<Vec<_>>()
         };
-        let mut blocks: Vec<(usize, Vec<f64>)> = self.blocks().map(|block| (block.0, radius(block))).collect();
+        let mut blocks: Vec<(usize, Vec<f64>)> =
+            threads::shared(|| self.blocks().map(|block| (block.0, radius(block))).collect());
         blocks.sort_unstable_by_key(|(first, _)| *first);
         blocks.into_iter().flat_map(|(_, radii)| radii).collect()
     }
@@ -101,6 +103,6 @@ impl Points {
             let within = |column: &[f64]| column.iter().zip(radii).any(|(distance, radius)| distance <= radius);
             (0..size).filter(|j| within(distances.column(*j).as_slice())).count()
         };
-        self.blocks().map(inside).sum::<usize>() as f64 / self.count() as f64
+        threads::shared(|| self.blocks().map(inside).sum::<usize>()) as f64 / self.count() as f64
     }
 }

@@ -4,6 +4,7 @@ use super::features::Features;
 use super::frechet::Reference;
 use super::manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 use super::moments::Moments;
+use crate::document;
 use crate::error::Result;
 use crate::ranks::Ranks;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub const MANIFOLD_SAMPLES: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distance {
     /// Squared Fréchet distance of the features.
+    #[serde(with = "document::any_number")]
     pub frechet: f64,
     /// Of at most [`MANIFOLD_SAMPLES`] on either side; `None` where there are too few for neighbours.
     #[serde(flatten)]

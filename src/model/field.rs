@@ -2,12 +2,11 @@
 
 use super::guidance::{Chain, Stack, of_card};
 use super::nulls::{self, NullRow};
-use crate::card::{Card, Direction, Runtime, Signature, Sizes, TimeDtype};
+use crate::card::{Card, Signature, Sizes, TimeDtype};
 use crate::error::{Error, Result};
 use crate::inputs::{Column, Inputs};
 use crate::memory;
 use crate::networks::{Call, Network};
-use crate::number::Number;
 use crate::tensor::{Dtype, PerRow, PerRowBuf, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};
@@ -63,17 +62,6 @@ impl<T: Tensor> ModelField<T> {
         &self.card
     }
 
-    /// The network's time at solver time `tau`.
-    fn network_time<D: Number>(&self, tau: D) -> D {
-        let time = &self.card.time;
-        let t = tau * time.end;
-        // A mixture knows the scheduler itself; an EDM network knows only its noise level.
-        let t = if self.card.runtime == Runtime::Mixture { t } else { self.card.scheduler.conditioning(t) };
-        let directed = if time.direction == Direction::DataToNoise { -t + 1.0 } else { t };
-        // Adding 0 would turn -0 into 0.
-        if time.offset == 0.0 { directed * time.scale } else { directed * time.scale + time.offset }
-    }
-
     fn coefficients(&self, tau: PerRow<'_>) -> Result<Coefficients> {
         let (scheduler, output, end) = (&self.card.scheduler, self.card.output, self.card.time.end);
         let regular = tau.map(|tau| output.regular_time(scheduler, tau * end) / end)?;
@@ -81,7 +69,7 @@ impl<T: Tensor> ModelField<T> {
         let of = |f: &dyn Fn(Dual64) -> Dual64| -> Result<(PerRowBuf, PerRowBuf)> {
             Ok((tau.map(|tau| first_derivative(f, tau).0)?, tau.map(|tau| first_derivative(f, tau).1)?))
         };
-        let (mut time, mut time_dot) = of(&|tau| self.network_time(tau))?;
+        let (mut time, mut time_dot) = of(&|tau| self.card.time_of_network(tau * end))?;
         if self.card.time.dtype == TimeDtype::Int64 {
             // The field is constant between the times that the network knows.
             (time, time_dot) = (time.get().map(f64::round)?, PerRowBuf::All(0.0));

@@ -19,6 +19,7 @@ use crate::inputs::{CLASS, Column};
 use crate::number::Number;
 use crate::scheduler::{Output, Scheduler};
 use crate::tensor::{Compute, Device, Element, Host, PerRow, Tensor};
+use crate::threads;
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::Dual64;
 use rayon::prelude::*;
@@ -257,11 +258,13 @@ impl<E: Element> Network for MixtureField<E> {
     fn forward(&self, call: &Call<'_, Host<E>>) -> Result<Host<E>> {
         let class = self.classes(call)?;
         let mut output = call.x.zeros_like(call.x.batch())?;
-        output.data_mut().par_chunks_mut(call.x.elements()).enumerate().for_each(|(row, out)| {
+        let rows = output.data_mut().par_chunks_mut(call.x.elements()).enumerate();
+        let row_of = |(row, out): (usize, &mut [E])| {
             let x = wide(call.x.row(row));
             let u = self.mixture.velocity(&self.scheduler, call.time.at(row), &x, self.class(class, row));
             out.iter_mut().zip(u).for_each(|(out, u)| *out = E::from_f64(u));
-        });
+        };
+        threads::shared(|| rows.for_each(row_of));
         Ok(output)
     }
 
@@ -281,7 +284,7 @@ impl<E: Element> Network for MixtureField<E> {
             let class = self.class(class, row);
             self.mixture.vjp(&self.scheduler, call.time.at(row), &wide(x.row(row)), class, &w)
         };
-        let rows: Vec<_> = (0..x.batch()).into_par_iter().map(row_vjp).collect();
+        let rows: Vec<_> = threads::shared(|| (0..x.batch()).into_par_iter().map(row_vjp).collect());
         let mut vjp = Vjp { x: Vec::new(), t: Vec::new() };
         for i in 0..cotangents.len() {
             vjp.x.push(gather(rows.iter().map(|row| row[i].0.clone()), x.elements())?);
@@ -354,5 +357,5 @@ pub(super) fn open(card: &Card, device: Device, compute: Compute) -> Result<Open
     if let Some(class) = (0..card.classes).find(|class| Some(*class) != card.null_class && !mixture.has_class(*class)) {
         return wrong("classes", format!("is {}, but no mode of the mixture is of class {class}", card.classes));
     }
-    Ok(Opened::Host(Box::new(MixtureField::<f32>::new(mixture, card.scheduler, card.null_class))))
+    Ok(Opened::Host(Box::new(MixtureField::<f32>::new(mixture, card.scheduler.clone(), card.null_class))))
 }

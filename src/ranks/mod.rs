@@ -11,6 +11,7 @@ mod world;
 #[path = "none.rs"]
 mod world;
 
+use crate::document;
 use crate::error::{Error, Result};
 use crate::tensor::Device;
 use serde::Serialize;
@@ -138,13 +139,13 @@ impl Ranks {
         if self.count() == 1 {
             return Ok(value);
         }
-        let failed = |e| Error::format("what the first rank sent", ".", e);
-        let mut text = serde_json::to_vec(&value).map_err(failed)?;
+        const NAME: &str = "what the first rank sent";
+        let mut text = document::line(&value, NAME)?.into_bytes();
         let mut length = [text.len() as u64];
         self.broadcast(0, &mut length);
         text.resize(length[0] as usize, 0);
         self.broadcast(0, &mut text);
-        if self.is_first() { Ok(value) } else { serde_json::from_slice(&text).map_err(failed) }
+        if self.is_first() { Ok(value) } else { serde_json::from_slice(&text).map_err(|e| Error::format(NAME, ".", e)) }
     }
 
     /// Ends the processes of all ranks, this one with `code`.

@@ -3,7 +3,10 @@
 use super::conditions::Conditions;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
+use crate::memory;
+use crate::noise::{self, Purpose};
 use crate::velocity::{Condition, GUIDANCE_SCALE, Scale};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,22 +20,25 @@ pub struct Conditioning {
     pub classes: i64,
     /// One class for all; `None`: sample i gets class i mod classes.
     pub class: Option<i64>,
-    /// Guidance of all samples.
+    /// Guidance of all samples, or the range from which each sample's is drawn.
     pub guidance_scale: GuidanceScale,
+    /// Seed of what is drawn.
+    pub seed: u64,
     /// Inputs: sample i gets row i mod C.
     pub conditions: Option<Arc<Conditions>>,
 }
 
 impl Conditioning {
     /// No condition.
-    pub const NONE: Self = Self { classes: 0, class: None, guidance_scale: GuidanceScale::OFF, conditions: None };
+    pub const NONE: Self =
+        Self { classes: 0, class: None, guidance_scale: GuidanceScale::OFF, seed: 0, conditions: None };
 
     /// The condition of the samples `indices`.
     ///
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn of(&self, indices: Range<usize>) -> Result<Condition> {
-        let count = indices.len();
+        let scales = self.guidance_scale.of(indices.clone(), self.seed)?;
         let mut columns = Vec::new();
         if self.classes > 0 {
             let class = |i: usize| self.class.unwrap_or(i as i64 % self.classes);
@@ -41,31 +47,118 @@ impl Conditioning {
         if let Some(conditions) = &self.conditions {
             columns.extend(conditions.of(indices)?.columns().iter().cloned());
         }
-        let scale = |(name, value): (&str, f64)| Scale { name: name.to_owned(), values: vec![value; count] };
-        Ok(Condition { inputs: Inputs::new(columns)?, scales: self.guidance_scale.named().map(scale).collect() })
+        Ok(Condition { inputs: Inputs::new(columns)?, scales })
     }
 }
 
-/// One number for each scale of guidance; a scale that is not named is 1, off.
+/// A guidance scale: one number for all samples, or a range from which each sample's is drawn evenly.
 ///
-/// As text and in documents a number is the scale `guidance_scale`; several are `text=7.5,image=1.5`, or an object.
+/// As text a range is `1..7.5`, in documents `[1, 7.5]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(try_from = "WrittenExtent", into = "WrittenExtent")]
+pub struct Extent {
+    from: f64,
+    to: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum WrittenExtent {
+    One(f64),
+    Range([f64; 2]),
+}
+
+impl TryFrom<WrittenExtent> for Extent {
+    type Error = Error;
+
+    fn try_from(written: WrittenExtent) -> Result<Self> {
+        match written {
+            WrittenExtent::One(scale) => Ok(Extent::one(scale)),
+            WrittenExtent::Range([from, to]) => Extent::range(from, to),
+        }
+    }
+}
+
+impl From<Extent> for WrittenExtent {
+    fn from(extent: Extent) -> Self {
+        match extent.number() {
+            Some(scale) => WrittenExtent::One(scale),
+            None => WrittenExtent::Range([extent.from, extent.to]),
+        }
+    }
+}
+
+impl Extent {
+    /// The same for all samples.
+    pub fn one(scale: f64) -> Self {
+        Self { from: scale, to: scale }
+    }
+
+    /// Each sample its own, from `from` to `to`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where these are not finite and in order.
+    pub fn range(from: f64, to: f64) -> Result<Self> {
+        if from < to && from.is_finite() && to.is_finite() {
+            return Ok(Self { from, to });
+        }
+        Err(Error::invalid(GUIDANCE_SCALE, format!("{from}..{to}"), "a range from a number to a greater one"))
+    }
+
+    /// The number, where it is one for all samples.
+    pub fn number(&self) -> Option<f64> {
+        // Also of a NaN, which is refused where it is used.
+        (self.from.to_bits() == self.to.to_bits()).then_some(self.from)
+    }
+}
+
+impl FromStr for Extent {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |part: &str| {
+            let expected = "a number, or a range of two as in 1..7.5";
+            part.trim().parse().map_err(|_| Error::invalid(GUIDANCE_SCALE, format!("{text:?}"), expected))
+        };
+        match text.split_once("..") {
+            None => number(text).map(Extent::one),
+            Some((from, to)) => Extent::range(number(from)?, number(to)?),
+        }
+    }
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.number() {
+            Some(scale) => write!(f, "{scale}"),
+            None => write!(f, "{}..{}", self.from, self.to),
+        }
+    }
+}
+
+/// A number or a range for each scale of guidance; a scale that is not named is 1, off.
+///
+/// As text and in documents one alone is the scale `guidance_scale`; several are `text=7.5,image=1..1.5`, or an
+/// object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(from = "Written", into = "Written")]
-pub struct GuidanceScale(BTreeMap<String, f64>);
+pub struct GuidanceScale(BTreeMap<String, Extent>);
 
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum Written {
-    One(f64),
-    Named(BTreeMap<String, f64>),
+    One(Extent),
+    Named(BTreeMap<String, Extent>),
 }
 
 impl From<Written> for GuidanceScale {
     fn from(written: Written) -> Self {
         match written {
-            Written::One(scale) => GuidanceScale::one(scale),
+            Written::One(scale) => GuidanceScale::plainly(scale),
             Written::Named(scales) => Self(scales),
         }
     }
@@ -84,23 +177,43 @@ impl GuidanceScale {
     /// No guidance.
     pub const OFF: Self = Self(BTreeMap::new());
 
-    /// The plain scale.
+    /// The plain scale, the same for all samples.
     pub fn one(scale: f64) -> Self {
+        Self::plainly(Extent::one(scale))
+    }
+
+    fn plainly(scale: Extent) -> Self {
         Self(BTreeMap::from([(GUIDANCE_SCALE.to_owned(), scale)]))
     }
 
     /// The plain scale, 1 where there is none; `None` where another one is named.
-    pub fn plain(&self) -> Option<f64> {
+    pub fn plain(&self) -> Option<Extent> {
         match self.0.iter().collect::<Vec<_>>().as_slice() {
-            [] => Some(1.0),
+            [] => Some(Extent::one(1.0)),
             [(name, scale)] if name.as_str() == GUIDANCE_SCALE => Some(**scale),
             _ => None,
         }
     }
 
     /// The scales, by name.
-    pub fn named(&self) -> impl Iterator<Item = (&str, f64)> {
+    pub fn named(&self) -> impl Iterator<Item = (&str, Extent)> {
         self.0.iter().map(|(name, scale)| (name.as_str(), *scale))
+    }
+
+    /// The scales of the samples `indices`: what is drawn depends on the seed and a sample's index alone.
+    fn of(&self, indices: Range<usize>, seed: u64) -> Result<Vec<Scale>> {
+        let mut scales = Vec::new();
+        for (name, extent) in self.named() {
+            scales.push((extent, Scale { name: name.to_owned(), values: memory::room(indices.len())? }));
+        }
+        for index in indices {
+            let mut rng = noise::generator(seed, Purpose::Guidance, index as u64);
+            for (extent, scale) in &mut scales {
+                let drawn = || extent.from + (extent.to - extent.from) * rng.random::<f64>();
+                scale.values.push(extent.number().unwrap_or_else(drawn));
+            }
+        }
+        Ok(scales.into_iter().map(|(_, scale)| scale).collect())
     }
 }
 
@@ -108,16 +221,22 @@ impl FromStr for GuidanceScale {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if let Ok(scale) = text.parse() {
-            return Ok(Self::one(scale));
+        if !text.contains('=') {
+            let expected = "a number, a range A..B, or NAME=NUMBER,NAME=A..B";
+            let whole = |error| match error {
+                Error::Invalid { value, .. } if !text.contains("..") => Error::invalid(GUIDANCE_SCALE, value, expected),
+                other => other,
+            };
+            return text.parse().map(Self::plainly).map_err(whole);
         }
         let one = |part: &str| {
-            let (name, scale) = part.split_once('=')?;
-            Some((name.trim().to_owned(), scale.trim().parse::<f64>().ok()?))
+            let expected = "a number, or NAME=NUMBER,NAME=A..B";
+            let named =
+                part.split_once('=').ok_or_else(|| Error::invalid(GUIDANCE_SCALE, format!("{text:?}"), expected));
+            let (name, scale) = named?;
+            Ok((name.trim().to_owned(), scale.parse()?))
         };
-        let scales = text.split(',').map(one).collect::<Option<BTreeMap<_, _>>>();
-        let expected = "a number, or NAME=NUMBER,NAME=NUMBER";
-        scales.map(Self).ok_or_else(|| Error::invalid(GUIDANCE_SCALE, format!("{text:?}"), expected))
+        text.split(',').map(one).collect::<Result<_>>().map(Self)
     }
 }
 

@@ -22,8 +22,8 @@ impl Conditions {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the file and the input: a file that is no safetensors file, an
-    /// input that is missing, not known, of another type or shape; rows that disagree; no rows; other sizes than
-    /// in the first file.
+    /// input that is missing, not known, of another type or shape; rows that disagree; no rows; sizes that no sample
+    /// has; other sizes than in the first file.
     pub fn read(files: &[PathBuf], card: &Card) -> Result<Self> {
         let mut hash = Sha256::new();
         let parts = files.iter().map(|file| read(file, card, &mut hash)).collect::<Result<Vec<_>>>()?;
@@ -112,6 +112,10 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
         if known != size {
             return Err(wrong(name, format!("is {size} in the metadata, but the inputs say {known}")));
         }
+    }
+    // Sizes may be such as no sample has.
+    if card.shape.with(&sizes).numbers().is_some() {
+        card.shape.resolve(&sizes).map_err(|e| within(&document, e))?;
     }
     Ok((Inputs::new(columns)?, sizes))
 }

@@ -6,7 +6,7 @@ mod conditions;
 mod noises;
 mod quality;
 
-pub use conditioning::{Conditioning, GuidanceScale};
+pub use conditioning::{Conditioning, Extent, GuidanceScale};
 pub use conditions::Conditions;
 pub use noises::Noises;
 pub use quality::{Errors, Quality};

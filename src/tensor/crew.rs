@@ -1,4 +1,5 @@
-//! Threads that wait for work, so that an update on several of them allocates and spawns nothing.
+//! Threads that wait for work, so that an update on several of them allocates and spawns nothing. A fork of the
+//! process takes none of them along: there the crew takes on others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,10 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// The caller and a number of threads of its own.
 pub struct Crew {
+    /// The process that the threads are of.
+    process: u32,
+    /// How many there are, the caller included.
+    size: usize,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -48,7 +53,7 @@ impl Crew {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let state = State { round: 0, work: None, busy: 0, panicked: false, leave: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), begin: Condvar::new(), end: Condvar::new() });
-        let mut crew = Self { shared, threads: Vec::new() };
+        let mut crew = Self { process: std::process::id(), size: threads.max(1), shared, threads: Vec::new() };
         for part in 1..threads {
             let shared = crew.shared.clone();
             let builder = std::thread::Builder::new().name(format!("bespoke-{part}"));
@@ -59,12 +64,13 @@ impl Crew {
 
     /// Number of threads, the caller included.
     pub fn size(&self) -> usize {
-        self.threads.len() + 1
+        self.size
     }
 
     /// Runs `work(0)` here and `work(1)` to `work(size - 1)` on the others, and waits for all.
     ///
-    /// A crew has one work at a time: two threads cannot share it.
+    /// A crew has one work at a time: two threads cannot share it. In a fork of the process that it was made in it
+    /// first takes on as many threads as it had; where the system gives none the caller does all parts.
     ///
     /// ```compile_fail,E0499
     /// let mut crew = bespoke::tensor::Crew::new(2).unwrap();
@@ -74,6 +80,12 @@ impl Crew {
     /// });
     /// ```
     pub fn run(&mut self, work: &Work<'_>) {
+        if self.is_of_parent() {
+            self.renew();
+        }
+        if self.threads.is_empty() {
+            return (0..self.size).for_each(work);
+        }
         // SAFETY: only the lifetime changes; nobody follows the pointer after this function waited for all, and
         // `&mut self` keeps another call from replacing the work, or from counting its threads, meanwhile.
         let lasting = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
@@ -97,6 +109,27 @@ impl Crew {
             std::panic::resume_unwind(panic);
         }
         assert!(!panicked, "a thread of the crew panicked");
+    }
+}
+
+impl Crew {
+    /// Whether the threads are another process's: this one is its fork, and they are not here.
+    fn is_of_parent(&self) -> bool {
+        !self.threads.is_empty() && self.process != std::process::id()
+    }
+
+    /// Takes on other threads, if there are any to be had.
+    fn renew(&mut self) {
+        self.abandon();
+        if let Ok(crew) = Self::new(self.size) {
+            *self = crew;
+        }
+    }
+
+    /// Lets go of threads that are not here. Waiting for them would not end, and whoever of them held the lock at
+    /// the fork holds it for good.
+    fn abandon(&mut self) {
+        self.threads.drain(..).for_each(std::mem::forget);
     }
 }
 
@@ -127,6 +160,12 @@ fn serve(shared: &Shared, part: usize) {
 
 impl Drop for Crew {
     fn drop(&mut self) {
+        if self.is_of_parent() {
+            self.abandon();
+        }
+        if self.threads.is_empty() {
+            return;
+        }
         self.shared.lock().leave = true;
         self.shared.begin.notify_all();
         for thread in self.threads.drain(..) {

@@ -5,6 +5,7 @@ use super::numbers::Numbers;
 use super::{Crew, Element, Operand, PerRow, Tensor, Update};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::threads;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -509,7 +510,7 @@ impl<E: Element> Tensor for Host<E> {
         if out.data.len() < PARALLEL {
             out.data.chunks_mut(elements).enumerate().for_each(row_of);
         } else {
-            out.data.par_chunks_mut(elements).enumerate().for_each(row_of);
+            threads::shared(|| out.data.par_chunks_mut(elements).enumerate().for_each(row_of));
         }
         Ok(out)
     }

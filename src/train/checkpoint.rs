@@ -82,9 +82,8 @@ pub fn save(path: &Path, job: &Job, settings: &Settings, spent: Spent, state: &S
         log_bytes,
         state,
     };
-    let name = path.display().to_string();
-    let text = serde_json::to_vec(&checkpoint).map_err(|e| Error::format(&name, ".", e))?;
-    output::write_bytes(path, &text)
+    let text = document::line(&checkpoint, &path.display().to_string())?;
+    output::write_bytes(path, text.as_bytes())
 }
 
 /// Reads the run that `job` is, if there is one; another run's is refused.

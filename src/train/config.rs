@@ -280,8 +280,9 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "X"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l_tau: Option<f64>,
-    /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1].
-    #[cfg_attr(feature = "cli", arg(long, value_name = "S", allow_negative_numbers = true))]
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off [default: 1]. Of a range A..B each sample draws its own, so
+    /// that one solver is learned for all of it.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<GuidanceScale>,
     /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given

@@ -42,8 +42,12 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let config = &suited_to(config, model.differentiable())?;
     let settings = config.settings(high - low, Some(&path))?;
     let mut job = config.job(Some(model.card().fingerprint()?))?;
-    let asked =
-        Asked { class: config.class, guidance_scale: config.guidance_scale.clone(), conditions: &config.conditions };
+    let asked = Asked {
+        class: config.class,
+        guidance_scale: config.guidance_scale.clone(),
+        seed: settings.seed,
+        conditions: &config.conditions,
+    };
     let conditioning = conditioning(&mut model, asked)?;
     if let Some(conditions) = &conditioning.conditions {
         job.config.insert("conditions".into(), json!(conditions.digest()));
@@ -165,6 +169,8 @@ pub struct Asked<'a> {
     pub class: Option<i64>,
     /// Guidance of all samples.
     pub guidance_scale: Option<GuidanceScale>,
+    /// Seed of guidance scales that are drawn from a range.
+    pub seed: u64,
     /// Files of conditions, in order.
     pub conditions: &'a [PathBuf],
 }
@@ -199,7 +205,8 @@ pub fn conditioning(model: &mut Model, asked: Asked<'_>) -> Result<Conditioning>
         model.set_sizes(conditions.sizes());
     }
     let guidance_scale = asked.guidance_scale.unwrap_or_default();
-    let conditioning = Conditioning { classes: card.classes, class: asked.class, guidance_scale, conditions };
+    let conditioning =
+        Conditioning { classes: card.classes, class: asked.class, guidance_scale, seed: asked.seed, conditions };
     model.check_guidance(&conditioning.of(0..1)?)?;
     Ok(conditioning)
 }

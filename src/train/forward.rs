@@ -9,6 +9,7 @@ use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
 use crate::samples::chunk;
 use crate::tensor::{PerRow, Tensor};
+use crate::threads;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
 use rand::RngExt;
@@ -222,7 +223,7 @@ impl<F: VelocityField> Iteration<'_, F> {
             let weights: Vec<f64> = own.iter().map(|w| w * trust / total).collect();
             linear.normal_equations(errors, &weights)
         };
-        let parts: Vec<NormalEquations> = parts.par_iter().map(of_part).collect();
+        let parts: Vec<NormalEquations> = threads::shared(|| parts.par_iter().map(of_part).collect());
         let count = parameters.values.len();
         let mut sum = NormalEquations { normal: DMatrix::zeros(count, count), gradient: DVector::zeros(count) };
         for part in parts {

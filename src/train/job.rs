@@ -1,6 +1,7 @@
 //! A run as a job: what it keeps on disk, so that it can be gone on with.
 
 use super::config::TrainConfig;
+use crate::document;
 use crate::error::{Error, Result};
 use crate::output;
 use serde_json::{Map, Value};
@@ -74,10 +75,9 @@ impl TrainConfig {
             conditions: Vec::new(),
             ..self.clone()
         };
-        match serde_json::to_value(placeless) {
-            Ok(Value::Object(config)) => Ok(config),
-            Ok(_) => Err(Error::State("a training configuration is a JSON object".into())),
-            Err(e) => Err(Error::format("the training configuration", ".", e)),
+        match document::value(&placeless, "the training configuration")? {
+            Value::Object(config) => Ok(config),
+            _ => Err(Error::State("a training configuration is a JSON object".into())),
         }
     }
 }

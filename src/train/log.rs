@@ -1,6 +1,7 @@
 //! What a run says as it goes: a JSON object a line.
 
 use super::progress::Progress;
+use crate::document;
 use crate::error::{Error, Result};
 use crate::output::{self, Appended};
 use crate::samples::Quality;
@@ -76,8 +77,7 @@ impl Log {
             evaluations: progress.evaluations,
             seconds,
         };
-        let mut text =
-            serde_json::to_string(&line).map_err(|e| Error::format(self.path.display().to_string(), ".", e))?;
+        let mut text = document::line(&line, &self.path.display().to_string())?;
         text.push('\n');
         let written = self.cut().and_then(|()| self.output.file.write_all(text.as_bytes()));
         written.map_err(|e| Error::io("write", &self.path, e))?;

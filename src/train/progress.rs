@@ -1,5 +1,6 @@
 //! What a run says of itself as it goes.
 
+use crate::document;
 use crate::samples::Quality;
 use crate::velocity::Evaluations;
 use serde::Serialize;
@@ -15,6 +16,7 @@ pub struct Progress {
     /// Evaluations of the solver under training.
     pub nfe: usize,
     /// The last batch's loss; NaN before the first.
+    #[serde(serialize_with = "document::or_null")]
     pub loss: f64,
     /// The last validation.
     pub validation: Quality,

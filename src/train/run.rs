@@ -23,6 +23,7 @@ use crate::ranks::Ranks;
 use crate::sampler::Plan;
 use crate::samples::{Conditioning, Quality, chunk};
 use crate::velocity::{Counted, Evaluations, VelocityField};
+use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -355,8 +356,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "evaluations": evaluations,
             "ground_truth_evaluations": self.ground_truth.forward,
             "budget": settings.budget.map(|budget| json!({ "evaluations": budget, "spent": all })),
-            "validation": { "count": settings.validation, "rmse": best.rmse, "psnr": best.psnr },
-            "start": { "solver": from, "rmse": state.start.rmse, "psnr": state.start.psnr },
+            "validation": Measured { what: json!({ "count": settings.validation }), quality: best },
+            "start": Measured { what: json!({ "solver": from }), quality: state.start },
             "log": state.log,
             "stopped": stopped,
             "version": env!("CARGO_PKG_VERSION"),
@@ -369,6 +370,15 @@ impl<'a, F: VelocityField> Run<'a, F> {
             _ => Notes::default(),
         }
     }
+}
+
+/// A quality, and what it is of.
+#[derive(Serialize)]
+struct Measured {
+    #[serde(flatten)]
+    what: serde_json::Value,
+    #[serde(flatten)]
+    quality: Quality,
 }
 
 /// How the field is differentiated, where a leg does so by forward passes: as its accuracy asks for, which the

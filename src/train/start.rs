@@ -77,7 +77,7 @@ pub(super) fn bases(
     let own = path.map_or_else(|| Ok(Parameters::identity(structure)), |path| start_on_path(structure, path))?;
     // A path that has no snr in common with the model's, or makes no theta, is no candidate.
     let on = |scheduler: &Scheduler| {
-        let other = path.filter(|_| anywhere)?.on(*scheduler, 1.0).ok().filter(|other| Some(other) != path)?;
+        let other = path.filter(|_| anywhere)?.on(scheduler.clone(), 1.0).ok().filter(|other| Some(other) != path)?;
         Some((format!("{name} on {}", scheduler.name()), start_on_path(structure, &other).ok()?))
     };
     let others: Vec<_> = USUAL_PATHS.iter().filter_map(on).collect();

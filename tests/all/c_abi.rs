@@ -38,10 +38,15 @@ impl Bench {
     }
 
     fn run(&self, source: &str, arguments: &[&Path], mode: Mode) {
+        self.run_with(source, arguments, mode, &[]);
+    }
+
+    fn run_with(&self, source: &str, arguments: &[&Path], mode: Mode, more: &[&str]) {
         let include = root().join("tests/c");
         let include = format!("-I{}", include.display());
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
         let mut flags = vec![include.as_str()];
+        flags.extend(more);
         if mode == Mode::Sanitized {
             flags.extend(sanitizers);
         }
@@ -80,6 +85,20 @@ impl Bench {
 #[test]
 fn the_programs_pass() {
     Bench::new().all(Mode::Plain);
+}
+
+#[test]
+fn a_fork_computes_with_threads_of_its_own() {
+    let bench = Bench::new();
+    bench.run("tests/c/fork.c", &[&bench.rk2, Path::new(&bench.card)], Mode::Plain);
+}
+
+#[test]
+fn a_thread_may_outlive_the_library_that_it_used() {
+    let bench = Bench::new();
+    let [library, copy] = ["libbespoke.so", "copy.json"].map(|name| bench.workshop.path(name));
+    // The program itself needs no library, or it would never be unloaded.
+    bench.run_with("tests/c/unload.c", &[&library, &bench.rk2, &copy], Mode::Plain, &["-Wl,--as-needed"]);
 }
 
 #[test]

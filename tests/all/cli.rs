@@ -185,6 +185,31 @@ fn bad_usage_is_2_and_names_what_is_wrong() {
 }
 
 #[test]
+fn a_number_below_zero_is_the_value_of_its_option() {
+    let folder = TempDir::new().unwrap();
+    for (command, option) in [
+        (&["sample", "--solver", "euler@2", "--out", "x.npy"][..], "--seed"),
+        (&["sample", "--solver", "euler@2", "--out", "x.npy"], "--class"),
+        (&["sample", "--solver", "euler@2", "--out", "x.npy"], "--sigma0"),
+        (&["eval", "--solver", "euler@2"], "--rtol"),
+        (&["eval", "--solver", "euler@2"], "--count"),
+        (&["train", "--steps", "2", "--out", "t.json"], "--iterations"),
+        (&["train", "--steps", "2", "--out", "t.json"], "--lr"),
+        (&["train", "--out", "t.json"], "--nfe"),
+    ] {
+        let mut run = bespoke();
+        run.current_dir(folder.path()).args(command).arg("--model").arg(card()).args([option, "-3"]);
+        let name = option.trim_start_matches('-');
+        run.assert().code(2).stderr(contains(name).and(contains("-3")).and(contains("unexpected argument").not()));
+        assert!(files(folder.path()).is_empty());
+    }
+    // An option is still one, and not a value.
+    let count =
+        bespoke().args(["eval", "--solver", "euler@2", "--seed", "--count", "3", "--model"]).arg(card()).assert();
+    count.code(2).stderr(contains("a value is required for '--seed"));
+}
+
+#[test]
 fn a_failed_run_is_1_and_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -194,7 +194,7 @@ mod digits {
 
     /// The golden levels at the model's own times and rates.
     fn schedule(model: &Model, levels: &[(f64, f64)]) -> Schedule {
-        let (scheduler, end) = (model.card().scheduler, model.card().time.end);
+        let (scheduler, end) = (model.card().scheduler.clone(), model.card().time.end);
         let knot = |&(alpha, sigma): &(f64, f64)| {
             let t = scheduler.time_at(alpha, sigma);
             let rates = (scheduler.alpha_dot(t) * end, scheduler.sigma_dot(t) * end);

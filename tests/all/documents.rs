@@ -598,6 +598,57 @@ fn a_number_that_is_not_finite_is_named() {
     assert!(error.contains("line 1 column"), "{error}");
 }
 
+#[test]
+fn a_number_that_json_has_no_name_for_is_found_where_it_stands() {
+    use std::collections::BTreeMap;
+    #[derive(serde::Serialize, Default)]
+    struct Row {
+        rmse: f64,
+        #[serde(with = "document::any_number")]
+        said: f64,
+        #[serde(serialize_with = "document::or_null")]
+        not_yet: f64,
+        least: Option<f32>,
+        pair: (f64, [f64; 2]),
+        by_name: BTreeMap<String, Kind>,
+    }
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Kind {
+        Plain(f64),
+        Both(f64, f64),
+        Named { end: f64 },
+    }
+    let good = || Row { said: f64::INFINITY, not_yet: f64::NAN, ..Row::default() };
+    let text = document::line(&vec![good()], "out.json").unwrap();
+    assert_eq!(text, r#"[{"rmse":0.0,"said":"inf","not_yet":null,"least":null,"pair":[0.0,[0.0,0.0]],"by_name":{}}]"#);
+    let named = |kind: Kind| Row { by_name: BTreeMap::from([("a b".to_owned(), kind)]), ..good() };
+    for (row, says) in [
+        (Row { rmse: f64::NAN, ..good() }, "out.json: results[1].rmse: is NaN, which JSON has no number for"),
+        (Row { least: Some(f32::INFINITY), ..good() }, "out.json: results[1].least: is inf"),
+        (Row { not_yet: f64::NEG_INFINITY, ..good() }, "out.json: results[1].not_yet: is -inf"),
+        (Row { pair: (0.0, [0.0, f64::NAN]), ..good() }, "out.json: results[1].pair[1][1]: is NaN"),
+        (named(Kind::Plain(f64::NAN)), "out.json: results[1].by_name.a b.plain: is NaN"),
+        (named(Kind::Both(1.0, f64::NAN)), "out.json: results[1].by_name.a b.both[1]: is NaN"),
+        (named(Kind::Named { end: f64::NAN }), "out.json: results[1].by_name.a b.named.end: is NaN"),
+    ] {
+        let whole = BTreeMap::from([("results", vec![good(), row])]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.json");
+        let said = [
+            document::text(&whole, "out.json").unwrap_err(),
+            document::line(&whole, "out.json").unwrap_err(),
+            document::value(&whole, "out.json").unwrap_err(),
+            document::write(&path, &whole).unwrap_err(),
+        ];
+        for error in said {
+            assert!(matches!(error, Error::Format { .. }) && error.to_string().contains(says), "{error}: not {says}");
+        }
+        assert!(!path.exists());
+    }
+    assert_eq!(document::line(&f64::NAN, "x").unwrap_err().to_string(), "x: .: is NaN, which JSON has no number for");
+}
+
 /// An .npy file of this header and data.
 fn npy(header: &str, data: &[u8]) -> Vec<u8> {
     let length = (header.len() as u16).to_le_bytes();
@@ -640,7 +691,9 @@ fn an_npy_header_tells_the_truth_or_is_refused() {
         ("(64,)", "expected [count] followed by [1, 8, 8]"),
         ("(1, 8, 8)", "expected [count] followed by [1, 8, 8]"),
         ("()", "expected [count] followed by [1, 8, 8]"),
-        (&deep, "brackets, more than 64"),
+        (&deep, "header: is of 60055 bytes, more than 8192"),
+        // The parser doubles its time with each: of sixty it would not come back.
+        (&format!("({}", "{".repeat(60)), "has 62 brackets, more than 8"),
     ] {
         std::fs::write(&path, npy(&header("<f4", "False", shape), sample)).unwrap();
         let error = Samples::open(&path, &[1, 8, 8]).err().unwrap().to_string();
@@ -680,6 +733,9 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
     assert!(stored.read("x", safetensors::Dtype::F32, 2, 1, usize::MAX).is_err());
     assert!(stored.rows("x", safetensors::Dtype::F32, 4).is_err());
     let huge = tensor("[4611686018427387903]", 0, 18446744073709551612);
+    let part = "{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}";
+    let twice = format!("{{\"x\":{part},\"x\":{part}}}");
+    let shared = format!("{{\"x\":{part},\"y\":{part}}}");
     for (bytes, words) in [
         (file(&tensor("[2,2]", 0, 16), &[0; 12]), "is not its bytes 0 to 16 of 12"),
         (file(&tensor("[2,2]", 0, 16), &[0; 20]), "its tensors end after 16 of 20"),
@@ -689,6 +745,10 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
         (file(&huge, &[0; 4]), "is not its bytes"),
         (file("{}", b"").split_off(4), "is no whole safetensors file"),
         (u64::MAX.to_le_bytes().to_vec(), "its header is of 18446744073709551615 bytes"),
+        // Twice, of which a map would keep the last.
+        (file(&twice, &[0; 16]), "duplicate field `x`"),
+        (file(&shared, &[0; 16]), "y: begins at 0, but the bytes before it end at 16"),
+        (file(&tensor("[2]", 8, 16), &[0; 16]), "x: begins at 8, but the bytes before it end at 0"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Stored::open(&path).err().unwrap().to_string();

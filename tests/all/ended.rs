@@ -33,7 +33,7 @@ impl Field {
     }
 
     pub fn path(&self) -> GaussianPath {
-        GaussianPath::new(self.scheduler, self.end).expect("a path")
+        GaussianPath::new(self.scheduler.clone(), self.end).expect("a path")
     }
 
     /// x(0) of `count` samples.

@@ -1,4 +1,5 @@
-//! The floors of the house: the map in `src/lib.rs` is true, and no module imports from above itself, or in a circle.
+//! The floors of the house: the map in `src/lib.rs` is true, no module imports from above itself, or in a circle, and
+//! what only one module may do is done by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -179,4 +180,14 @@ fn a_circle_is_found_and_named() {
     assert_eq!(circle(&round).unwrap(), ["b", "c", "b"]);
     let text = "use crate::{tensor::{Host, Tensor}, error};\nuse crate::theta::Theta;";
     assert_eq!(after(text, "crate::"), ["tensor", "error", "theta"]);
+}
+
+#[test]
+fn json_is_written_by_the_module_of_documents_alone() {
+    let writers = ["serde_json::to_string", "serde_json::to_vec", "serde_json::to_writer", "serde_json::to_value"];
+    for (path, text) in files(&source()) {
+        let found = writers.into_iter().find(|writer| text.contains(writer));
+        let own = module_of(&path).as_deref() == Some("document");
+        assert!(own || found.is_none(), "{}: {found:?} makes null of a NaN; see document::line", path.display());
+    }
 }

@@ -84,9 +84,10 @@ fn assert_close(what: &str, error: f64) {
 fn bound_loss_of_rk1_and_rk2() {
     for scheduler in [Scheduler::FmOt, Scheduler::Cosine, Scheduler::VP] {
         for structure in [Structure::Rk1(4), Structure::Rk2(3)] {
-            let error = gradient_error((structure, Coordinates::Knots), scheduler, |parameters, field, pool, rows| {
-                bound_loss(parameters, 1.5, field, pool, rows).unwrap()
-            });
+            let error =
+                gradient_error((structure, Coordinates::Knots), scheduler.clone(), |parameters, field, pool, rows| {
+                    bound_loss(parameters, 1.5, field, pool, rows).unwrap()
+                });
             assert_close(&format!("bound, {structure:?}, {}", scheduler.name()), error);
         }
     }

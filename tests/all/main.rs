@@ -7,11 +7,13 @@
 
 mod abi_surface;
 mod bespoke_families;
+mod betas;
 mod c_abi;
 mod c_examples;
 mod callbacks;
 mod capi_sampler;
 mod capi_train;
+mod check;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

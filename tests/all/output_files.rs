@@ -131,6 +131,24 @@ fn a_link_is_followed_and_its_target_replaced_where_it_lies() {
 }
 
 #[test]
+fn a_link_to_a_folder_that_is_not_there_is_no_name_of_a_file() {
+    use bespoke::output;
+    let workshop = Workshop::new();
+    for (i, target) in ["absent/", "absent/.", "absent/..", "./"].into_iter().enumerate() {
+        let link = workshop.path(format!("link-{i}"));
+        symlink(target, &link).unwrap();
+        let before = workshop.files();
+        // What is said before the work is what comes of it, and nothing is left behind.
+        let said = [output::check(&link), output::write_bytes(&link, b"x")];
+        for outcome in said {
+            let message = outcome.unwrap_err().to_string();
+            assert!(message.contains("cannot write") && message.contains("is a directory"), "{target}: {message}");
+        }
+        assert_eq!(workshop.files(), before);
+    }
+}
+
+#[test]
 fn an_open_file_named_by_its_number_is_written_where_it_is() {
     let workshop = Workshop::new();
     symlink("/proc/self/fd/1", workshop.path("out")).unwrap();

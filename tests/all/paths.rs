@@ -28,7 +28,7 @@ fn views(field: &Field) -> Vec<(String, GaussianPath)> {
         on(Scheduler::VP, 1.0),
         on(Scheduler::EDM, 1.0),
         on(Scheduler::FmOt, 5.0),
-        on(field.scheduler, 5.0),
+        on(field.scheduler.clone(), 5.0),
     ]
 }
 
@@ -122,7 +122,7 @@ fn the_transformation_is_the_published_one() {
 #[test]
 fn the_model_s_own_path_changes_nothing() {
     for field in fields() {
-        let own = field.path().on(field.scheduler, 1.0).expect("its own path");
+        let own = field.path().on(field.scheduler.clone(), 1.0).expect("its own path");
         assert_eq!(own, field.path());
         let knots = own.knots(6);
         assert_eq!(knots, Knots::identity(6));

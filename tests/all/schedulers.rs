@@ -123,7 +123,7 @@ fn paths_of_two_schedulers_are_one_path_rescaled_and_retimed() {
     // BES Thm 2.3: the other scheduler's trajectory is s_r x(t_r).
     let (x0, rows) = (noise(4, 3), [0, 1, 2, 3]);
     for own in [Scheduler::FmOt, Scheduler::Cosine] {
-        let own_path = path(own, &x0);
+        let own_path = path(own.clone(), &x0);
         for other in SCHEDULERS {
             let image = |r: f64| {
                 let (t, s) = transformation(&own, &other, r);
@@ -132,7 +132,7 @@ fn paths_of_two_schedulers_are_one_path_rescaled_and_retimed() {
             };
             // Both ends of the other's time, VP's sharp one included.
             let start = Host::new(image(0.0), 3).unwrap();
-            let other_path = path(other, &start);
+            let other_path = path(other.clone(), &start);
             for r in [0.05, 0.2, 0.5, 0.8, 0.97, 1.0] {
                 let theirs = other_path.at(r, &rows).unwrap();
                 let what = format!("{} from {} at {r}", other.name(), own.name());
@@ -208,7 +208,7 @@ fn every_scale_time_transformation_is_a_change_of_scheduler() {
             let x0 = noise(2, 3);
             let new =
                 dopri5::solve(&Formula::<f64, _>::new(3, of_new_scheduler), &x0, &Condition::default(), TIGHT, true);
-            let (new, old) = (new.unwrap().dense.unwrap(), path(scheduler, &x0));
+            let (new, old) = (new.unwrap().dense.unwrap(), path(scheduler.clone(), &x0));
             for r in [0.3, 0.7, 1.0] {
                 let (t, s) = change(Dual64::new(r, 1.0));
                 let image: Vec<f64> = old.at(t.re, &[0, 1]).unwrap().data().iter().map(|x| s.re * x).collect();

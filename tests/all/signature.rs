@@ -6,7 +6,7 @@ use bespoke::error::Result;
 use bespoke::inputs::{Column, Inputs};
 use bespoke::model::ModelField;
 use bespoke::networks::{Call, CallerNetwork};
-use bespoke::samples::{Conditioning, Conditions, GuidanceScale};
+use bespoke::samples::{Conditioning, Conditions, Extent, GuidanceScale};
 use bespoke::tensor::{Dtype, Host, PerRow, Tensor};
 use bespoke::velocity::{Condition, Scale, VelocityField};
 use safetensors::tensor::{Dtype as Stored, TensorView, serialize_to_file};
@@ -369,7 +369,7 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let inputs =
         json!([{ "name": "a", "dtype": "float32", "shape": [2] }, { "name": "b", "dtype": "int64", "shape": [] }]);
-    let (field, _) = open(folder.path(), json!({ "shape": ["frames", 1], "inputs": inputs }));
+    let (field, _) = open(folder.path(), json!({ "shape": ["frames", 2], "inputs": inputs }));
     let a = |rows: usize| ("a", Stored::F32, vec![rows, 2], f32s(&vec![0.5; rows * 2]));
     let b = |rows: usize| ("b", Stored::I64, vec![rows], vec![0; rows * 8]);
     let deep = vec![1; 100];
@@ -384,6 +384,9 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
         (vec![a(2), b(2), ("c", Stored::F32, vec![2], vec![0; 8])], "2", "inputs.c: is there"),
         (vec![a(2), b(2)], "none", "frames: is \"none\""),
         (vec![a(2), b(2)], "0", "frames: is \"0\""),
+        // Of more numbers than memory holds, or 64 bits count.
+        (vec![a(2), b(2)], "4294967296", "shape [frames, 2]: is [4294967296, 2], expected positive sizes"),
+        (vec![a(2), b(2)], "9223372036854775808", "shape [frames, 2]: is [9223372036854775808, 2], expected"),
     ] {
         let path = stored(&folder.path().join("c.safetensors"), &tensors, &[("frames", metadata)]);
         let message = Conditions::read(std::slice::from_ref(&path), field.card()).unwrap_err().to_string();
@@ -407,11 +410,46 @@ fn scales_are_read_as_a_number_or_by_name() {
     let read = |text: &str| text.parse::<GuidanceScale>();
     assert_eq!(read("2.5").unwrap(), GuidanceScale::one(2.5));
     let two = read("text=7.5, image=1.5").unwrap();
-    assert_eq!(two.named().collect::<Vec<_>>(), [("image", 1.5), ("text", 7.5)]);
+    assert_eq!(two.named().collect::<Vec<_>>(), [("image", Extent::one(1.5)), ("text", Extent::one(7.5))]);
     assert_eq!(read(&two.to_string()).unwrap(), two);
     for json in ["2.5", r#"{"image":1.5,"text":7.5}"#] {
         let scales: GuidanceScale = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&scales).unwrap(), json);
     }
     assert!(read("text").unwrap_err().to_string().starts_with("guidance_scale is \"text\""));
+    // Ranges.
+    let range = read("1..7.5").unwrap();
+    assert_eq!(range.plain(), Some(Extent::range(1.0, 7.5).unwrap()));
+    assert_eq!((range.to_string(), serde_json::to_string(&range).unwrap()), ("1..7.5".into(), "[1.0,7.5]".into()));
+    let mixed = read("text=-1..7.5,image=1.5").unwrap();
+    assert_eq!(mixed.to_string(), "image=1.5,text=-1..7.5");
+    for scales in [&range, &mixed] {
+        assert_eq!(read(&scales.to_string()).unwrap(), *scales);
+        assert_eq!(serde_json::from_value::<GuidanceScale>(json!(scales)).unwrap(), *scales);
+    }
+    for wrong in ["2..1", "1..1", "1..", "..2", "1..inf", "1..2..3", "text=3..1", "text=1..x", "a=1,b"] {
+        let message = read(wrong).unwrap_err().to_string();
+        assert!(message.starts_with("guidance_scale is"), "{wrong}: {message}");
+    }
+    for wrong in ["[2, 1]", "[1]", "[1, 2, 3]", r#"{"text": [3, 1]}"#, r#""1..2""#] {
+        assert!(serde_json::from_str::<GuidanceScale>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_scale_of_a_range_is_drawn_for_each_sample() {
+    let conditioning =
+        |seed| Conditioning { guidance_scale: "text=1..4,image=2".parse().unwrap(), seed, ..Conditioning::default() };
+    let drawn = |seed, indices| conditioning(seed).of(indices).unwrap();
+    let all = drawn(3, 0..1000);
+    let text = all.scale("text").unwrap();
+    assert!(all.scale("image").unwrap().iter().all(|scale| *scale == 2.0));
+    assert!(text.iter().all(|scale| (1.0..4.0).contains(scale)));
+    // Evenly: mean and variance of a uniform distribution.
+    let mean = text.iter().sum::<f64>() / 1000.0;
+    let variance = text.iter().map(|scale| (scale - mean).powi(2)).sum::<f64>() / 1000.0;
+    assert!((mean - 2.5).abs() < 0.1 && (variance - 0.75).abs() < 0.07, "{mean} {variance}");
+    // By seed and index alone.
+    assert_eq!(drawn(3, 500..503).scale("text").unwrap(), &text[500..503]);
+    assert_ne!(drawn(4, 0..3).scale("text").unwrap(), &text[..3]);
 }

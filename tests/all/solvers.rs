@@ -22,7 +22,7 @@ fn paths() -> Vec<GaussianPath> {
         [(Scheduler::FmOt, 1.0), (Scheduler::VP, 1.0), (Scheduler::EDM, 1.0), (Scheduler::FmOt, 5.0)]
             .map(|(other, sigma0)| path.on(other, sigma0).expect("another path"))
     });
-    own.into_iter().chain(others).collect()
+    own.iter().cloned().chain(others).collect()
 }
 
 /// Error at `nfe` by that at twice as many, in powers of 2.

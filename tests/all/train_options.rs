@@ -123,3 +123,37 @@ fn flags_win_over_the_document_and_lists_may_be_split() {
     std::fs::write(&document, text.to_string()).unwrap();
     run(&["--nfe", "10"]).code(2).stderr(contains("rtol"));
 }
+
+#[test]
+fn one_solver_is_trained_for_a_range_of_guidance_scales() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name: &str, more: &[&str]| -> Value {
+        let out = folder.path().join(name);
+        let small = ["--nfe", "4", "--pool", "60", "--validation", "30", "--batch", "30", "--iterations", "3"];
+        let mut command = bespoke();
+        command.args(["train", "--quiet", "--model", "models/digits-mixture.json", "--out"]).arg(&out).args(small);
+        command.args(more).assert().success();
+        serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap()
+    };
+    let range = train("range.json", &["--guidance-scale", "1..3"]);
+    assert_eq!(range["model"]["guidance_scale"], json!([1.0, 3.0]));
+    let rmse = |theta: &Value| theta["training"]["validation"]["rmse"].as_f64().unwrap();
+    let one = train("one.json", &["--guidance-scale", "3"]);
+    assert_eq!(one["model"]["guidance_scale"], json!(3.0));
+    // What is drawn is another set of samples: not those of either end.
+    let none = train("none.json", &["--guidance-scale", "1"]);
+    assert!(rmse(&range) != rmse(&one) && rmse(&range) != rmse(&none));
+    // The same run again is the same, and another seed draws others.
+    assert_eq!(range, train("again.json", &["--guidance-scale", "1..3"]));
+    assert_ne!(
+        range["training"]["validation"],
+        train("seed.json", &["--guidance-scale", "1..3", "--seed", "5"])["training"]["validation"]
+    );
+    // A document says the same.
+    let config = folder.path().join("train.json");
+    std::fs::write(&config, r#"{"guidance_scale": [1, 3]}"#).unwrap();
+    assert_eq!(range, train("document.json", &["--config", config.to_str().unwrap()]));
+    let mut wrong = bespoke();
+    wrong.args(["train", "--model", "models/digits-mixture.json", "--nfe", "4", "--out", "x.json"]);
+    wrong.args(["--guidance-scale", "3..1"]).assert().code(2).stderr(contains("guidance_scale is 3..1"));
+}

@@ -219,7 +219,7 @@ fn nfe_stands_for_steps_in_every_family() {
         let by_steps = settings(json!({ "family": family, "steps": steps }));
         let by_both = settings(json!({ "family": family, "steps": steps, "nfe": nfe }));
         assert_eq!(by_steps, by_both);
-        assert_eq!(by_steps.rungs[0].shape.nfe(), nfe);
+        assert_eq!(by_steps.rungs[0].structure.nfe(), nfe);
     }
 }
 

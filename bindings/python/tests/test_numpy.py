@@ -82,6 +82,52 @@ def test_query_and_update_share_memory_with_the_sampler():
     assert alive() is None
 
 
+def test_what_a_call_is_given_lives_as_long_as_the_call():
+    from bespoke_solver._arrays import Borrowed
+
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    before = sys.getrefcount(array)
+    tensor = Borrowed("x", array).tensor
+    gc.collect()
+    # The description alone keeps what it describes, and nothing keeps it for longer.
+    assert sys.getrefcount(array) > before
+    assert tuple(tensor.shape[: tensor.ndim]) == (2, 3) and tensor.data == array.ctypes.data
+    del tensor
+    assert sys.getrefcount(array) == before
+
+
+def test_threads_solve_side_by_side_while_others_collect():
+    theta = bespoke.solver("midpoint", 8, {"name": "fm-ot"})
+    x0 = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected, found = bespoke.sample(theta, x0, lambda t, x: -x), []
+
+    def velocity(t, x):
+        gc.collect()
+        return -x
+
+    threads = [threading.Thread(target=lambda: found.append(bespoke.sample(theta, x0, velocity))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(threads) and all(np.array_equal(one, expected) for one in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no forks")
+def test_a_fork_computes_with_threads_of_its_own():
+    theta = bespoke.solver("midpoint", 8, {"name": "fm-ot"})
+    x0 = np.random.default_rng(0).normal(size=(4, 1 << 16)).astype(np.float32)
+    sampler = bespoke.Sampler(theta, threads=3)
+    expected = sampler.sample(x0, lambda t, x: -x)
+    child = os.fork()
+    if child == 0:
+        # Threads that are not there would be waited for without an end.
+        signal.alarm(120)
+        os._exit(0 if np.array_equal(sampler.sample(x0, lambda t, x: -x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(sampler.sample(x0, lambda t, x: -x), expected)
+
+
 def test_samples_join_and_leave():
     slow, fast = bespoke.solver("midpoint", 8), bespoke.solver("euler", 2)
     sampler = bespoke.Sampler(slow)

@@ -62,7 +62,7 @@ impl Settings {
             fingerprint: card.fingerprint()?,
             shape: card.sample_shape()?,
             output: card.output,
-            scheduler: card.scheduler,
+            scheduler: card.scheduler.clone(),
             end: card.time.end,
             count,
             seed: asked.noise.noise.is_none().then_some(asked.noise.seed),

@@ -9,6 +9,7 @@ use crate::card::{Card, Shape, Size, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
+use crate::threads;
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -75,7 +76,7 @@ impl Onnx {
         let path = card.weights_path();
         // ONNX Runtime's own message for a missing file does not say so.
         std::fs::File::open(&path).map_err(|e| Error::io("read", &path, e))?;
-        let session = Session::open(&path, device, rayon::current_num_threads())?;
+        let session = Session::open(&path, device, threads::count())?;
         let ports = matched(card, &session)
             .map_err(|(port, problem)| Error::format(path.display().to_string(), port, problem))?;
         Ok(Self { session, ports, time_shape: card.time.shape })

@@ -28,7 +28,7 @@ Maker = Callable[[np.ndarray, bool], Any]
 
 
 class Borrowed:
-    """A `DLTensor` that describes ``array`` while this object lives.
+    """A `DLTensor` that describes ``array`` while it or this object lives.
 
     Args:
         name: What messages call it.
@@ -43,20 +43,22 @@ class Borrowed:
         if getattr(array, "requires_grad", False) and not writable:
             export = array.detach().__dlpack__
         try:
-            self._capsule = export(max_version=(1, 0))
+            capsule = export(max_version=(1, 0))
         except TypeError:  # exporters from before DLPack 1.0
-            self._capsule = export()
+            capsule = export()
         read_only = False
         # The capsule stays unconsumed: it frees what it holds when it goes.
-        if _capsule_valid(self._capsule, b"dltensor_versioned"):
-            managed = _capsule_pointer(self._capsule, b"dltensor_versioned")
+        if _capsule_valid(capsule, b"dltensor_versioned"):
+            managed = _capsule_pointer(capsule, b"dltensor_versioned")
             flags = ctypes.c_uint64.from_address(managed + _VERSIONED_FLAGS).value
             read_only, address = bool(flags & _READ_ONLY), managed + _VERSIONED_TENSOR
         else:
-            address = _capsule_pointer(self._capsule, b"dltensor")
+            address = _capsule_pointer(capsule, b"dltensor")
         if read_only and writable:
             raise TypeError(f"{name} is read-only, expected an array that may be written")
         self.tensor = DLTensor.from_address(address)
+        # A call is given the tensor alone, and then nobody else may hold this object any more.
+        self.tensor._owner = capsule
 
     @property
     def shape(self) -> tuple[int, ...]:

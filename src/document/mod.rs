@@ -1,9 +1,12 @@
-//! JSON documents, read strictly and written whole.
+//! JSON documents, read strictly and written whole. All JSON that the library writes is made here: a NaN or an
+//! infinity, which JSON has no name for, is an error that says where it stands.
+
+mod finite;
 
 use crate::error::{Error, Result};
 use crate::output;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
@@ -101,11 +104,48 @@ pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<()> {
 /// `document` as indented JSON; `name` is what messages call it.
 ///
 /// # Errors
-/// [`Error::Format`] where JSON cannot hold it.
+/// [`Error::Format`] where JSON cannot hold it: it names the number that is not finite.
 pub fn text<T: Serialize>(document: &T, name: &str) -> Result<String> {
+    check_finite(document, name)?;
     let mut text = serde_json::to_string_pretty(document).map_err(|e| Error::format(name, ".", e))?;
     text.push('\n');
     Ok(text)
+}
+
+/// `document` as JSON on one line, without its end; `name` is what messages call it.
+///
+/// # Errors
+/// As [`text`].
+pub fn line<T: Serialize>(document: &T, name: &str) -> Result<String> {
+    check_finite(document, name)?;
+    serde_json::to_string(document).map_err(|e| Error::format(name, ".", e))
+}
+
+/// `part` as a part of a document; `name` is what messages call that.
+///
+/// # Errors
+/// As [`text`].
+pub fn value<T: Serialize>(part: &T, name: &str) -> Result<Value> {
+    check_finite(part, name)?;
+    serde_json::to_value(part).map_err(|e| Error::format(name, ".", e))
+}
+
+fn check_finite<T: Serialize>(document: &T, name: &str) -> Result<()> {
+    finite::check(document).map_err(|problem| match problem {
+        finite::Problem::NotFinite { path, value } => {
+            let path = if path.is_empty() { ".".to_owned() } else { path };
+            Error::format(name, path, format!("is {value}, which JSON has no number for"))
+        }
+        finite::Problem::Other(problem) => Error::format(name, ".", problem),
+    })
+}
+
+/// Serializes a number that may not be there yet: `null` for NaN.
+///
+/// # Errors
+/// The serializer's own.
+pub fn or_null<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_nan() { serializer.serialize_none() } else { serializer.serialize_f64(*value) }
 }
 
 /// Serde of a number that may be NaN or infinite, which JSON has no numbers for.

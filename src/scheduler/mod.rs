@@ -2,6 +2,10 @@
 //!
 //! Everything is written over a generic number, so that dual numbers give exact derivatives.
 
+mod betas;
+
+pub use betas::{Betas, Steps, Training};
+
 use crate::error::{Error, Result};
 use crate::number::Number;
 use serde::{Deserialize, Serialize};
@@ -13,10 +17,17 @@ use std::str::FromStr;
 /// At that end the output says nothing about the velocity (0 / 0); this close to it, it still does.
 pub const SINGULAR_MARGIN: f64 = 1e-4;
 
+/// Where sampling on the VP path ends: 1e-3 of the time before sigma is 0, as in the literature.
+const VP_END: f64 = 0.999;
+
+/// The name of discrete training.
+const BETAS: &str = "betas";
+
 /// Exponent of the EDM noise levels over time (Karras et al. 2022, Eq. 5).
 pub const KARRAS_RHO: f64 = 7.0;
 
 /// A scheduler: x_t = alpha_t x1 + sigma_t x0, noise at t = 0, data at t = 1 (BES Eq. 22).
+///
 /// ```
 /// use bespoke::scheduler::Scheduler;
 ///
@@ -28,7 +39,7 @@ pub const KARRAS_RHO: f64 = 7.0;
 /// assert!((t - alpha / (alpha + sigma)).abs() < 1e-12);
 /// # Ok::<(), bespoke::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Document", into = "Document")]
 pub enum Scheduler {
     /// Conditional optimal transport: alpha = t, sigma = 1 - t.
@@ -50,10 +61,12 @@ pub enum Scheduler {
         /// Noise level at the noise end.
         sigma_max: f64,
     },
+    /// Discrete training: variance preserving, alpha at the steps by betas, between them by a smooth curve.
+    Betas(Betas),
 }
 
 /// A scheduler as model cards write it.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     name: String,
@@ -65,13 +78,64 @@ struct Document {
     sigma_min: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sigma_max: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_start: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta_end: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    betas: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alphas_cumprod: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rescale_zero_terminal_snr: Option<bool>,
+}
+
+impl Document {
+    /// A key of discrete training that is there.
+    fn discrete(&self) -> Option<&'static str> {
+        let keys = [
+            ("schedule", self.schedule.is_some()),
+            ("beta_start", self.beta_start.is_some()),
+            ("beta_end", self.beta_end.is_some()),
+            ("steps", self.steps.is_some()),
+            ("betas", self.betas.is_some()),
+            ("alphas_cumprod", self.alphas_cumprod.is_some()),
+            ("rescale_zero_terminal_snr", self.rescale_zero_terminal_snr.is_some()),
+        ];
+        keys.into_iter().find_map(|(key, there)| there.then_some(key))
+    }
+
+    /// A constant of the other schedulers that is there.
+    fn continuous(&self) -> Option<(&'static str, f64)> {
+        let keys = [
+            ("beta_min", self.beta_min),
+            ("beta_max", self.beta_max),
+            ("sigma_min", self.sigma_min),
+            ("sigma_max", self.sigma_max),
+        ];
+        keys.into_iter().find_map(|(key, value)| value.map(|value| (key, value)))
+    }
 }
 
 impl TryFrom<Document> for Scheduler {
     type Error = Error;
 
     fn try_from(document: Document) -> Result<Self> {
+        let absent = |name: &str| format!("absent: scheduler {name} has no such constant");
+        if document.name == BETAS {
+            return match document.continuous() {
+                Some((key, value)) => Err(Error::invalid(key, value, absent(BETAS))),
+                None => Betas::try_from(document).map(Scheduler::Betas),
+            };
+        }
         let mut scheduler = Scheduler::from_name(&document.name)?;
+        if let Some(key) = document.discrete() {
+            return Err(Error::invalid(key, "there", absent(scheduler.name())));
+        }
         let Document { beta_min, beta_max, sigma_min, sigma_max, .. } = document;
         let mut set = |name: &str, value: Option<f64>| {
             let Some(value) = value else { return Ok(()) };
@@ -81,8 +145,7 @@ impl TryFrom<Document> for Scheduler {
                 (Scheduler::Edm { sigma_min, .. }, "sigma_min") => sigma_min,
                 (Scheduler::Edm { sigma_max, .. }, "sigma_max") => sigma_max,
                 (other, _) => {
-                    let expected = format!("absent: scheduler {} has no such constant", other.name());
-                    return Err(Error::invalid(name, value, expected));
+                    return Err(Error::invalid(name, value, absent(other.name())));
                 }
             };
             *slot = value;
@@ -100,7 +163,7 @@ impl TryFrom<Document> for Scheduler {
 impl From<Scheduler> for Document {
     fn from(scheduler: Scheduler) -> Self {
         let name = scheduler.name().to_owned();
-        let mut document = Document { name, beta_min: None, beta_max: None, sigma_min: None, sigma_max: None };
+        let mut document = Document { name, ..Document::default() };
         match scheduler {
             Scheduler::Vp { beta_min, beta_max } => {
                 (document.beta_min, document.beta_max) = (Some(beta_min), Some(beta_max));
@@ -108,6 +171,7 @@ impl From<Scheduler> for Document {
             Scheduler::Edm { sigma_min, sigma_max } => {
                 (document.sigma_min, document.sigma_max) = (Some(sigma_min), Some(sigma_max));
             }
+            Scheduler::Betas(betas) => betas.write(&mut document),
             Scheduler::FmOt | Scheduler::Cosine => {}
         }
         document
@@ -124,24 +188,26 @@ impl Scheduler {
     /// The scheduler called `name` (`fm-ot`, `cosine`, `vp`, `edm`) with its usual constants.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for any other name.
+    /// [`Error::Invalid`] for any other name, and for `betas`, which has no usual constants.
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "fm-ot" => Ok(Scheduler::FmOt),
             "cosine" => Ok(Scheduler::Cosine),
             "vp" => Ok(Scheduler::VP),
             "edm" => Ok(Scheduler::EDM),
-            other => Err(Error::invalid("scheduler", format!("{other:?}"), "fm-ot, cosine, vp or edm")),
+            BETAS => Err(Error::invalid("scheduler", format!("{name:?}"), "the card that says which betas")),
+            other => Err(Error::invalid("scheduler", format!("{other:?}"), "fm-ot, cosine, vp, edm or betas")),
         }
     }
 
-    /// `fm-ot`, `cosine`, `vp` or `edm`.
+    /// `fm-ot`, `cosine`, `vp`, `edm` or `betas`.
     pub fn name(&self) -> &'static str {
         match self {
             Scheduler::FmOt => "fm-ot",
             Scheduler::Cosine => "cosine",
             Scheduler::Vp { .. } => "vp",
             Scheduler::Edm { .. } => "edm",
+            Scheduler::Betas(_) => BETAS,
         }
     }
 
@@ -173,6 +239,7 @@ impl Scheduler {
             Scheduler::Cosine => (t * FRAC_PI_2).sin(),
             Scheduler::Vp { .. } => (-self.exponent(t) * 0.5).exp(),
             Scheduler::Edm { .. } => D::one(),
+            Scheduler::Betas(betas) => -betas.lack(t) + 1.0,
         }
     }
 
@@ -182,7 +249,7 @@ impl Scheduler {
             Scheduler::FmOt => -t + 1.0,
             // cos(pi t / 2), in the form that is exactly 0 at t = 1.
             Scheduler::Cosine => ((-t + 1.0) * FRAC_PI_2).sin(),
-            Scheduler::Vp { .. } => self.sigma_squared(t).sqrt(),
+            Scheduler::Vp { .. } | Scheduler::Betas(_) => self.sigma_squared(t).sqrt(),
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = karras_roots(*sigma_min, *sigma_max);
                 (t * (low - high) + high).powf(KARRAS_RHO)
@@ -190,10 +257,15 @@ impl Scheduler {
         }
     }
 
-    /// sigma_t^2: differentiable at both ends even where sigma is not (VP at t = 1).
+    /// sigma_t^2: differentiable at both ends even where sigma is not (VP and betas at t = 1).
     pub fn sigma_squared<D: Number>(&self, t: D) -> D {
         match self {
             Scheduler::Vp { .. } => -(-self.exponent(t)).exp_m1(),
+            // 1 - alpha^2, in the form that keeps its digits where alpha is close to 1.
+            Scheduler::Betas(betas) => {
+                let lack = betas.lack(t);
+                lack * (-lack + 2.0)
+            }
             _ => self.sigma(t) * self.sigma(t),
         }
     }
@@ -205,6 +277,7 @@ impl Scheduler {
             Scheduler::Cosine => self.sigma(t) * FRAC_PI_2,
             Scheduler::Vp { .. } => self.alpha(t) * self.alpha_rate(t),
             Scheduler::Edm { .. } => D::zero(),
+            Scheduler::Betas(betas) => -betas.lack_dot(t),
         }
     }
 
@@ -213,7 +286,7 @@ impl Scheduler {
         match self {
             Scheduler::FmOt => t - 1.0,
             Scheduler::Cosine => -self.sigma(t) * self.alpha(t) * FRAC_PI_2,
-            Scheduler::Vp { .. } => -self.alpha(t) * self.alpha_dot(t),
+            Scheduler::Vp { .. } | Scheduler::Betas(_) => -self.alpha(t) * self.alpha_dot(t),
             Scheduler::Edm { sigma_min, sigma_max } => {
                 let (low, high) = karras_roots(*sigma_min, *sigma_max);
                 let root = t * (low - high) + high;
@@ -227,7 +300,9 @@ impl Scheduler {
         match self {
             Scheduler::FmOt => -D::one(),
             Scheduler::Cosine => -(t * FRAC_PI_2).sin() * FRAC_PI_2,
-            Scheduler::Vp { .. } | Scheduler::Edm { .. } => self.sigma_sigma_dot(t) / self.sigma(t),
+            Scheduler::Vp { .. } | Scheduler::Edm { .. } | Scheduler::Betas(_) => {
+                self.sigma_sigma_dot(t) / self.sigma(t)
+            }
         }
     }
 
@@ -249,6 +324,7 @@ impl Scheduler {
             Scheduler::FmOt => snr / (snr + 1.0),
             Scheduler::Cosine => snr.atan() / FRAC_PI_2,
             Scheduler::Vp { .. } | Scheduler::Edm { .. } => self.nsr_inverse(snr.recip()),
+            Scheduler::Betas(betas) => betas.time_at(-(snr / (snr * snr + 1.0).sqrt()) + 1.0),
         }
     }
 
@@ -269,6 +345,11 @@ impl Scheduler {
                 let (low, high) = karras_roots(*sigma_min, *sigma_max);
                 (nsr.powf(1.0 / KARRAS_RHO) - high) / (low - high)
             }
+            Scheduler::Betas(betas) => {
+                // 1 - alpha = 1 - 1 / norm, in the form that keeps its digits where it is small.
+                let norm = (nsr * nsr + 1.0).sqrt();
+                betas.time_at(nsr * nsr / (norm * (norm + 1.0)))
+            }
         }
     }
 
@@ -276,7 +357,7 @@ impl Scheduler {
     pub fn norm<D: Number>(&self, t: D) -> D {
         match self {
             // sin^2 + cos^2; and VP's sigma has no derivative at t = 1, but its norm has.
-            Scheduler::Cosine | Scheduler::Vp { .. } => D::one(),
+            Scheduler::Cosine | Scheduler::Vp { .. } | Scheduler::Betas(_) => D::one(),
             Scheduler::FmOt | Scheduler::Edm { .. } => {
                 let (alpha, sigma) = (self.alpha(t), self.sigma(t));
                 (alpha * alpha + sigma * sigma).sqrt()
@@ -293,12 +374,27 @@ impl Scheduler {
     }
 
     /// sigma_0, by which standard normal noise becomes the start of the solve. 1 but for EDM:
-    /// VP's is 1 - 2e-5, and taken for 1 as its users do.
+    /// that of VP and betas is a little less (VP's 1 - 2e-5), and taken for 1 as their users do.
     pub fn initial_scale(&self) -> f64 {
         match self {
             Scheduler::Edm { sigma_max, .. } => *sigma_max,
             _ => 1.0,
         }
+    }
+
+    /// Where sampling on this scheduler's path ends at the latest. The sigma of VP and betas ends like a square
+    /// root, where no derivative by it is finite: their users stop short of it, at 1e-3 of the time or at step 0.
+    pub fn last_time(&self) -> f64 {
+        match self {
+            Scheduler::Vp { .. } => VP_END,
+            Scheduler::Betas(betas) => betas.first_step(),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether sigma ends at 0 like a square root.
+    fn ends_like_a_root(&self) -> bool {
+        matches!(self, Scheduler::Vp { .. } | Scheduler::Betas(_))
     }
 
     /// (p, q) with x1hat = p x + q u: the data that the velocity u = alpha' x1hat + sigma' x0hat at x points to.
@@ -372,9 +468,9 @@ impl Output {
     pub fn regular_time(&self, scheduler: &Scheduler, t: f64) -> f64 {
         match self {
             Output::Epsilon if scheduler.alpha(0.0) == 0.0 => t.max(SINGULAR_MARGIN),
-            Output::Epsilon if matches!(scheduler, Scheduler::Vp { .. }) => t.min(1.0 - SINGULAR_MARGIN),
+            Output::Epsilon if scheduler.ends_like_a_root() => t.min(1.0 - SINGULAR_MARGIN),
             Output::X1 if scheduler.sigma(1.0) < f64::EPSILON => t.min(1.0 - SINGULAR_MARGIN),
-            Output::V if matches!(scheduler, Scheduler::Vp { .. }) => t.min(1.0 - SINGULAR_MARGIN),
+            Output::V if scheduler.ends_like_a_root() => t.min(1.0 - SINGULAR_MARGIN),
             _ => t,
         }
     }
