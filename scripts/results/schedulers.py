@@ -7,6 +7,7 @@ from bespoke import ROOT, at_once
 
 PAGE = "bindings/python/README.md"
 KINDS = ["flow", "vp"]
+PIPELINES = {"xl": "SDXL", "sd3": "SD3"}
 ITERATIONS = 10
 SHAPES = [[4, 64, 64], [1, 8, 8]]
 # A name, then columns of numbers.
@@ -32,12 +33,21 @@ def write(work):
         options = ["--kind", kind, "--iterations", ITERATIONS]
         return lambda: rows(work.printed(out, python, "examples/compare.py", *options, cwd=folder))
 
+    def pipelines(kind):
+        out, picture = work.path("schedulers", f"pipelines-{kind}.txt"), ROOT / f"docs/images/results/pipelines-{kind}.png"
+        options = ["--kind", kind, "--out", picture]
+        return lambda: rows(work.printed(out, python, "examples/pipelines.py", *options, cwd=folder))
+
     def step(shape):
         out = work.path("schedulers", f"step-{'x'.join(map(str, shape))}.txt")
         return rows(work.printed(out, python, "bench/step.py", "--shape", *shape, cwd=folder))
 
     note = f"`examples/compare.py --iterations {ITERATIONS}`, a UNet of digits with guidance 2, rmse as flow matching and as VP epsilon:"
     page.replace(PAGE, "compare", [note, "", *columns(["", *KINDS], at_once([compare(kind) for kind in KINDS]))])
+    note = "`examples/pipelines.py`, pipelines of diffusers with small models of the digits, guidance 3, rmse at 8 evaluations:"
+    table = columns(["", *(f"as {name}" for name in PIPELINES.values())], at_once([pipelines(kind) for kind in PIPELINES]))
+    pictures = [f"![digits as {name}](../../docs/images/results/pipelines-{kind}.png)" for kind, name in PIPELINES.items()]
+    page.replace(PAGE, "pipelines", [note, "", *table, "", *pictures])
     # These are measured with nothing beside them.
     heading = ["", *(f"`{[1, *shape]}`" for shape in SHAPES)]
     page.replace(PAGE, "step", columns(heading, [step(shape) for shape in SHAPES]))

@@ -2,11 +2,17 @@
 //!
 //! The data is the models' own: the digits and photographs in `data/`.
 
-use bespoke::card::{Card, Direction};
-use bespoke::check::{Evidence, Judged, Report, Source, Verdict, check};
+use bespoke::card::Card;
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::card::Direction;
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::check::Judged;
+use bespoke::check::{Evidence, Report, Source, Verdict, check};
 use bespoke::networks;
 use bespoke::npy;
-use bespoke::scheduler::{Output, Scheduler};
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::scheduler::Output;
+use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Compute, Device};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -27,7 +33,7 @@ fn digits() -> (Vec<f32>, Vec<usize>) {
 }
 
 /// Patches of photographs, channels first, in [-1, 1].
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", any(feature = "onnx", feature = "torch")))]
 fn photos() -> Vec<f32> {
     let mut patches = Vec::new();
     for name in ["data/photos/china.png", "data/photos/flower.png"] {
@@ -78,6 +84,7 @@ fn wrong_ways(output: &str, scheduler: &str) -> Vec<Value> {
 }
 
 /// Checks the shipped card `name`, and ten that are wrong.
+#[cfg(any(feature = "onnx", feature = "torch"))]
 fn is_found_out(name: &str, output: &str, scheduler: &str, data: &[f32], places: &[usize]) {
     let folder = tempfile::tempdir().unwrap();
     let kind: Output = output.parse().unwrap();
@@ -168,7 +175,7 @@ fn data_of_another_model_is_not_explained() {
 }
 
 /// The program on a card; its exit code, what it printed, and what it complained of.
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "onnx"))]
 fn program(card: &Path, more: &[&str]) -> (Option<i32>, String, String) {
     let output = assert_cmd::Command::cargo_bin("bespoke").unwrap().arg("check").arg(card).args(more).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
