@@ -405,7 +405,7 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
     let both = Conditions::read(&[path.clone(), other, path], field.card()).unwrap();
     assert_eq!((both.count(), both.groups()), (6, 2));
     assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|i| both.group_of(i)), [0, 0, 1, 1, 0, 0, 0]);
-    assert_eq!([0, 1].map(|group| (both.sizes(group)["frames"], both.elements(group))), [(2, Some(2)), (3, Some(3))]);
+    assert_eq!([0, 1].map(|group| (both.sizes(group)["frames"], both.elements(group))), [(2, Some(4)), (3, Some(6))]);
     assert_eq!(both.of([4, 1].into_iter()).unwrap().columns()[0].batch(), 2);
     assert!(both.of(1..3).unwrap_err().to_string().contains("several sizes"));
 }
