@@ -124,13 +124,18 @@ python: $(STAMP) $(PYTHON_STAMP)
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
 
-# Also in an empty environment with numpy alone. The tests compare with the program. Those of the gallery take half of
+# The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
+ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
+
+# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. Those of the gallery take half of
 # the time, on a core of their own.
 test-python: python
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
+	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
 	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
 

@@ -3,15 +3,20 @@
 //! says which.
 #![no_main]
 
+use bespoke::card::{Card, Null, Sizes};
 use bespoke::document;
-use bespoke::networks::{Mixture, MixtureDocument};
+use bespoke::inputs::{Column, Inputs};
 use bespoke::ladder::Ladder;
-use bespoke::card::Card;
+use bespoke::model::ModelField;
+use bespoke::networks::{Call, CallerNetwork};
+use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::path::GaussianPath;
 use bespoke::sampler::Plan;
 use bespoke::solvers::{NamedSolver, SolverName};
+use bespoke::tensor::{Host, PerRow, Tensor};
 use bespoke::theta::Theta;
 use bespoke::train::TrainConfig;
+use bespoke::velocity::{Condition, Scale, VelocityField};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
@@ -68,7 +73,52 @@ fn card(text: &str) -> bespoke::Result<()> {
     let card = Card::parse(text, Path::new("folder/card.json"))?;
     let again = serde_json::to_string(&card).unwrap_or_default();
     assert_eq!(Card::parse(&again, Path::new("folder/card.json"))?, card);
-    assert!(card.elements() > 0);
+    evaluated(card)
+}
+
+/// Numbers of a sample, or of a row of an input, that the target makes at most.
+const LARGEST: usize = 1 << 12;
+
+/// Two samples go through a network that takes what the card says: each named size is 2, each number 1.
+fn evaluated(card: Card) -> bespoke::Result<()> {
+    // Files that a card names are not there, or not to be read.
+    if card.inputs.iter().any(|input| matches!(input.null, Null::File(_))) {
+        return Ok(());
+    }
+    let sizes: Sizes = card
+        .inputs
+        .iter()
+        .flat_map(|input| input.shape.names())
+        .chain(card.shape.names())
+        .map(|name| (name.to_owned(), 2))
+        .collect();
+    let elements: usize = card.shape.resolve(&sizes)?.iter().product();
+    let mut columns = Vec::new();
+    for input in card.signature().given() {
+        let shape = input.shape.resolve(&sizes)?;
+        let numbers: usize = shape.iter().product();
+        if numbers > LARGEST {
+            return Ok(());
+        }
+        let bytes = input.dtype.encode(1.0)?.repeat(2 * numbers);
+        columns.push(Column::new(&input.name, input.dtype, &shape, 2, &bytes)?);
+    }
+    if elements > LARGEST {
+        return Ok(());
+    }
+    let asked = card.signature().inputs().len();
+    let network = CallerNetwork::new(Box::new(move |times, call: &Call<'_, Host<f32>>, output: &mut Host<f32>| {
+        assert_eq!(call.inputs.columns().len(), asked);
+        assert!(call.inputs.columns().iter().all(|column| column.batch() == times.len()));
+        output.data_mut().copy_from_slice(call.x.data());
+        Ok(())
+    }));
+    let field = ModelField::new(card, Box::new(network))?;
+    let scales = field.scales().into_iter().map(|name| Scale { name, values: vec![2.0, 1.0] }).collect();
+    let condition = Condition { inputs: Inputs::new(columns)?, scales };
+    let x = Host::new(vec![1.0; 2 * elements], elements)?;
+    let u = field.eval(PerRow::All(0.5), &x, &condition)?;
+    assert_eq!((u.batch(), u.elements()), (2, elements));
     Ok(())
 }
 

@@ -10,11 +10,15 @@ use std::process::Command;
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Plain,
-    /// AddressSanitizer with its leak check, and UndefinedBehaviorSanitizer.
+    /// AddressSanitizer with its leak check, in no more than 512 MB, and UndefinedBehaviorSanitizer.
     Sanitized,
     #[cfg_attr(feature = "torch", allow(dead_code, reason = "libtorch is not for valgrind"))]
     Valgrind,
 }
+
+/// A bound on the address space is none for AddressSanitizer, whose shadow takes terabytes of it: this one is on what
+/// is resident. What was freed counts as long as it is kept to be watched: that is little here.
+const ASAN_OPTIONS: &str = "detect_leaks=1:allocator_may_return_null=1:hard_rss_limit_mb=512:quarantine_size_mb=32";
 
 struct Bench {
     workshop: Workshop,
@@ -42,6 +46,11 @@ impl Bench {
     }
 
     fn run_with(&self, source: &str, arguments: &[&Path], mode: Mode, more: &[&str]) {
+        assert_eq!(succeed(self.command(source, arguments, mode, more)), "ok\n");
+    }
+
+    /// Builds `source`, and the command that runs it.
+    fn command(&self, source: &str, arguments: &[&Path], mode: Mode, more: &[&str]) -> Command {
         let include = root().join("tests/c");
         let include = format!("-I{}", include.display());
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
@@ -66,8 +75,8 @@ impl Bench {
             }
             Mode::Plain | Mode::Sanitized => Command::new(program),
         };
-        command.args(arguments).env("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1");
-        assert_eq!(succeed(command), "ok\n");
+        command.args(arguments).env("ASAN_OPTIONS", ASAN_OPTIONS);
+        command
     }
 
     fn all(&self, mode: Mode) {
@@ -124,6 +133,14 @@ fn a_network_is_run_with_a_condition_for_each_sample_or_refused() {
 #[test]
 fn the_programs_pass_under_address_and_undefined_behaviour_sanitizers() {
     Bench::new().all(Mode::Sanitized);
+}
+
+#[cfg(not(feature = "torch"))]
+#[test]
+fn what_takes_more_memory_than_the_sanitized_programs_may_have_is_ended() {
+    let output = Bench::new().command("tests/c/greedy.c", &[], Mode::Sanitized, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("hard rss limit exhausted (512Mb"), "{}: {said}", output.status);
 }
 
 #[cfg(not(feature = "torch"))]

@@ -117,3 +117,28 @@ fn differences_give_the_adjoints_gradient() {
         }
     }
 }
+
+#[test]
+fn a_config_that_is_not_utf8_is_shown_where_it_is_not() {
+    use bespoke::capi::*;
+    use std::ffi::{CStr, CString};
+    let long = format!("{{\"family\": \"rk2\", \"steps\": 5, \"seed\": 3, {}\"model\": \"caf", " ".repeat(50));
+    for (before, shown) in [
+        (
+            "{\"model\": \"caf",
+            "config_json is \"{\\\"model\\\": \\\"caf\\xe9.json\\\"}\", expected UTF-8, as it is up to byte 14",
+        ),
+        (&long, "\\\"model\\\": \\\"caf\\xe9.json\\\"}\", expected UTF-8, as it is up to byte "),
+    ] {
+        let config = CString::new([before.as_bytes(), b"\xe9.json\"}"].concat()).unwrap();
+        let mut theta = std::ptr::null_mut();
+        // SAFETY: as the header asks.
+        let (status, message) = unsafe {
+            let status = bespoke_train(config.as_ptr(), std::ptr::null(), &mut theta);
+            (status, CStr::from_ptr(bespoke_last_error_message()).to_str().unwrap().to_owned())
+        };
+        assert_eq!(status, BESPOKE_ERROR_INVALID);
+        assert!(theta.is_null() && message.contains(shown), "{message}: not {shown}");
+        assert!(message.len() < 300, "{message}");
+    }
+}

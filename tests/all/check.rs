@@ -2,11 +2,17 @@
 //!
 //! The data is the models' own: the digits and photographs in `data/`.
 
-use bespoke::card::{Card, Direction};
-use bespoke::check::{Evidence, Judged, Report, Source, Verdict, check};
+use bespoke::card::Card;
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::card::Direction;
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::check::Judged;
+use bespoke::check::{Evidence, Report, Source, Verdict, check};
 use bespoke::networks;
 use bespoke::npy;
-use bespoke::scheduler::{Output, Scheduler};
+#[cfg(any(feature = "onnx", feature = "torch"))]
+use bespoke::scheduler::Output;
+use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Compute, Device};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

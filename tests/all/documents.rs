@@ -732,6 +732,10 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
     assert_eq!(stored.read("x", safetensors::Dtype::F32, 2, 1, 1).unwrap(), [0; 8]);
     assert!(stored.read("x", safetensors::Dtype::F32, 2, 1, usize::MAX).is_err());
     assert!(stored.rows("x", safetensors::Dtype::F32, 4).is_err());
+    // As others write them: metadata without an entry, a header that is padded.
+    let padded = format!("{{\"__metadata__\":{{}},{}   ", &tensor("[2,2]", 0, 16)[1..]);
+    std::fs::write(&path, file(&padded, &[0; 16])).unwrap();
+    assert_eq!(Stored::open(&path).unwrap().unwrap().rows("x", safetensors::Dtype::F32, 2).unwrap(), 2);
     let huge = tensor("[4611686018427387903]", 0, 18446744073709551612);
     let part = "{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}";
     let twice = format!("{{\"x\":{part},\"x\":{part}}}");
@@ -747,6 +751,8 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
         (u64::MAX.to_le_bytes().to_vec(), "its header is of 18446744073709551615 bytes"),
         // Twice, of which a map would keep the last.
         (file(&twice, &[0; 16]), "duplicate field `x`"),
+        // What the format keeps for itself is no tensor's name.
+        (file(&tensor("[2,2]", 0, 16).replace("\"x\"", "\"__metadata__\""), &[0; 16]), "is no whole safetensors file"),
         (file(&shared, &[0; 16]), "y: begins at 0, but the bytes before it end at 16"),
         (file(&tensor("[2]", 8, 16), &[0; 16]), "x: begins at 8, but the bytes before it end at 0"),
     ] {

@@ -11,7 +11,7 @@
 /* Seconds after which a child that waits for threads that it does not have is ended. */
 enum { PATIENCE = 240 };
 /* So many that every operation on them is shared among threads. */
-enum { ROWS = 1 << 17, NUMBERS = 2 * ROWS };
+enum { ROWS = 1 << 15, NUMBERS = 2 * ROWS };
 
 static bespoke_theta *theta;
 static bespoke_sampler *sampler;

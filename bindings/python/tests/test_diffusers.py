@@ -239,6 +239,9 @@ def test_what_cannot_be_is_refused():
         BespokeScheduler(theta=bent(), prediction_type="noise")
     with pytest.raises(ValueError, match=r"num_inference_steps is 50, .* 3 \(6 evaluations\)"):
         BespokeScheduler(theta=bent()).set_timesteps(50)
+    for options in [{"theta": bent()}, {"solver": "dpm++2m"}]:
+        with pytest.raises(ValueError, match="num_inference_steps is 0, expected at least 1"):
+            BespokeScheduler(**options).set_timesteps(0)
     with pytest.raises(ValueError, match="set_timesteps comes first"):
         _ = BespokeScheduler(solver="euler").timesteps
     with pytest.raises(ValueError, match="guidance_scale is 2.0"):

@@ -179,6 +179,8 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("timesteps are given, expected none: a theta has learned its times; a published solver takes them")
         if num_inference_steps is None and custom is not None:
             num_inference_steps = len(custom)
+        if num_inference_steps is not None and int(num_inference_steps) < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, expected at least 1")
         place = torch.device(device or "cpu")
         both, shift = (_numbers(sigmas), _numbers(timesteps)), None if mu is None else float(mu)
         if self._ladder is not None:
