@@ -7,7 +7,7 @@ use crate::path::GaussianPath;
 use crate::ranks::Ranks;
 use crate::reference::Solver;
 use crate::sampler::{self, Plan};
-use crate::samples::{Conditioning, Errors, Noises, chunk};
+use crate::samples::{Batch, Conditioning, Errors, Noises};
 use crate::tensor::Tensor;
 use crate::velocity::{Condition, VelocityField};
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ impl Tally {
 /// How much tighter the reference is where the ground truth itself is judged.
 const JUDGE_FACTOR: f64 = 1e-2;
 
-/// Runs every solver on the same noises, in batches of [`chunk`], which are dealt to the `ranks` in
+/// Runs every solver on the same noises, in batches of samples of one size, which are dealt to the `ranks` in
 /// turn. `observe` gets the number of samples done and the rank's last batch of them: the ground
 /// truth's, then each solver's.
 ///
@@ -191,17 +191,20 @@ pub fn evaluate_watched<F: VelocityField>(
     noises.validate(elements)?;
     let count = noises.count(elements);
     let mut tally = Tally::new(solvers.len(), count);
-    let chunk = chunk(elements);
-    let own: Vec<usize> =
-        (0..count).step_by(chunk).enumerate().filter(|(i, _)| ranks.owns(*i)).map(|(_, i)| i).collect();
+    let batches = conditioning.batches(0..count, elements, usize::MAX);
+    let upto = batches.iter().scan(0, |sum, batch| {
+        *sum += batch.len();
+        Some(*sum)
+    });
+    let own: Vec<(&Batch, usize)> =
+        batches.iter().zip(upto).enumerate().filter(|(i, _)| ranks.owns(*i)).map(|(_, own)| own).collect();
     let work = work(solvers);
     let all = own.len() as f64 * work.iter().sum::<f64>();
     let mut done = 0.0;
-    for first in own {
-        let indices = first..(first + chunk).min(count);
-        let size = indices.len();
-        let condition = conditioning.of(indices.clone())?;
-        let x0 = field.start(&noises.read(indices, elements)?)?;
+    for (batch, upto) in own {
+        let size = batch.len();
+        let condition = conditioning.of(batch.samples())?;
+        let x0 = field.start(&noises.read(batch.samples(), batch.elements)?, batch.elements)?;
         let begun = Instant::now();
         let truth = dopri5::solve_watched(field, &x0, &condition, tolerance, false, &mut |t| {
             watch((done + work[0] * t) / all);
@@ -231,9 +234,11 @@ pub fn evaluate_watched<F: VelocityField>(
                 Ready::GroundTruth(_) => truth_took,
             };
             tally.solvers[i].evaluations += (nfe * size) as f64;
-            tally.errors[i][first..first + size].copy_from_slice(&x1.rmse(&truth.x1)?);
+            for (index, rms) in batch.samples().zip(x1.rmse(&truth.x1)?) {
+                tally.errors[i][index] = rms;
+            }
         }
-        observe(first + size, &samples)?;
+        observe(upto, &samples)?;
     }
     tally.sum(ranks);
     let passes = field.passes(&conditioning.of(0..1)?) as f64;

@@ -5,7 +5,6 @@ use crate::memory;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
-use std::ops::Range;
 
 /// What noise is for: each purpose has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,12 @@ fn mix(value: u64) -> u64 {
 ///
 /// # Errors
 /// [`crate::Error::Memory`].
-pub fn normal(seed: u64, purpose: Purpose, indices: Range<usize>, elements: usize) -> Result<Vec<f32>> {
+pub fn normal(
+    seed: u64,
+    purpose: Purpose,
+    indices: impl ExactSizeIterator<Item = usize>,
+    elements: usize,
+) -> Result<Vec<f32>> {
     let mut values = memory::room(memory::numbers(indices.len(), elements)?)?;
     for index in indices {
         let rng = generator(seed, purpose, index as u64);

@@ -591,7 +591,7 @@ fn no_row(row: usize, batch: usize) -> Error {
 /// let field = MixtureField::<f32>::new(Mixture::new(point)?, Scheduler::FmOt, None);
 /// let path = GaussianPath::new(Scheduler::FmOt, 1.0)?;
 /// let table = Solver::parse("midpoint@10")?.tableau(&path)?.expect("a fixed number of evaluations");
-/// let x0 = field.start(&noise::normal(0, Purpose::Sample, 0..4, 2)?)?;
+/// let x0 = field.start(&noise::normal(0, Purpose::Sample, 0..4, 2)?, 2)?;
 /// let x1 = sampler::sample(&Arc::new(Plan::new(table)), &field, &x0, &Condition::default())?;
 /// assert!((0..4).all(|i| (x1.row(i)[0] - 0.7).abs() < 0.1));
 /// # Ok::<(), bespoke::Error>(())

@@ -104,8 +104,8 @@ pub struct Vjp<T> {
 ///         1
 ///     }
 ///
-///     fn upload(&self, values: &[f32]) -> Result<Host<f64>> {
-///         Host::from_f32(values, 1)
+///     fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f64>> {
+///         Host::from_f32(values, elements)
 ///     }
 ///
 ///     // u_t(x) = (point - x) / (1 - t), which is regular along its solutions.
@@ -116,7 +116,7 @@ pub struct Vjp<T> {
 /// }
 ///
 /// let field = ToThePoint(0.7);
-/// let noise = field.upload(&[-1.0, 2.0])?;
+/// let noise = field.upload(&[-1.0, 2.0], 1)?;
 /// let solved = dopri5::solve(&field, &noise, &Condition::default(), Tolerance::default(), false)?;
 /// assert!((0..2).all(|row| (solved.x1.row(row)[0] - 0.7).abs() < 1e-4));
 /// # Ok::<(), bespoke::Error>(())
@@ -125,20 +125,15 @@ pub trait VelocityField {
     /// Where its samples live.
     type Tensor: Tensor;
 
-    /// Numbers per sample.
+    /// Numbers per sample; 0 where samples of different batches may have different ones.
     fn elements(&self) -> usize;
 
-    /// Brings `[batch, elements]` values to where this field computes.
-    fn upload(&self, values: &[f32]) -> Result<Self::Tensor>;
+    /// Brings samples of `elements` numbers each to where this field computes.
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Self::Tensor>;
 
-    /// [`VelocityField::upload`] for samples of `elements` numbers each, where these may differ from batch to batch.
-    fn upload_sized(&self, values: &[f32], _elements: usize) -> Result<Self::Tensor> {
-        self.upload(values)
-    }
-
-    /// x(0) from standard normal noise, `[batch, elements]` values.
-    fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {
-        self.upload(noise)
+    /// x(0) from standard normal noise, `elements` numbers a sample.
+    fn start(&self, noise: &[f32], elements: usize) -> Result<Self::Tensor> {
+        self.upload(noise, elements)
     }
 
     /// u_t(x), `[batch, elements]`.
@@ -246,12 +241,12 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
         self.field.elements()
     }
 
-    fn upload(&self, values: &[f32]) -> Result<Self::Tensor> {
-        self.field.upload(values)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Self::Tensor> {
+        self.field.upload(values, elements)
     }
 
-    fn start(&self, noise: &[f32]) -> Result<Self::Tensor> {
-        self.field.start(noise)
+    fn start(&self, noise: &[f32], elements: usize) -> Result<Self::Tensor> {
+        self.field.start(noise, elements)
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor> {

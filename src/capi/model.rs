@@ -413,6 +413,6 @@ impl FieldTask for Evaluating<'_> {
     type Output = Result<Vec<f32>>;
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Vec<f32>> {
-        field.eval(self.times, &field.upload_sized(self.values, self.elements)?, self.condition)?.to_f32()
+        field.eval(self.times, &field.upload(self.values, self.elements)?, self.condition)?.to_f32()
     }
 }

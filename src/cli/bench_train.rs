@@ -73,12 +73,12 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
         self.field.elements()
     }
 
-    fn upload(&self, values: &[f32]) -> Result<F::Tensor> {
-        self.field.upload(values)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<F::Tensor> {
+        self.field.upload(values, elements)
     }
 
-    fn start(&self, noise: &[f32]) -> Result<F::Tensor> {
-        self.field.start(noise)
+    fn start(&self, noise: &[f32], elements: usize) -> Result<F::Tensor> {
+        self.field.start(noise, elements)
     }
 
     fn eval(&self, t: PerRow<'_>, x: &F::Tensor, condition: &Condition) -> Result<F::Tensor> {
@@ -106,6 +106,7 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
 
 pub fn run(args: TrainArgs) -> Result<()> {
     let (model, conditioning) = args.model.open(0)?;
+    super::arrays::one_size("conditions", &conditioning)?;
     let config = TrainConfig {
         family: Some(args.family),
         nfe: vec![args.nfe],
@@ -177,7 +178,7 @@ fn measure<F: VelocityField>(field: &F, conditioning: &Conditioning, settings: &
 fn again<F: VelocityField>(field: &F, calls: &[Call]) -> Result<f64> {
     let elements = field.elements();
     let most = calls.iter().map(|call| call.batch).max().unwrap_or(0);
-    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements)?)?;
+    let noise = field.start(&Noises::Seed { seed: 0, count: most }.read(0..most, elements)?, elements)?;
     let mut inputs = Vec::with_capacity(calls.len());
     for call in calls {
         let cotangents = (0..call.cotangents).map(|_| noise.narrow(0..call.batch)).collect::<Result<Vec<_>>>()?;

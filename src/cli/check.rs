@@ -56,7 +56,10 @@ pub fn run(args: CheckArgs) -> Result<()> {
         files => Some(Conditions::read(files, &card)?),
     };
     if let Some(conditions) = &conditions {
-        card = card.with_sizes(conditions.sizes());
+        if conditions.groups() > 1 {
+            return Err(Error::invalid("conditions", "of several sizes", "of one size: those of the data"));
+        }
+        card = card.with_sizes(conditions.sizes(0));
     }
     let data = args.data.as_ref().map(|path| Spread::read(path, &card, args.count)).transpose()?;
     let evidence = Evidence {

@@ -1,9 +1,9 @@
 //! `bespoke eval`
 
 use super::measure::{Distances, measure};
-use super::picture;
 use super::say::{note, say};
 use super::task::TaskArgs;
+use super::{arrays, picture};
 use bespoke::evaluate::Evaluation;
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
@@ -47,6 +47,9 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     let solvers = asked.solvers()?;
     let task = asked.open(&solvers, ranks)?;
     let card = task.model.card();
+    if args.frechet {
+        arrays::one_size("frechet", &task.conditioning)?;
+    }
     let judge = match asked.judge.card(card) {
         _ if !args.frechet => None,
         Some(features) => Some(asked.judge.open(&features, card, task.device, ranks)?),
@@ -93,7 +96,7 @@ pub fn run(args: EvalArgs, ranks: &Ranks) -> Result<()> {
     }
     if let Some(path) = &args.png {
         let names: Vec<&str> = task.comparison.solvers.iter().map(|(name, _)| name.as_str()).collect();
-        picture::comparison(card, &measured.first, &names)?.save(path)?;
+        picture::comparison(&task.conditioning.card(card, 0), &measured.first, &names)?.save(path)?;
         if !asked.quiet {
             note!("{}: gt, {}", path.display(), names.join(", "));
         }

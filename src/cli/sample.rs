@@ -5,11 +5,11 @@ use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, picture, prog
 use bespoke::evaluate::Ready;
 use bespoke::model::FieldTask;
 use bespoke::reference::Solver;
-use bespoke::samples::chunk;
+use bespoke::samples::{Batch, Conditioning};
 use bespoke::tensor::Tensor;
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result, npy, output};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Draw samples with any solver.
 #[derive(clap::Args)]
@@ -42,6 +42,7 @@ const DEFAULT_COUNT: usize = 16;
 struct Solve<'a> {
     ready: &'a Ready,
     noise: &'a [f32],
+    elements: usize,
     condition: &'a Condition,
 }
 
@@ -49,7 +50,7 @@ impl FieldTask for Solve<'_> {
     type Output = Result<Vec<f32>>;
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Vec<f32>> {
-        self.ready.solve(field, &field.start(self.noise)?, self.condition)?.0.to_f32()
+        self.ready.solve(field, &field.start(self.noise, self.elements)?, self.condition)?.0.to_f32()
     }
 }
 
@@ -63,31 +64,61 @@ pub fn run(args: SampleArgs) -> Result<()> {
     super::warn_foreign(&solver, &model)?;
     let card = model.card();
     let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;
-    let shape = card.sample_shape()?;
-    let noises = arrays::noises(&args.noise, &shape, DEFAULT_COUNT)?;
-    let elements: usize = shape.iter().product();
-    let count = noises.count(elements);
+    if output::is_stdout(&args.out) {
+        arrays::one_size("out", &conditioning)?;
+    }
+    let noises = arrays::noises(&args.noise, card, &conditioning, DEFAULT_COUNT)?;
+    let usual = card.sample_shape().map_or(0, |shape| shape.iter().product());
+    let count = noises.count(usual);
+    let batches = conditioning.batches(0..count, usual, usize::MAX);
     let bar = progress::bar(count, "sampling", false);
     let mut pictured = Vec::new();
-    let failed = |e| Error::io("write", &args.out, e);
-    output::write_with(&args.out, |file| {
-        let mut array = npy::begin(file, count, &shape).map_err(failed)?;
-        for first in (0..count).step_by(chunk(elements)) {
-            let indices = first..(first + chunk(elements)).min(count);
-            let noise = noises.read(indices.clone(), elements)?;
-            let condition = conditioning.of(indices.clone())?;
-            let samples = model.with(Solve { ready: &ready, noise: &noise, condition: &condition })?;
-            pictured
-                .extend(samples.iter().copied().take((picture::most(card) * elements).saturating_sub(pictured.len())));
-            array.extend(samples).map_err(failed)?;
-            bar.inc(indices.len() as u64);
+    let mut written = Vec::new();
+    for size in 0..conditioning.sizes() {
+        let (card, own) = (conditioning.card(card, size), batches.iter().filter(|batch| batch.size == size));
+        let of_size: usize = own.clone().map(Batch::len).sum();
+        if of_size == 0 {
+            continue;
         }
-        array.finish().map_err(failed)
-    })?;
+        let (out, shape) = (file_of(&args.out, &conditioning, size), card.sample_shape()?);
+        let failed = |e| Error::io("write", &out, e);
+        output::write_with(&out, |file| {
+            let mut array = npy::begin(file, of_size, &shape).map_err(failed)?;
+            for batch in own {
+                let noise = noises.read(batch.samples(), batch.elements)?;
+                let condition = conditioning.of(batch.samples())?;
+                let solve = Solve { ready: &ready, noise: &noise, elements: batch.elements, condition: &condition };
+                let samples = model.with(solve)?;
+                if size == batches[0].size {
+                    let most = picture::most(&card) * batch.elements;
+                    pictured.extend(samples.iter().copied().take(most.saturating_sub(pictured.len())));
+                }
+                array.extend(samples).map_err(failed)?;
+                bar.inc(batch.len() as u64);
+            }
+            array.finish().map_err(failed)
+        })?;
+        written.push(out.display().to_string());
+    }
     bar.finish_and_clear();
     if let Some(path) = &args.png {
-        picture::grid(card, &pictured)?.save(path)?;
+        picture::grid(&conditioning.card(card, batches[0].size), &pictured)?.save(path)?;
     }
-    note!("{count} samples by {} written to {}", solver.name(), args.out.display());
+    note!("{count} samples by {} written to {}", solver.name(), written.join(", "));
     Ok(())
+}
+
+/// Where samples of a size go: an array has one size, so that several are as many files, `NAME-frames-40.npy`.
+fn file_of(out: &Path, conditioning: &Conditioning, size: usize) -> PathBuf {
+    let Some(conditions) = conditioning.conditions.as_ref().filter(|conditions| conditions.groups() > 1) else {
+        return out.to_owned();
+    };
+    let mut name = out.file_stem().unwrap_or_default().to_owned();
+    let plain = |of: &str| of.replace(|c: char| !c.is_alphanumeric(), "_");
+    conditions.sizes(size).iter().for_each(|(of, n)| name.push(format!("-{}-{n}", plain(of))));
+    if let Some(extension) = out.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    out.with_file_name(name)
 }

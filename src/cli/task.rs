@@ -64,7 +64,7 @@ impl TaskArgs {
         let ready = |solver: &Solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?));
         let comparison = Comparison {
             solvers: solvers.iter().map(ready).collect::<Result<_>>()?,
-            noises: arrays::noises(&self.noise, &card.sample_shape()?, DEFAULT_COUNT)?,
+            noises: arrays::noises(&self.noise, card, &conditioning, DEFAULT_COUNT)?,
             tolerance,
             range: card.data_range[1] - card.data_range[0],
         };

@@ -34,12 +34,8 @@ impl VelocityField for CallerField<'_> {
         self.shape.iter().product()
     }
 
-    fn upload(&self, values: &[f32]) -> Result<Host<f32>> {
-        Host::new(memory::copied(values)?, self.elements())
-    }
-
-    fn start(&self, noise: &[f32]) -> Result<Host<f32>> {
-        self.upload(noise)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+        Host::new(memory::copied(values)?, elements)
     }
 
     fn eval(&self, time: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {

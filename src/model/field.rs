@@ -169,16 +169,12 @@ impl<T: Tensor> VelocityField for ModelField<T> {
         self.card.sample_shape().map_or(0, |shape| shape.iter().product())
     }
 
-    fn upload(&self, values: &[f32]) -> Result<T> {
-        self.network.upload(values, self.elements())
-    }
-
-    fn upload_sized(&self, values: &[f32], elements: usize) -> Result<T> {
+    fn upload(&self, values: &[f32], elements: usize) -> Result<T> {
         self.network.upload(values, elements)
     }
 
-    fn start(&self, noise: &[f32]) -> Result<T> {
-        let x0 = self.upload(noise)?;
+    fn start(&self, noise: &[f32], elements: usize) -> Result<T> {
+        let x0 = self.upload(noise, elements)?;
         match self.card.scheduler.initial_scale() {
             1.0 => Ok(x0),
             scale => T::linear_combination(&[(PerRow::All(scale), &x0)]),

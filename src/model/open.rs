@@ -131,7 +131,7 @@ impl Model {
 ///
 ///     // Samples live in host memory or in libtorch's: a task is generic over both.
 ///     fn run<F: VelocityField + Sync>(self, field: &F) -> bespoke::Result<f32> {
-///         let x = field.upload(&vec![0.0; field.elements()])?;
+///         let x = field.upload(&vec![0.0; field.elements()], field.elements())?;
 ///         let u = field.eval(PerRow::All(0.5), &x, &Condition::of_classes(&[3])?)?;
 ///         Ok(u.to_f32()?.iter().map(|u| u * u).sum::<f32>().sqrt())
 ///     }

@@ -302,12 +302,12 @@ impl<E: Element> VelocityField for MixtureField<E> {
         self.mixture.elements
     }
 
-    fn upload(&self, values: &[f32]) -> Result<Host<E>> {
-        Network::upload(self, values, self.mixture.elements)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<E>> {
+        Network::upload(self, values, elements)
     }
 
-    fn start(&self, noise: &[f32]) -> Result<Host<E>> {
-        let x0 = VelocityField::upload(self, noise)?;
+    fn start(&self, noise: &[f32], elements: usize) -> Result<Host<E>> {
+        let x0 = VelocityField::upload(self, noise, elements)?;
         Host::linear_combination(&[(PerRow::All(self.scheduler.initial_scale()), &x0)])
     }
 

@@ -9,7 +9,6 @@ use crate::velocity::{Condition, GUIDANCE_SCALE, Scale};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -33,11 +32,11 @@ impl Conditioning {
     pub const NONE: Self =
         Self { classes: 0, class: None, guidance_scale: GuidanceScale::OFF, seed: 0, conditions: None };
 
-    /// The condition of the samples `indices`.
+    /// The condition of the samples `indices`, which are of one size.
     ///
     /// # Errors
-    /// [`crate::Error::Memory`].
-    pub fn of(&self, indices: Range<usize>) -> Result<Condition> {
+    /// [`crate::Error::Memory`]; [`crate::Error::Invalid`] for samples of several sizes.
+    pub fn of(&self, indices: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Condition> {
         let scales = self.guidance_scale.of(indices.clone(), self.seed)?;
         let mut columns = Vec::new();
         if self.classes > 0 {
@@ -201,7 +200,7 @@ impl GuidanceScale {
     }
 
     /// The scales of the samples `indices`: what is drawn depends on the seed and a sample's index alone.
-    fn of(&self, indices: Range<usize>, seed: u64) -> Result<Vec<Scale>> {
+    fn of(&self, indices: impl ExactSizeIterator<Item = usize>, seed: u64) -> Result<Vec<Scale>> {
         let mut scales = Vec::new();
         for (name, extent) in self.named() {
             scales.push((extent, Scale { name: name.to_owned(), values: memory::room(indices.len())? }));

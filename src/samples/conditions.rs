@@ -12,49 +12,80 @@ use std::path::{Path, PathBuf};
 /// The conditions of a run: sample i takes row i mod C. Immutable; any thread.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
-    inputs: Inputs,
-    sizes: Sizes,
+    /// By size, in the order of the files.
+    groups: Vec<Group>,
+    /// Of each condition its group, and its row there.
+    places: Vec<(usize, usize)>,
     digest: String,
 }
 
+/// Conditions of samples of one size.
+#[derive(Clone, Debug, PartialEq)]
+struct Group {
+    inputs: Inputs,
+    sizes: Sizes,
+    /// Numbers of a sample, where its sizes are known.
+    elements: Option<usize>,
+}
+
 impl Conditions {
-    /// Reads `files`, in order, for the model of `card`.
+    /// Reads `files`, in order, for the model of `card`. Files may be of different sizes.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the file and the input: a file that is no safetensors file, an
     /// input that is missing, not known, of another type or shape; rows that disagree; no rows; sizes that no sample
-    /// has; other sizes than in the first file.
+    /// has.
     pub fn read(files: &[PathBuf], card: &Card) -> Result<Self> {
         let mut hash = Sha256::new();
-        let parts = files.iter().map(|file| read(file, card, &mut hash)).collect::<Result<Vec<_>>>()?;
-        let Some((first, sizes)) = parts.first() else {
-            return Err(Error::invalid("conditions", "no file", "at least one"));
-        };
-        for (file, (_, other)) in files.iter().zip(&parts) {
-            if other != sizes {
-                let problem = format!("has the sizes {other:?}, but the first file {sizes:?}: one run has one size");
-                return Err(Error::format(file.display().to_string(), ".", problem));
+        let (mut parts, mut places): (Vec<(Sizes, Vec<Inputs>, usize)>, _) = (Vec::new(), Vec::new());
+        for file in files {
+            let (inputs, sizes) = read(file, card, &mut hash)?;
+            let group = parts.iter().position(|(known, ..)| *known == sizes).unwrap_or(parts.len());
+            if group == parts.len() {
+                parts.push((sizes, Vec::new(), 0));
             }
+            let (_, own, rows) = &mut parts[group];
+            let count = inputs.columns().first().map_or(0, Column::batch);
+            places.extend((*rows..*rows + count).map(|row| (group, row)));
+            *rows += count;
+            own.push(inputs);
         }
-        let joined = |column: &Column| {
-            let of = |(part, _): &(Inputs, Sizes)| part.get(column.name()).cloned();
-            let own: Vec<Column> = parts.iter().filter_map(of).collect();
-            let rows: Vec<&[u8]> = own.iter().flat_map(|part| (0..part.batch()).map(|row| part.row(row))).collect();
-            column.of_rows(&rows)
+        if places.is_empty() {
+            return Err(Error::invalid("conditions", "no file", "at least one"));
+        }
+        let group = |(sizes, own, _): (Sizes, Vec<Inputs>, usize)| {
+            let shape = card.shape.resolve(&sizes);
+            let elements = shape.ok().map(|shape| shape.iter().product());
+            Ok(Group { inputs: joined(&own)?, sizes, elements })
         };
-        let inputs = Inputs::new(first.columns().iter().map(joined).collect::<Result<_>>()?)?;
+        let groups = parts.into_iter().map(group).collect::<Result<_>>()?;
         let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { inputs, sizes: sizes.clone(), digest: format!("sha256:{digits}") })
+        Ok(Self { groups, places, digest: format!("sha256:{digits}") })
     }
 
     /// Number of conditions, at least 1.
     pub fn count(&self) -> usize {
-        self.inputs.columns().first().map_or(0, Column::batch)
+        self.places.len()
     }
 
-    /// What they say the card's named sizes are.
-    pub fn sizes(&self) -> &Sizes {
-        &self.sizes
+    /// Number of different sizes, at least 1.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Which of the different sizes sample `index` has.
+    pub fn group_of(&self, index: usize) -> usize {
+        self.places[index % self.count()].0
+    }
+
+    /// What those of `group` say the card's named sizes are.
+    pub fn sizes(&self, group: usize) -> &Sizes {
+        &self.groups[group].sizes
+    }
+
+    /// Numbers of a sample of `group`, where its sizes are known.
+    pub fn elements(&self, group: usize) -> Option<usize> {
+        self.groups[group].elements
     }
 
     /// SHA-256 of the files.
@@ -62,13 +93,29 @@ impl Conditions {
         &self.digest
     }
 
-    /// What the samples `indices` are given.
+    /// What the samples `indices` are given, which are of one size.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`]; [`Error::Invalid`] for samples of several sizes.
     pub fn of(&self, indices: impl Iterator<Item = usize>) -> Result<Inputs> {
-        self.inputs.select(&indices.map(|i| i % self.count()).collect::<Vec<_>>())
+        let places: Vec<(usize, usize)> = indices.map(|i| self.places[i % self.count()]).collect();
+        let group = places.first().map_or(0, |(group, _)| *group);
+        if places.iter().any(|(other, _)| *other != group) {
+            return Err(Error::invalid("conditions", "of several sizes", "samples of one size in a batch"));
+        }
+        self.groups[group].inputs.select(&places.iter().map(|(_, row)| *row).collect::<Vec<_>>())
     }
+}
+
+/// The rows of all `parts`, which have the same columns.
+fn joined(parts: &[Inputs]) -> Result<Inputs> {
+    let Some(first) = parts.first() else { return Ok(Inputs::default()) };
+    let column = |column: &Column| {
+        let own: Vec<&Column> = parts.iter().filter_map(|part| part.get(column.name())).collect();
+        let rows: Vec<&[u8]> = own.iter().flat_map(|part| (0..part.batch()).map(|row| part.row(row))).collect();
+        column.of_rows(&rows)
+    };
+    Inputs::new(first.columns().iter().map(column).collect::<Result<_>>()?)
 }
 
 /// The inputs in one file, and the sizes that they and its metadata say.

@@ -1,11 +1,13 @@
 //! What training and evaluation share: which noises, on what condition, how many at once, and how far
 //! the samples are from the ground truth's.
 
+mod batches;
 mod conditioning;
 mod conditions;
 mod noises;
 mod quality;
 
+pub use batches::Batch;
 pub use conditioning::{Conditioning, Extent, GuidanceScale};
 pub use conditions::Conditions;
 pub use noises::Noises;

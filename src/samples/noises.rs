@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::noise::{self, Purpose};
-use std::ops::Range;
 
 /// Standard normal noises, by seed or given.
 #[derive(Clone, Debug)]
@@ -20,11 +19,11 @@ pub enum Noises {
 }
 
 impl Noises {
-    /// How many there are, of `elements` numbers each.
+    /// How many there are; given ones are of `elements` numbers each.
     pub fn count(&self, elements: usize) -> usize {
         match self {
             Noises::Seed { count, .. } => *count,
-            Noises::Given(values) => values.len() / elements,
+            Noises::Given(values) => values.len() / elements.max(1),
         }
     }
 
@@ -32,16 +31,26 @@ impl Noises {
     ///
     /// # Errors
     /// [`Error::Memory`].
-    pub fn read(&self, indices: Range<usize>, elements: usize) -> Result<Vec<f32>> {
+    pub fn read(&self, indices: impl ExactSizeIterator<Item = usize>, elements: usize) -> Result<Vec<f32>> {
         match self {
             Noises::Seed { seed, .. } => noise::normal(*seed, Purpose::Sample, indices, elements),
-            Noises::Given(values) => memory::copied(&values[indices.start * elements..indices.end * elements]),
+            Noises::Given(values) => {
+                let mut read = memory::room(memory::numbers(indices.len(), elements)?)?;
+                indices.for_each(|i| read.extend_from_slice(&values[i * elements..(i + 1) * elements]));
+                Ok(read)
+            }
         }
     }
 
+    /// `elements` is 0 where samples are of several sizes.
+    ///
     /// # Errors
-    /// [`Error::Invalid`] where there are none, or their numbers are not finite.
+    /// [`Error::Invalid`] where there are none, or their numbers are not finite; where noises are given for samples
+    /// of several sizes, which no one array has.
     pub fn validate(&self, elements: usize) -> Result<()> {
+        if elements == 0 && matches!(self, Noises::Given(_)) {
+            return Err(Error::invalid("noise", "there", "absent: the samples are of several sizes"));
+        }
         if self.count(elements) == 0 {
             return Err(Error::invalid("count", 0, "at least 1"));
         }

@@ -84,11 +84,12 @@ impl Accuracy {
     /// # Errors
     /// The field's own; [`Error::Numeric`] where the velocities vanish.
     pub fn measure<F: VelocityField>(field: &F, pool: &Pool<F::Tensor>) -> Result<Self> {
-        let rows: Vec<usize> = (0..pool.size().min(SAMPLES)).collect();
-        let condition = pool.condition(&rows)?;
-        let (x0, x1) = (pool.x0.narrow(0..rows.len())?, pool.x1.narrow(0..rows.len())?);
+        let all = pool.by_size((0..pool.size()).collect());
+        let rows = pool.parts(&all, |_| SAMPLES).first().copied().unwrap_or_default();
+        let (condition, elements) = (pool.condition(rows)?, pool.elements(rows.first().copied().unwrap_or_default()));
+        let (x0, x1) = (pool.x0(rows)?, pool.x1(rows)?);
         let x = F::Tensor::linear_combination(&[(PerRow::All(1.0 - TIME), &x0), (PerRow::All(TIME), &x1)])?;
-        let direction = field.upload(&noise::normal(0, Purpose::Sketch, 0..rows.len(), field.elements())?)?;
+        let direction = field.upload(&noise::normal(0, Purpose::Sketch, 0..rows.len(), elements)?, elements)?;
         let squares = F::Tensor::fetch(&[&x.dot(&x)?, &direction.dot(&direction)?])?;
         let ratio = |row: usize| SPACING * (squares[0][row] / squares[1][row].max(f64::MIN_POSITIVE)).sqrt();
 
@@ -120,7 +121,7 @@ impl Accuracy {
         let (state, time) = (line(0)?, line(points)?);
         let mut batch: f64 = 0.0;
         for row in 0..rows.len() {
-            let alone = field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&[row])?)?;
+            let alone = field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&rows[row..=row])?)?;
             let beside = middle.narrow(row..row + 1)?;
             let difference =
                 F::Tensor::linear_combination(&[(PerRow::All(1.0), &alone), (PerRow::All(-1.0), &beside)])?;

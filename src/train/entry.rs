@@ -201,8 +201,15 @@ pub fn conditioning(model: &mut Model, asked: Asked<'_>) -> Result<Conditioning>
         let expected = format!("files with the model's inputs, {} among them", input.name);
         return Err(Error::invalid("conditions", "absent", expected));
     }
-    if let Some(conditions) = &conditions {
-        model.set_sizes(conditions.sizes());
+    match &conditions {
+        Some(conditions) if conditions.groups() > 1 => {
+            // Each must be whole: a batch cannot ask for it.
+            for group in 0..conditions.groups() {
+                card.shape.resolve(conditions.sizes(group))?;
+            }
+        }
+        Some(conditions) => model.set_sizes(conditions.sizes(0)),
+        None => {}
     }
     let guidance_scale = asked.guidance_scale.unwrap_or_default();
     let conditioning =

@@ -1,17 +1,18 @@
 //! Ground truth from the rank that has it to all others.
 
-use super::paths::{PoolOptions, Solved};
+use super::paths::Solved;
 use crate::dopri5::Dense;
 use crate::error::Result;
 use crate::ranks::Ranks;
+use crate::samples::Batch;
 use crate::tensor::Tensor;
 use crate::velocity::{Evaluations, VelocityField};
 
-/// Batch `i` of a pool and what it took, as the rank `root` has it.
+/// A `batch` of a pool and what it took, as the rank `root` has it.
 pub fn exchange<F: VelocityField>(
     field: &F,
-    options: &PoolOptions,
-    i: usize,
+    batch: &Batch,
+    dense: bool,
     own: Option<(Solved<F::Tensor>, Evaluations)>,
     root: usize,
     ranks: &Ranks,
@@ -25,7 +26,7 @@ pub fn exchange<F: VelocityField>(
             }
             solved
         }
-        None => receive(field, options.batch(i).len(), options.dense, root, ranks)?,
+        None => receive(field, batch, dense, root, ranks)?,
     };
     Ok((solved, Evaluations { forward: counts[0], backward: counts[1] }))
 }
@@ -42,18 +43,18 @@ fn send<T: Tensor>(solved: &Solved<T>, root: usize, ranks: &Ranks) -> Result<()>
     Ok(())
 }
 
-/// What [`send`] sends, `count` samples.
+/// What [`send`] sends.
 fn receive<F: VelocityField>(
     field: &F,
-    count: usize,
+    batch: &Batch,
     dense: bool,
     root: usize,
     ranks: &Ranks,
 ) -> Result<Solved<F::Tensor>> {
     let samples = || {
-        let mut values = vec![0.0f32; count * field.elements()];
+        let mut values = vec![0.0f32; batch.len() * batch.elements];
         ranks.broadcast(root, &mut values);
-        field.upload(&values)
+        field.upload(&values, batch.elements)
     };
     let x1 = samples()?;
     if !dense {

@@ -31,38 +31,44 @@ struct Errors {
     rms: Vec<f64>,
 }
 
-/// Samples as fewer numbers of nearly the same inner products (Charikar, Chen and Farach-Colton 2002).
+/// Samples as fewer numbers of nearly the same inner products (Charikar, Chen and Farach-Colton 2002). All have
+/// as many: those of fewer elements have zeros at their end.
 struct Summary {
-    elements: usize,
-    /// Where each element goes, and its sign; empty where every element is kept.
+    numbers: usize,
+    /// Where each element goes, and its sign, where there are more elements than numbers.
     places: Vec<(usize, f32)>,
 }
 
 impl Summary {
+    /// Of samples of at most so many `elements`.
     fn new(elements: usize) -> Self {
         let mut rng = noise::generator(0, Purpose::Sketch, u64::MAX);
         let place = |_| (rng.random_range(0..NUMBERS), if rng.random() { 1.0 } else { -1.0 });
         let count = if elements > NUMBERS { elements } else { 0 };
-        Self { elements, places: (0..count).map(place).collect() }
+        Self { numbers: elements.min(NUMBERS), places: (0..count).map(place).collect() }
     }
 
     fn numbers(&self) -> usize {
-        self.elements.min(NUMBERS)
+        self.numbers
     }
 
-    /// Of all samples, one after the other.
-    fn of(&self, values: Vec<f32>) -> Vec<f32> {
-        if self.places.is_empty() {
+    /// Of all samples, of `elements` each, one after the other.
+    fn of(&self, values: Vec<f32>, elements: usize) -> Vec<f32> {
+        if elements == self.numbers {
             return values;
         }
         let of_sample = |sample: &[f32]| {
-            let mut sums = vec![0.0f32; self.numbers()];
+            let mut sums = vec![0.0f32; self.numbers];
+            if elements < self.numbers {
+                sums[..elements].copy_from_slice(sample);
+                return sums;
+            }
             for (value, (place, sign)) in sample.iter().zip(&self.places) {
                 sums[*place] += sign * value;
             }
             sums
         };
-        values.chunks(self.elements).flat_map(of_sample).collect()
+        values.chunks(elements).flat_map(of_sample).collect()
     }
 }
 
@@ -74,7 +80,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         state: &mut ForwardGaussNewton,
     ) -> Result<f64> {
         let loss = self.phase.loss.direct().unwrap_or(Direct::LogMse);
-        let summary = Summary::new(self.field.elements());
+        let summary = self.summary();
         self.restore(parameters, state)?;
         let (linear, rms_here) = self.linearise(parameters, self.key, &summary)?;
         let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
@@ -91,6 +97,9 @@ impl<F: VelocityField> Iteration<'_, F> {
             rms.push(self.ranks.gather(self.samples(kept.key).len(), Ok(errors.rms.clone()))?);
         }
         let weights = gauss_newton_weights(&rms.concat(), loss.power());
+        let rows: Vec<usize> = state.kept.iter().flat_map(|kept| self.samples(kept.key)).collect();
+        let weights: Vec<f64> =
+            weights.iter().zip(self.per_number(&rows)).map(|(w, per_number)| w * per_number).collect();
         let model = self.model(parameters, &state.kept, errors, &weights)?;
         let trials = state.newton.propose_from(&model);
         let taken = self.try_steps(parameters, loss, &trials, self.spared().1)?;
@@ -101,12 +110,17 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok(loss.mean(rms.last().map_or(&[], Vec::as_slice)))
     }
 
+    /// Of the pool's samples.
+    fn summary(&self) -> Summary {
+        Summary::new(self.pool.most_elements())
+    }
+
     /// Makes the Jacobians again that a checkpoint does not hold.
     ///
     /// # Errors
     /// The field's own.
     pub fn restore(&self, parameters: &Parameters, state: &mut ForwardGaussNewton) -> Result<()> {
-        let summary = Summary::new(self.field.elements());
+        let summary = self.summary();
         for kept in state.kept.iter_mut().filter(|kept| kept.linear.is_none()) {
             let at = Parameters { values: kept.values.clone(), ..parameters.clone() };
             kept.linear = Some(self.linearise(&at, kept.key, &summary)?.0);
@@ -123,7 +137,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         let batch = self.phase.batch.min(among);
         let mut rows: Vec<usize> = (0..batch).map(|i| order[(key * batch + i) % among]).collect();
         rows.sort_unstable();
-        rows
+        self.pool.by_size(rows)
     }
 
     /// The errors of the samples of the iteration `key`, of which this rank has its share, and their exact
@@ -139,15 +153,16 @@ impl<F: VelocityField> Iteration<'_, F> {
         let numbers = summary.numbers();
         let mut by_values = DMatrix::<f32>::zeros(own.len() * numbers, by_scalar.nrows());
         let (mut errors, mut rms) = (Vec::with_capacity(own.len() * numbers), Vec::with_capacity(own.len()));
-        let at_once = tangents.samples_at_once(self.field.elements());
-        for (i, part) in own.chunks(at_once).enumerate() {
-            let first = i * at_once * numbers;
+        let mut done = 0;
+        for part in self.pool.parts(own, |elements| tangents.samples_at_once(elements)) {
+            let (first, elements) = (done * numbers, self.pool.elements(part[0]));
+            done += part.len();
             let mut take = |scalar: usize, derivative: F::Tensor| {
-                let values = summary.of(derivative.to_f32()?);
+                let values = summary.of(derivative.to_f32()?, elements);
                 by_values.view_mut((first, scalar), (values.len(), 1)).copy_from_slice(&values);
                 Ok(())
             };
-            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
+            let (x0, condition) = (self.pool.x0(part)?, self.pool.condition(part)?);
             let end = tangents.solve(self.field, &differences, &x0, &condition, &mut take)?;
             let found = self.compared(&end, part, summary)?;
             errors.extend(found.numbers);
@@ -162,23 +177,22 @@ impl<F: VelocityField> Iteration<'_, F> {
 
     /// How far `end` is from the ground truth of the samples `rows`.
     fn compared(&self, end: &F::Tensor, rows: &[usize], summary: &Summary) -> Result<Errors> {
-        let x1 = self.pool.x1.select(rows)?;
+        let x1 = self.pool.x1(rows)?;
         let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), end), (PerRow::All(-1.0), &x1)])?;
-        Ok(Errors { numbers: summary.of(error.to_f32()?), rms: end.rmse(&x1)? })
+        Ok(Errors { numbers: summary.of(error.to_f32()?, error.elements()), rms: end.rmse(&x1)? })
     }
 
     /// This rank's samples' errors now, by iteration.
     fn errors_of(&self, parameters: &Parameters, kept: &[Kept], summary: &Summary) -> Result<Vec<Errors>> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
-        let chunk = chunk(self.field.elements());
         let own = |kept: &Kept| {
             let rows = self.samples(kept.key);
             rows[self.ranks.share(rows.len())].to_vec()
         };
         let rows: Vec<Vec<usize>> = kept.iter().map(own).collect();
         let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
-        for part in rows.concat().chunks(chunk) {
-            let (x0, condition) = (self.pool.x0.select(part)?, self.pool.condition(part)?);
+        for part in self.pool.parts(&rows.concat(), chunk) {
+            let (x0, condition) = (self.pool.x0(part)?, self.pool.condition(part)?);
             let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
             all.numbers.extend(found.numbers);
             all.rms.extend(found.rms);

@@ -54,10 +54,19 @@ impl<F: VelocityField> Iteration<'_, F> {
         let Settings { l_tau, lr, .. } = *self.settings;
         let rows = self.choose(self.phase.batch, self.pool.size());
         let own = &rows[self.ranks.share(rows.len())];
-        let found = match self.phase.loss.direct() {
-            _ if own.is_empty() => LossGradient::zero(parameters.values.len()),
-            None => bound_loss(parameters, l_tau, self.field, self.pool, own)?,
-            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, own)?,
+        let of_part = |part: &[usize]| match self.phase.loss.direct() {
+            None => bound_loss(parameters, l_tau, self.field, self.pool, part),
+            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, part),
+        };
+        let found = match self.pool.parts(own, |_| usize::MAX).as_slice() {
+            [all] => of_part(all)?,
+            parts => {
+                let mut sum = LossGradient::zero(parameters.values.len());
+                for part in parts {
+                    sum.add(&of_part(part)?, part.len() as f64 / own.len() as f64);
+                }
+                sum
+            }
         };
         let found = found.mean(own.len() as f64 / rows.len() as f64, self.ranks);
         let lr = cosine_decay(lr, self.iteration, self.phase.iterations);
@@ -65,12 +74,12 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok(found.loss)
     }
 
-    /// `count` of the first `among` samples of the pool, in increasing order.
+    /// `count` of the first `among` samples of the pool, in increasing order, size by size.
     fn choose(&self, count: usize, among: usize) -> Vec<usize> {
         let mut rng = noise::generator(self.settings.seed, Purpose::Choice, self.key as u64);
         let mut rows = index::sample(&mut rng, among, count).into_vec();
         rows.sort_unstable();
-        rows
+        self.pool.by_size(rows)
     }
 
     fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
@@ -80,12 +89,12 @@ impl<F: VelocityField> Iteration<'_, F> {
         let jacobian = parameters.table_jacobian().jacobian;
         let scalars = jacobian.nrows();
         let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
-        let chunk = chunk(self.field.elements());
         let share = self.ranks.share(rows.len());
-        for first in share.clone().step_by(chunk) {
-            let part = first..(first + chunk).min(share.end);
-            let residual = direct_residual(parameters, self.field, self.pool, &rows[part.clone()])?;
-            let sketch = self.sketch(part)?;
+        let mut first = share.start;
+        for part in self.pool.parts(&rows[share.clone()], chunk) {
+            let residual = direct_residual(parameters, self.field, self.pool, part)?;
+            let sketch = self.sketch(first..first + part.len(), self.pool.elements(part[0]))?;
+            first += part.len();
             let by_scalar = residual.pull_back(self.field, vec![residual.error.duplicate()?, sketch])?;
             for (all, part) in products.iter_mut().zip(by_scalar) {
                 *all = stack(all, &part);
@@ -95,7 +104,9 @@ impl<F: VelocityField> Iteration<'_, F> {
         let rms = self.ranks.gather(rows.len(), Ok(rms))?;
         let scale = 1.0 / rms.len() as f64;
         let weights = gauss_newton_weights(&rms, loss.power());
-        let weights = DVector::from_iterator(share.len(), weights[share].iter().map(|w| w * scale));
+        let per_number = self.per_number(&rows);
+        let own = share.clone().map(|i| weights[i] * scale * per_number[i]);
+        let weights = DVector::from_iterator(share.len(), own);
         let mut batch = NormalEquations::new(&(&products[0] * &jacobian), &(&products[1] * &jacobian), weights);
         batch.sum(self.ranks);
         let trials = state.propose(batch);
@@ -114,11 +125,18 @@ impl<F: VelocityField> Iteration<'_, F> {
         if size >= self.phase.batch + TRIED_ON { (size - TRIED_ON, size - TRIED_ON..size) } else { (size, 0..size) }
     }
 
-    /// A standard normal cotangent for each of the batch's samples `part`.
-    fn sketch(&self, part: Range<usize>) -> Result<F::Tensor> {
+    /// How much one number of each of the samples `rows` counts: the fewer a sample has the more, and 1 where it has most.
+    pub(super) fn per_number(&self, rows: &[usize]) -> Vec<f64> {
+        let numbers = |row: &usize| self.pool.elements(*row) as f64;
+        let most = self.pool.most_elements() as f64;
+        rows.iter().map(|row| most / numbers(row)).collect()
+    }
+
+    /// A standard normal cotangent for each of the batch's samples `part`, of so many `elements`.
+    fn sketch(&self, part: Range<usize>, elements: usize) -> Result<F::Tensor> {
         let first = (self.key + 1) * self.phase.batch;
         let indices = first + part.start..first + part.end;
-        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, self.field.elements())?)
+        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, elements)?, elements)
     }
 
     /// The trial under which the mean loss of the samples `judged` is least, if it falls.
@@ -131,8 +149,7 @@ impl<F: VelocityField> Iteration<'_, F> {
     ) -> Result<Option<usize>> {
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
-            let chunk = chunk(self.field.elements());
-            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), chunk, self.ranks)?.rms))
+            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), self.ranks)?.rms))
         };
         let mut least = mean(parameters)?;
         let mut taken = None;

@@ -6,6 +6,7 @@ use crate::dopri5::Dense;
 use crate::error::{Error, Result};
 use crate::noise::Purpose;
 use crate::output;
+use crate::samples::Batch;
 use crate::stored::{self, Stored, Written};
 use crate::tensor::Tensor;
 use crate::velocity::{Evaluations, VelocityField};
@@ -80,19 +81,22 @@ impl Kept {
         &self,
         field: &F,
         options: &PoolOptions,
+        batches: &[Batch],
         i: usize,
     ) -> Result<Option<(Solved<F::Tensor>, Evaluations)>> {
         match self {
             Kept::Nothing => Ok(None),
             // What both pools took is counted together.
             Kept::Whole(stored) => {
-                Ok(Some((batch(stored, field, options, i, i * options.chunk)?, Evaluations::default())))
+                let before = batches[..i].iter().filter(|other| other.size == batches[i].size);
+                let first = before.map(Batch::len).sum();
+                Ok(Some((read_batch(stored, field, options, (&batches[i], i), first)?, Evaluations::default())))
             }
             Kept::Parts(parts) => {
                 let path = parts.path(options.purpose, i);
                 let Some(stored) = Stored::open(&path)? else { return Ok(None) };
                 check_about(&stored, &path, &parts.about, parts.hint)?;
-                Ok(Some((batch(&stored, field, options, i, 0)?, evaluations(&stored)?)))
+                Ok(Some((read_batch(&stored, field, options, (&batches[i], i), 0)?, evaluations(&stored)?)))
             }
         }
     }
@@ -104,12 +108,12 @@ impl Kept {
     pub fn write<T: Tensor>(
         &self,
         options: &PoolOptions,
-        i: usize,
+        (batch, i): (&Batch, usize),
         solved: &Solved<T>,
         took: Evaluations,
     ) -> Result<()> {
         match self {
-            Kept::Parts(parts) => parts.write(options.purpose, i, solved, took),
+            Kept::Parts(parts) => parts.write(options.purpose, (batch, i), solved, took),
             Kept::Nothing | Kept::Whole(_) => Ok(()),
         }
     }
@@ -129,10 +133,10 @@ impl Kept {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn join(&self, pools: [&PoolOptions; 2], elements: usize, evaluations: Evaluations) -> Result<()> {
+    pub fn join(&self, pools: [(&PoolOptions, &[Batch]); 2], evaluations: Evaluations) -> Result<()> {
         let Kept::Parts(parts) = self else { return Ok(()) };
         let Some(whole) = &parts.whole else { return Ok(()) };
-        parts.join(whole, pools, elements, evaluations)?;
+        parts.join(whole, pools, evaluations)?;
         parts.clear();
         Ok(())
     }
@@ -174,15 +178,21 @@ impl Parts {
         let _ = std::fs::remove_dir(&self.folder);
     }
 
-    fn write<T: Tensor>(&self, purpose: Purpose, i: usize, solved: &Solved<T>, took: Evaluations) -> Result<()> {
+    fn write<T: Tensor>(
+        &self,
+        purpose: Purpose,
+        (batch, i): (&Batch, usize),
+        solved: &Solved<T>,
+        took: Evaluations,
+    ) -> Result<()> {
         if self.failed.get() {
             return Ok(());
         }
         let made = std::fs::create_dir(&self.folder).or_else(|e| if self.folder.is_dir() { Ok(()) } else { Err(e) });
         let made = made.map_err(|e| Error::io("create", &self.folder, e));
         let notes = [("bespoke", Value::Object(self.about.clone())), ("evaluations", json!(took))];
-        let written =
-            made.and_then(|()| stored::write(&self.path(purpose, i), tensors(name(purpose), i, solved)?, &notes));
+        let written = made
+            .and_then(|()| stored::write(&self.path(purpose, i), tensors(name(purpose), (batch, i), solved)?, &notes));
         match written {
             Err(error) if self.whole.is_none() => {
                 tracing::warn!("{error}: the ground truth is not kept, and a run that is cut short solves it again");
@@ -195,13 +205,12 @@ impl Parts {
     }
 
     /// One file of all batches, piece by piece.
-    fn join(&self, whole: &Path, pools: [&PoolOptions; 2], elements: usize, evaluations: Evaluations) -> Result<()> {
+    fn join(&self, whole: &Path, pools: [(&PoolOptions, &[Batch]); 2], evaluations: Evaluations) -> Result<()> {
         let mut written = Vec::new();
-        for options in pools {
+        for (options, batches) in pools {
             let name = name(options.purpose);
-            let ends = format!("{name}.x1");
             let part = |i: usize| self.part(options.purpose, i);
-            for (i, batch) in options.batches().enumerate().filter(|_| options.dense) {
+            for (i, batch) in batches.iter().enumerate().filter(|_| options.dense) {
                 let stored = part(i)?;
                 let times = format!("{name}.times.{i}");
                 let segments = stored.rows(&times, Dtype::F64, 2)?;
@@ -212,20 +221,26 @@ impl Parts {
                     };
                     Written { name: tensor, dtype, shape, bytes: Box::new(bytes) }
                 };
+                let shape = [batch.len(), batch.elements];
                 for (segment, j) in (0..segments).flat_map(|segment| (0..COEFFICIENTS).map(move |j| (segment, j))) {
-                    written.push(copy(format!("{name}.dense.{i}.{segment}.{j}"), Dtype::F32, [batch.len(), elements]));
+                    written.push(copy(format!("{name}.dense.{i}.{segment}.{j}"), Dtype::F32, shape));
                 }
                 written.push(copy(times, Dtype::F64, [segments, 2]));
             }
-            let from = ends.clone();
-            let bytes = move |add: &mut dyn FnMut(&[u8]) -> Result<()>| {
-                let each = |(i, batch): (usize, std::ops::Range<usize>)| {
-                    add(&part(i)?.read(&from, Dtype::F32, elements, 0, batch.len())?)
+            let mut first = 0;
+            for own in batches.chunk_by(|a, b| a.size == b.size) {
+                let (ends, numbers) = (ends(name, own[0].size), first..first + own.len());
+                first += own.len();
+                let from = ends.clone();
+                let bytes = move |add: &mut dyn FnMut(&[u8]) -> Result<()>| {
+                    let each = |(i, batch): (usize, &Batch)| {
+                        add(&part(i)?.read(&from, Dtype::F32, batch.elements, 0, batch.len())?)
+                    };
+                    numbers.clone().zip(own).try_for_each(each)
                 };
-                options.batches().enumerate().try_for_each(each)
-            };
-            let shape = [options.indices.len(), elements];
-            written.push(Written { name: ends, dtype: Dtype::F32, shape, bytes: Box::new(bytes) });
+                let shape = [own.iter().map(Batch::len).sum(), own[0].elements];
+                written.push(Written { name: ends, dtype: Dtype::F32, shape, bytes: Box::new(bytes) });
+            }
         }
         let notes = [("bespoke", Value::Object(self.about.clone())), ("evaluations", json!(evaluations))];
         stored::write(whole, written, &notes)
@@ -243,15 +258,20 @@ fn bytes<const N: usize, E: Copy>(values: &[E], of: impl Fn(E) -> [u8; N]) -> Ve
     values.iter().flat_map(|value| of(*value)).collect()
 }
 
-/// Batch `i` of the pool called `name`.
-fn tensors<'a, T: Tensor>(name: &str, i: usize, solved: &'a Solved<T>) -> Result<Vec<Written<'a>>> {
+/// What the ends of the pool called `name` are called, of samples of the `size`th of the run's sizes.
+fn ends(name: &str, size: usize) -> String {
+    if size == 0 { format!("{name}.x1") } else { format!("{name}.x1.{size}") }
+}
+
+/// The `i`th batch of the pool called `name`.
+fn tensors<'a, T: Tensor>(name: &str, (batch, i): (&Batch, usize), solved: &'a Solved<T>) -> Result<Vec<Written<'a>>> {
     let samples = |name: String, tensor: &'a T| Written {
         name,
         dtype: Dtype::F32,
         shape: [tensor.batch(), tensor.elements()],
         bytes: Box::new(|add| add(&bytes(&tensor.to_f32()?, f32::to_le_bytes))),
     };
-    let mut all = vec![samples(format!("{name}.x1"), &solved.x1)];
+    let mut all = vec![samples(ends(name, batch.size), &solved.x1)];
     let Some(path) = &solved.path else { return Ok(all) };
     let mut times = Vec::new();
     for (segment, (start, h, coefficients)) in path.segments().enumerate() {
@@ -279,17 +299,16 @@ fn evaluations(stored: &Stored) -> Result<Evaluations> {
     serde_json::from_value(stored.note("evaluations")).map_err(|e| stored.wrong("evaluations", e))
 }
 
-/// Batch `i` of a pool, whose ends are the rows from `first` on.
-fn batch<F: VelocityField>(
+/// The `i`th batch of a pool, whose ends are the rows from `first` on.
+fn read_batch<F: VelocityField>(
     stored: &Stored,
     field: &F,
     options: &PoolOptions,
-    i: usize,
+    (batch, i): (&Batch, usize),
     first: usize,
 ) -> Result<Solved<F::Tensor>> {
     let name = name(options.purpose);
-    let count = options.batch(i).len();
-    let x1 = samples(stored, field, &format!("{name}.x1"), first, count)?;
+    let x1 = samples(stored, field, &ends(name, batch.size), batch, first)?;
     if !options.dense {
         return Ok(Solved { x1, path: None });
     }
@@ -304,19 +323,19 @@ fn batch<F: VelocityField>(
     let mut all = Vec::with_capacity(segments);
     for (segment, step) in steps.iter().enumerate() {
         let [start, h] = step.map(f64::from_le_bytes);
-        let read = |j: usize| samples(stored, field, &format!("{name}.dense.{i}.{segment}.{j}"), 0, count);
+        let read = |j: usize| samples(stored, field, &format!("{name}.dense.{i}.{segment}.{j}"), batch, 0);
         all.push((start, h, [read(0)?, read(1)?, read(2)?, read(3)?, read(4)?]));
     }
     Ok(Solved { x1, path: Some(Dense::from_segments(all)) })
 }
 
-/// `count` samples from row `first` on, where the field computes.
-fn samples<F: VelocityField>(stored: &Stored, field: &F, name: &str, first: usize, count: usize) -> Result<F::Tensor> {
-    let bytes = stored.read(name, Dtype::F32, field.elements(), first, count)?;
+/// The samples of `batch` from row `first` on, where the field computes.
+fn samples<F: VelocityField>(stored: &Stored, field: &F, name: &str, batch: &Batch, first: usize) -> Result<F::Tensor> {
+    let bytes = stored.read(name, Dtype::F32, batch.elements, first, batch.len())?;
     let (numbers, _) = bytes.as_chunks::<4>();
     let values: Vec<f32> = numbers.iter().map(|number| f32::from_le_bytes(*number)).collect();
     if !values.iter().all(|v| v.is_finite()) {
         return Err(stored.wrong(name, "holds a NaN or an infinity"));
     }
-    field.upload(&values)
+    field.upload(&values, batch.elements)
 }

@@ -83,7 +83,9 @@ impl<T: Tensor> Pools<T> {
             field.set(evaluations);
         }
         let evaluations = field.evaluations();
-        kept.join([&of_validation, &drawn(elements, settings, 0)], elements, evaluations)?;
+        let of_training = drawn(elements, settings, 0);
+        let batches = [&of_validation, &of_training].map(|options| options.batches(conditioning, elements));
+        kept.join([(&of_validation, &batches[0]), (&of_training, &batches[1])], evaluations)?;
         Ok(Self { validation, train, evaluations, kept })
     }
 }

@@ -21,7 +21,7 @@ use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
 use crate::sampler::Plan;
-use crate::samples::{Conditioning, Quality, chunk};
+use crate::samples::{Conditioning, Quality};
 use crate::velocity::{Counted, Evaluations, VelocityField};
 use serde::Serialize;
 use serde_json::json;
@@ -413,7 +413,7 @@ fn quality<F: VelocityField>(
     ranks: &Ranks,
 ) -> Result<Quality> {
     let plan = Arc::new(Plan::new(parameters.tableau()));
-    let errors = validate::errors(&plan, field, validation, 0..validation.size(), chunk(field.elements()), ranks)?;
+    let errors = validate::errors(&plan, field, validation, 0..validation.size(), ranks)?;
     field.settle(ranks);
     Ok(errors.quality(settings.range))
 }
@@ -457,7 +457,7 @@ fn best_of<F: VelocityField>(
     for solver in solvers {
         let plan = Arc::new(Plan::new(solver.1.tableau()));
         let few = 0..validation.size().min(TRIED_ON);
-        let rmse = match validate::errors(&plan, field, validation, few, chunk(field.elements()), ranks) {
+        let rmse = match validate::errors(&plan, field, validation, few, ranks) {
             Ok(errors) => errors.quality(1.0).rmse,
             // A solver that diverges here is not the best.
             Err(Error::NonFinite { .. }) => continue,

@@ -22,12 +22,13 @@ pub fn solve<F: VelocityField>(
     ranks: &Ranks,
     watch: &mut dyn FnMut(f64),
 ) -> Result<Pool<F::Tensor>> {
-    let starts = starts(field, options)?;
+    let batches = options.batches(conditioning, field.elements());
+    let starts = starts(field, options, &batches)?;
     let numbers: Vec<usize> = (0..starts.len()).collect();
     let mut all = Vec::with_capacity(starts.len());
     // A round: as many batches as there are ranks. Each is kept before the next one is begun.
     for round in numbers.chunks(ranks.count()) {
-        let mut found = round.iter().map(|i| kept.read(field, options, *i)).collect::<Result<Vec<_>>>()?;
+        let mut found = round.iter().map(|i| kept.read(field, options, &batches, *i)).collect::<Result<Vec<_>>>()?;
         let there = ranks.of_first(Some(found.iter().map(Option::is_some).collect::<Vec<_>>()))?.unwrap_or_default();
         for (_, took) in found.iter().flatten() {
             field.add(*took);
@@ -36,18 +37,18 @@ pub fn solve<F: VelocityField>(
             if !there && ranks.owns(*i) {
                 let before = field.evaluations();
                 let within = &mut |t: f64| watch((*i as f64 + t) / starts.len() as f64);
-                let solved = solve_batch(field, conditioning, options, *i, &starts[*i], within)?;
+                let solved = solve_batch(field, conditioning, options, &batches[*i], &starts[*i], within)?;
                 *found = Some((solved, field.evaluations().since(before)));
             }
         }
         for ((i, there), found) in round.iter().zip(there).zip(found) {
             let root = if there { 0 } else { ranks.owner(*i) };
-            let (solved, took): (_, Evaluations) = exchange(field, options, *i, found, root, ranks)?;
+            let (solved, took): (_, Evaluations) = exchange(field, &batches[*i], options.dense, found, root, ranks)?;
             if !there {
-                kept.write(options, *i, &solved, took)?;
+                kept.write(options, (&batches[*i], *i), &solved, took)?;
             }
             all.push(solved);
         }
     }
-    Pool::assemble(conditioning, options, &starts, all)
+    Pool::assemble(conditioning, options, &batches, &starts, all)
 }

@@ -3,14 +3,15 @@
 use crate::error::Result;
 use crate::ranks::Ranks;
 use crate::sampler::{self, Plan};
-use crate::samples::Errors;
+use crate::samples::{Errors, chunk};
 use crate::tensor::Tensor;
 use crate::train::paths::Pool;
 use crate::velocity::VelocityField;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Errors of the solver `plan` on the samples `rows` of the pool, `chunk` at a time, each rank its share.
+/// Errors of the solver `plan` on the samples `rows` of the pool, in their order, as many at a time as memory is
+/// for, each rank its share.
 ///
 /// # Errors
 /// The field's own, or [`crate::Error::NonFinite`].
@@ -19,17 +20,17 @@ pub fn errors<F: VelocityField>(
     field: &F,
     pool: &Pool<F::Tensor>,
     rows: Range<usize>,
-    chunk: usize,
     ranks: &Ranks,
 ) -> Result<Errors> {
-    let share = ranks.share(rows.len());
-    let own = rows.start + share.start..rows.start + share.end;
-    let of_batch = |first: usize| {
-        let part = first..(first + chunk).min(own.end);
-        let condition = pool.condition(&part.clone().collect::<Vec<_>>())?;
-        let x1 = sampler::sample(plan, field, &pool.x0.narrow(part.clone())?, &condition)?;
-        x1.rmse(&pool.x1.narrow(part)?)
+    let order = pool.by_size(rows.clone().collect());
+    let own = &order[ranks.share(order.len())];
+    let of_part = |part: &&[usize]| {
+        let x1 = sampler::sample(plan, field, &pool.x0(part)?, &pool.condition(part)?)?;
+        x1.rmse(&pool.x1(part)?)
     };
-    let found: Result<Vec<_>> = own.clone().step_by(chunk).map(of_batch).collect();
-    Ok(Errors { rms: ranks.gather(rows.len(), found.map(|batches| batches.concat()))? })
+    let found: Result<Vec<_>> = pool.parts(own, chunk).iter().map(of_part).collect();
+    let found = ranks.gather(order.len(), found.map(|parts| parts.concat()))?;
+    let mut rms = vec![0.0; order.len()];
+    order.iter().zip(found).for_each(|(row, found)| rms[row - rows.start] = found);
+    Ok(Errors { rms })
 }

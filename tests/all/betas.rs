@@ -186,7 +186,7 @@ fn a_zero_terminal_snr_starts_at_noise_alone() {
     let cosine: MixtureField<f64> = mixture_field(Scheduler::Cosine);
     let other = dopri5::solve(&cosine, &x0, &Condition::default(), tolerance, false).unwrap().x1;
     assert_close(own.data(), other.data(), 1e-4, "zero terminal snr against cosine");
-    assert_eq!(field.start(&[1.0, 2.0, 3.0]).unwrap().data(), [1.0, 2.0, 3.0]);
+    assert_eq!(field.start(&[1.0, 2.0, 3.0], 3).unwrap().data(), [1.0, 2.0, 3.0]);
 }
 
 #[test]

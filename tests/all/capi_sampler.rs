@@ -22,11 +22,11 @@ impl VelocityField for Field {
     fn elements(&self) -> usize {
         3
     }
-    fn upload(&self, values: &[f32]) -> bespoke::Result<Host<f64>> {
-        Host::from_f32(values, 3)
+    fn upload(&self, values: &[f32], elements: usize) -> bespoke::Result<Host<f64>> {
+        Host::from_f32(values, elements)
     }
-    fn start(&self, noise: &[f32]) -> bespoke::Result<Host<f64>> {
-        self.upload(noise)
+    fn start(&self, noise: &[f32], elements: usize) -> bespoke::Result<Host<f64>> {
+        self.upload(noise, elements)
     }
     fn eval(&self, t: PerRow<'_>, x: &Host<f64>, _: &Condition) -> bespoke::Result<Host<f64>> {
         let row = |row: usize| x.row(row).iter().map(move |x| u(t.at(row), *x));

@@ -38,8 +38,8 @@ impl<E: Element, F: Fn(f64, &[f64]) -> Vec<f64>> VelocityField for Formula<E, F>
         self.elements
     }
 
-    fn upload(&self, values: &[f32]) -> Result<Host<E>> {
-        Host::from_f32(values, self.elements)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<E>> {
+        Host::from_f32(values, elements)
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Host<E>, _: &Condition) -> Result<Host<E>> {

@@ -67,7 +67,7 @@ fn a_torchscript_module_is_given_its_inputs_its_order_and_its_time() {
     let field = model.torch_field().unwrap();
     let x: Vec<f32> = (0..12).map(|i| (i as f32 * 0.9).cos()).collect();
     let times = [0.2504, 0.5, 0.75, 0.9996];
-    let u = field.eval(PerRow::Each(&times), &field.upload(&x).unwrap(), &condition).unwrap().to_f32().unwrap();
+    let u = field.eval(PerRow::Each(&times), &field.upload(&x, 3).unwrap(), &condition).unwrap().to_f32().unwrap();
     for row in 0..4 {
         let i = (3 + row) % 5;
         let gain = 1.0 + i as f64 / 5.0;
@@ -136,7 +136,7 @@ fn a_condition_is_needed_where_the_network_takes_one() {
     policy(folder.path());
     let model = opened(folder.path());
     let field = model.torch_field().unwrap();
-    let x = field.upload(&[0.0; 3]).unwrap();
+    let x = field.upload(&[0.0; 3], 3).unwrap();
     let message = field.eval(PerRow::All(0.5), &x, &Condition::default()).unwrap_err().to_string();
     assert!(message.starts_with("inputs.goal is absent"), "{message}");
 }

@@ -210,7 +210,7 @@ mod digits {
         let scales = vec![case.guidance_scale.expect("guidance_scale"); case.start.len()];
         let condition =
             Condition::of_classes(case.class.as_deref().expect("classes")).expect("a condition").guided(scales);
-        let x0 = field.upload(&start).expect("x0");
+        let x0 = field.upload(&start, field.elements()).expect("x0");
         let mut sampler = Sampler::new(&x0).expect("a sampler");
         sampler.start(plan, &x0).expect("a start");
         let mut states = Vec::new();

@@ -36,7 +36,7 @@ fn samples_are_the_digits_that_were_asked_for() {
         let condition = conditioning(&mut model, asked).unwrap().of(0..1000).unwrap();
         let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 0, count: 1000 }.read(0..1000, 64).unwrap();
-        let samples = truth.solve(field, &field.start(&noise).unwrap(), &condition).unwrap().0.to_f32().unwrap();
+        let samples = truth.solve(field, &field.start(&noise, 64).unwrap(), &condition).unwrap().0.to_f32().unwrap();
         let images = tch::Tensor::from_slice(&samples).reshape([-1, 1, 8, 8]);
         let seen = Vec::<i64>::try_from(classifier.forward_ts(&[images]).unwrap().argmax(1, false)).unwrap();
         let right = seen
@@ -56,7 +56,7 @@ fn gradients_flow_through_the_whole_model() {
         let model = opened(name, Compute::F32);
         let field = model.torch_field().unwrap();
         let noise = Noises::Seed { seed: 1, count: 12 }.read(0..12, 64).unwrap();
-        let (x, w) = (field.upload(&noise[..6 * 64]).unwrap(), field.upload(&noise[6 * 64..]).unwrap());
+        let (x, w) = (field.upload(&noise[..6 * 64], 64).unwrap(), field.upload(&noise[6 * 64..], 64).unwrap());
         let condition = crate::common::condition(&(0..6).collect::<Vec<_>>(), &[1.0, 2.5, 1.0, 0.5, 2.0, 1.0]);
         let t = 0.6;
         let vjp = field.vjp(PerRow::All(t), &x, &condition, std::slice::from_ref(&w)).unwrap();
@@ -95,7 +95,7 @@ fn a_network_in_bf16_gives_f32_velocities_that_are_near() {
         let (exact, rounded) = (models.0.torch_field().unwrap(), models.1.torch_field().unwrap());
         let noise = Noises::Seed { seed: 2, count: 40 }.read(0..40, 64).unwrap();
         let condition = crate::common::condition(&(0..20).map(|i| i % 10).collect::<Vec<_>>(), &[2.0; 20]);
-        let (x, w) = (exact.upload(&noise[..20 * 64]).unwrap(), exact.upload(&noise[20 * 64..]).unwrap());
+        let (x, w) = (exact.upload(&noise[..20 * 64], 64).unwrap(), exact.upload(&noise[20 * 64..], 64).unwrap());
         let eval = |field: &ModelField<TorchTensor>| field.eval(PerRow::All(0.6), &x, &condition).unwrap();
         let vjp = |field: &ModelField<TorchTensor>| {
             field.vjp(PerRow::All(0.6), &x, &condition, std::slice::from_ref(&w)).unwrap().x.remove(0)

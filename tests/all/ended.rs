@@ -38,7 +38,7 @@ impl Field {
 
     /// x(0) of `count` samples.
     pub fn noises(&self, count: usize) -> Host<f64> {
-        self.start(&noise::normal(3, Purpose::Sample, 0..count, ELEMENTS).expect("noises")).expect("noises")
+        self.start(&noise::normal(3, Purpose::Sample, 0..count, ELEMENTS).expect("noises"), ELEMENTS).expect("noises")
     }
 
     pub fn ground_truth(&self, x0: &Host<f64>) -> Host<f64> {
@@ -58,13 +58,13 @@ impl VelocityField for Field {
         ELEMENTS
     }
 
-    fn upload(&self, values: &[f32]) -> Result<Host<f64>> {
-        Host::new(values.iter().map(|v| f64::from(*v)).collect(), ELEMENTS)
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f64>> {
+        Host::new(values.iter().map(|v| f64::from(*v)).collect(), elements)
     }
 
-    fn start(&self, noise: &[f32]) -> Result<Host<f64>> {
+    fn start(&self, noise: &[f32], elements: usize) -> Result<Host<f64>> {
         let scale = self.scheduler.initial_scale();
-        Host::new(noise.iter().map(|v| f64::from(*v) * scale).collect(), ELEMENTS)
+        Host::new(noise.iter().map(|v| f64::from(*v) * scale).collect(), elements)
     }
 
     fn eval(&self, t: PerRow<'_>, x: &Host<f64>, _: &Condition) -> Result<Host<f64>> {

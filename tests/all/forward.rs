@@ -185,8 +185,8 @@ fn large_samples_are_taken_in_groups_and_come_to_the_same() {
         fn elements(&self) -> usize {
             self.elements
         }
-        fn upload(&self, values: &[f32]) -> Result<Host<f64>> {
-            Host::from_f32(values, self.elements)
+        fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f64>> {
+            Host::from_f32(values, elements)
         }
         fn eval(&self, t: PerRow<'_>, x: &Host<f64>, _: &Condition) -> Result<Host<f64>> {
             self.most.fetch_max(x.batch(), Ordering::Relaxed);
@@ -234,7 +234,7 @@ fn jacobians_on_a_network_are_those_of_autograd() {
         let cotangents: Vec<Vec<f32>> = (0..directions)
             .map(|i| noise::normal(i, Purpose::Sketch, 0..rows.len(), field.elements()).unwrap())
             .collect();
-        let uploaded = cotangents.iter().map(|values| field.upload(values).unwrap()).collect();
+        let uploaded = cotangents.iter().map(|values| field.upload(values, field.elements()).unwrap()).collect();
         let by_autograd = residual.pull_back(field, uploaded).unwrap();
         let scalars = by_autograd[0].ncols();
         let mut by_differences = vec![vec![0.0; rows.len() * scalars]; cotangents.len()];
@@ -270,7 +270,7 @@ fn derivatives<F: VelocityField>(
         found.push((scalar, derivative.to_f32()?));
         Ok(())
     };
-    tangents.solve(field, differences, &pool.x0, &pool.condition(rows).unwrap(), &mut take).unwrap();
+    tangents.solve(field, differences, &pool.x0(rows).unwrap(), &pool.condition(rows).unwrap(), &mut take).unwrap();
     found
 }
 
@@ -378,8 +378,8 @@ fn formula(leak: f64) -> impl VelocityField<Tensor = Host<f32>> {
         fn elements(&self) -> usize {
             self.inner.elements()
         }
-        fn upload(&self, values: &[f32]) -> Result<Host<f32>> {
-            self.inner.upload(values)
+        fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+            self.inner.upload(values, elements)
         }
         fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
             let mut u = self.inner.eval(t, x, condition)?;
@@ -419,8 +419,8 @@ fn coarse_velocities_are_measured_and_still_learned_from() {
         fn elements(&self) -> usize {
             self.0.elements()
         }
-        fn upload(&self, values: &[f32]) -> Result<Host<f32>> {
-            VelocityField::upload(&self.0, values)
+        fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+            VelocityField::upload(&self.0, values, elements)
         }
         fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
             let mut u = self.0.eval(t, x, condition)?;

@@ -61,6 +61,7 @@ mod report;
 mod sampler;
 mod schedulers;
 mod signature;
+mod sizes;
 mod solvers;
 mod tensors;
 #[cfg(feature = "torch")]

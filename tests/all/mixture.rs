@@ -223,7 +223,7 @@ fn a_mixture_is_opened_by_its_card() {
     #[allow(irrefutable_let_patterns, reason = "without libtorch there is no other kind")]
     let model = model::open(&folder.path().join("card.json"), Device::Cpu).unwrap();
     let field = model.host_field().unwrap();
-    let x = field.start(&[0.1, -0.2, 0.3]).unwrap();
+    let x = field.start(&[0.1, -0.2, 0.3], 3).unwrap();
     let u = field.eval(PerRow::All(0.4), &x, &crate::common::condition(&[1], &[])).unwrap();
     let wide: Vec<f64> = x.data().iter().map(|v| f64::from(*v)).collect();
     let expected = mixture().velocity(&Scheduler::FmOt, 0.4, &wide, Some(1));

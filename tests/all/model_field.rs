@@ -320,9 +320,9 @@ fn one_time_for_all_is_that_time_for_each() {
 fn edm_noise_is_scaled_and_others_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let edm = Perfect::field(&card(folder.path(), json!({"scheduler": {"name": "edm", "sigma_max": 10}})));
-    assert_eq!(edm.start(&[1.0, -2.0, 0.5]).unwrap().data(), [10.0, -20.0, 5.0]);
+    assert_eq!(edm.start(&[1.0, -2.0, 0.5], 3).unwrap().data(), [10.0, -20.0, 5.0]);
     let vp = Perfect::field(&card(folder.path(), json!({"scheduler": {"name": "vp"}})));
-    assert_eq!(vp.start(&[1.0, -2.0, 0.5]).unwrap().data(), [1.0, -2.0, 0.5]);
+    assert_eq!(vp.start(&[1.0, -2.0, 0.5], 3).unwrap().data(), [1.0, -2.0, 0.5]);
 }
 
 #[test]

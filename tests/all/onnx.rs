@@ -139,7 +139,7 @@ fn shipped(name: &str) -> PathBuf {
 
 fn velocity(model: &Model, time: PerRow<'_>, x: &[f32], condition: &Condition) -> Vec<f32> {
     let field = model.host_field().unwrap();
-    field.eval(time, &field.upload(x).unwrap(), condition).unwrap().data().to_vec()
+    field.eval(time, &field.upload(x, field.elements()).unwrap(), condition).unwrap().data().to_vec()
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn an_output_of_another_size_is_an_error_of_the_run() {
     let (_folder, path) = written(&graph.bytes(), json!({}));
     let model = opened(&path);
     let field = model.host_field().unwrap();
-    let x = field.upload(&[0.0; 6]).unwrap();
+    let x = field.upload(&[0.0; 6], field.elements()).unwrap();
     let error = field.eval(PerRow::All(0.5), &x, &crate::common::condition(&[1, 2], &[])).unwrap_err();
     assert!(matches!(&error, Error::Onnx(message) if message.contains("shape")), "{error}");
 }
@@ -356,7 +356,7 @@ fn changed_bytes_are_refused_or_run() {
                 let field = model.host_field().unwrap();
                 let _ = field.eval(
                     PerRow::All(0.5),
-                    &field.upload(&[0.0; 3]).unwrap(),
+                    &field.upload(&[0.0; 3], 3).unwrap(),
                     &crate::common::condition(&[1], &[]),
                 );
             }
@@ -422,7 +422,7 @@ fn shipped_models_agree_with_their_torchscript() {
             let scales = if classes > 0 { vec![2.0; batch] } else { Vec::new() };
             let condition = crate::common::condition(&ids, &scales);
             let found = velocity(&onnx, PerRow::Each(&times), &x, &condition);
-            let x = torch.upload(&x).unwrap();
+            let x = torch.upload(&x, torch.elements()).unwrap();
             let expected = torch.eval(PerRow::Each(&times), &x, &condition).unwrap().to_f32().unwrap();
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             // Guidance by 2 takes three times the difference of one pass.
@@ -436,6 +436,7 @@ fn shipped_models_agree_with_their_torchscript() {
 #[cfg(feature = "cli")]
 mod program {
     use super::*;
+    use crate::signature::{f32s, stored};
     use assert_cmd::Command;
     use predicates::prelude::*;
     use predicates::str::contains;
@@ -470,6 +471,97 @@ mod program {
         command.arg("sample").arg("--model").arg(shipped("digits-fm-ot-onnx.json")).arg("--solver").arg(&theta);
         command.args(["--count", "3", "--out"]).arg(&out).assert().success();
         assert!(std::fs::metadata(&out).unwrap().len() > 3 * 64 * 4);
+    }
+
+    /// u = sin x + text + t, of samples of any number of frames.
+    fn of_any_size() -> Graph {
+        let nodes = vec![
+            node("Sin", &["x"], "waves", None),
+            node("Add", &["waves", "text"], "both", None),
+            node("Unsqueeze", &["t", "last"], "column", None),
+            node("Add", &["both", "column"], "output", None),
+        ];
+        let inputs = vec![port("x", FLOAT, &[-1, -1]), port("t", FLOAT, &[-1]), port("text", FLOAT, &[-1, -1])];
+        Graph { nodes, inputs, outputs: vec![port("output", FLOAT, &[-1, -1])] }
+    }
+
+    #[test]
+    fn every_command_takes_conditions_of_several_sizes() {
+        let inputs = json!([{ "name": "text", "dtype": "float32", "shape": ["frames"] }]);
+        let card = json!({ "shape": ["frames"], "classes": 0, "null_class": null, "inputs": inputs });
+        let (folder, model) = written(&of_any_size().bytes(), card);
+        let at = |name: &str| folder.path().join(name);
+        let conditions = |name: &str, rows: usize, frames: usize| {
+            let values: Vec<f32> = (0..rows * frames).map(|i| (i as f32 * 0.9).cos()).collect();
+            let tensors = vec![("text", safetensors::Dtype::F32, vec![rows, frames], f32s(&values))];
+            stored(&at(name), &tensors, &[])
+        };
+        let files = [conditions("short.safetensors", 3, 4), conditions("long.safetensors", 2, 6)];
+        let command = |name: &str, files: &[PathBuf]| {
+            let mut command = Command::new(program());
+            command.arg(name).arg("--model").arg(&model);
+            for file in files {
+                command.arg("--conditions").arg(file);
+            }
+            command
+        };
+        let array = |name: &str| -> Vec<f32> { bespoke::npy::open(&at(name)).unwrap().into_vec().unwrap() };
+        let both = |name: &str| command(name, &files);
+        both("train")
+            .args(["--nfe", "4", "--pool", "50", "--batch", "20", "--validation", "20", "--iterations", "4"])
+            .arg("--out")
+            .arg(at("theta.json"))
+            .arg("--pool-file")
+            .arg(at("pool.safetensors"))
+            .assert()
+            .success();
+        let theta: Value = serde_json::from_slice(&std::fs::read(at("theta.json")).unwrap()).unwrap();
+        assert_eq!(theta["model"]["shape"], json!(["frames"]));
+        let rmse = |of: &Value| of["rmse"].as_f64().unwrap();
+        assert!(rmse(&theta["training"]["validation"]) < rmse(&theta["training"]["start"]), "{theta}");
+
+        // Samples 0, 1, 2, 5, 6, 7 are short, 3, 4, 8 long: each as a run of its own size has it.
+        let solver = |mut command: Command| {
+            command.args(["--solver", "rk4@8", "--seed", "3"]);
+            command
+        };
+        solver(both("sample")).args(["--count", "9", "--out"]).arg(at("x.npy")).assert().success();
+        let (short, long) = (array("x-frames-4.npy"), array("x-frames-6.npy"));
+        assert_eq!((short.len(), long.len(), at("x.npy").exists()), (6 * 4, 3 * 6, false));
+        let same = |file: &PathBuf| [file.clone(), file.clone()];
+        solver(command("sample", &same(&files[0]))).args(["--count", "3", "--out"]).arg(at("a.npy")).assert().success();
+        assert_eq!(array("a.npy"), short[..3 * 4]);
+
+        let json = at("eval.json");
+        both("eval")
+            .arg("--solver")
+            .arg(at("theta.json"))
+            .args(["--solver", "midpoint@4", "--count", "20", "--seed", "9"])
+            .arg("--json")
+            .arg(&json)
+            .assert()
+            .success();
+        let found: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert!(rmse(&found["results"][0]) < rmse(&found["results"][1]), "{found}");
+        both("report")
+            .arg("--solver")
+            .arg(at("theta.json"))
+            .args(["--count", "10", "--sample", "3", "--quiet", "--out"])
+            .arg(at("page.html"))
+            .assert()
+            .success();
+        assert!(std::fs::read_to_string(at("page.html")).unwrap().contains("each of shape [frames]"));
+
+        // What goes with one size alone.
+        solver(both("sample")).args(["--out", "-"]).assert().code(2).stderr(contains("several sizes"));
+        let given = |mut command: Command| {
+            command.arg("--noise").arg(at("a.npy"));
+            command
+        };
+        let refused = given(both("sample")).args(["--solver", "rk4@8", "--out", "y.npy"]).assert().code(2);
+        refused.stderr(contains("noise").and(contains("several sizes")));
+        let mut frechet = both("eval");
+        frechet.args(["--solver", "rk4@8", "--frechet"]).assert().code(2).stderr(contains("several sizes"));
     }
 
     /// `libraries` with the one that is at hand: what `cc` makes of a library that says it is of `version`.

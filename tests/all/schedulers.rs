@@ -221,8 +221,8 @@ fn every_scale_time_transformation_is_a_change_of_scheduler() {
 #[test]
 fn edm_starts_at_its_noise_level() {
     let field: MixtureField<f64> = mixture_field(Scheduler::EDM);
-    assert_eq!(field.start(&[1.0, 2.0, 3.0]).unwrap().data(), [80.0, 160.0, 240.0]);
-    assert_eq!(mixture_field(Scheduler::FmOt).start(&[1.0, 2.0, 3.0]).unwrap().data(), [1.0, 2.0, 3.0]);
+    assert_eq!(field.start(&[1.0, 2.0, 3.0], 3).unwrap().data(), [80.0, 160.0, 240.0]);
+    assert_eq!(mixture_field(Scheduler::FmOt).start(&[1.0, 2.0, 3.0], 3).unwrap().data(), [1.0, 2.0, 3.0]);
 }
 
 fn parse(text: &str) -> Result<Scheduler, String> {

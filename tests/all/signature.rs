@@ -321,9 +321,9 @@ fn a_malformed_signature_is_refused_by_its_key() {
     }
 }
 
-type Stack = Vec<(&'static str, Stored, Vec<usize>, Vec<u8>)>;
+pub type Stack = Vec<(&'static str, Stored, Vec<usize>, Vec<u8>)>;
 
-fn stored(path: &Path, tensors: &Stack, metadata: &[(&str, &str)]) -> PathBuf {
+pub fn stored(path: &Path, tensors: &Stack, metadata: &[(&str, &str)]) -> PathBuf {
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
@@ -332,7 +332,7 @@ fn stored(path: &Path, tensors: &Stack, metadata: &[(&str, &str)]) -> PathBuf {
     path.to_owned()
 }
 
-fn f32s(values: &[f32]) -> Vec<u8> {
+pub fn f32s(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
@@ -348,7 +348,7 @@ fn sample_i_takes_condition_i_over_all_files_in_order() {
     };
     let files = [file("b.safetensors", 3, 10.0), file("a.safetensors", 2, 20.0)];
     let conditions = Conditions::read(&files, field.card()).unwrap();
-    assert_eq!((conditions.count(), conditions.sizes()["frames"], conditions.sizes()["tokens"]), (5, 2, 2));
+    assert_eq!((conditions.count(), conditions.sizes(0)["frames"], conditions.sizes(0)["tokens"]), (5, 2, 2));
     let other = Conditions::read(&[files[1].clone(), files[0].clone()], field.card()).unwrap();
     assert_ne!(conditions.digest(), other.digest(), "the order counts");
     let conditioning = Conditioning {
@@ -401,8 +401,13 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
     }
     let other = stored(&folder.path().join("d.safetensors"), &vec![a(2), b(2)], &[("frames", "3")]);
     std::fs::write(&path, &whole).unwrap();
-    let message = Conditions::read(&[path, other], field.card()).unwrap_err().to_string();
-    assert!(message.contains("d.safetensors") && message.contains("frames"), "{message}");
+    // Files of another size are another group.
+    let both = Conditions::read(&[path.clone(), other, path], field.card()).unwrap();
+    assert_eq!((both.count(), both.groups()), (6, 2));
+    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|i| both.group_of(i)), [0, 0, 1, 1, 0, 0, 0]);
+    assert_eq!([0, 1].map(|group| (both.sizes(group)["frames"], both.elements(group))), [(2, Some(4)), (3, Some(6))]);
+    assert_eq!(both.of([4, 1].into_iter()).unwrap().columns()[0].batch(), 2);
+    assert!(both.of(1..3).unwrap_err().to_string().contains("several sizes"));
 }
 
 #[test]

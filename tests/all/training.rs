@@ -330,8 +330,8 @@ impl VelocityField for Broken {
     fn elements(&self) -> usize {
         2
     }
-    fn upload(&self, values: &[f32]) -> bespoke::Result<Host<f64>> {
-        Host::from_f32(values, 2)
+    fn upload(&self, values: &[f32], elements: usize) -> bespoke::Result<Host<f64>> {
+        Host::from_f32(values, elements)
     }
     fn eval(&self, t: PerRow<'_>, x: &Host<f64>, _: &Condition) -> bespoke::Result<Host<f64>> {
         let of = |(i, v): (usize, &f64)| if t.at(i / 2) < self.0 { -v } else { f64::NAN };

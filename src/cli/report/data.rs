@@ -38,7 +38,7 @@ pub struct Report {
 pub struct Settings {
     pub model: String,
     pub fingerprint: String,
-    pub shape: Vec<usize>,
+    pub shape: bespoke::card::Shape,
     pub output: bespoke::scheduler::Output,
     pub scheduler: bespoke::scheduler::Scheduler,
     pub end: f64,
@@ -60,7 +60,7 @@ impl Settings {
         Ok(Self {
             model: card.name(),
             fingerprint: card.fingerprint()?,
-            shape: card.sample_shape()?,
+            shape: card.shape.clone(),
             output: card.output,
             scheduler: card.scheduler.clone(),
             end: card.time.end,

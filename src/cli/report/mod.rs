@@ -11,15 +11,15 @@ mod pictures;
 mod times;
 mod trace;
 
+use super::arrays;
 use super::judge::{Judge, JudgeArgs};
 use super::measure::measure;
 use super::say::note;
-use super::task::TaskArgs;
-use bespoke::card::Card;
+use super::task::{Task, TaskArgs};
 use bespoke::evaluate::Ready;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
-use bespoke::tensor::Device;
+use bespoke::samples::Noises;
 use bespoke::{Error, Result, document, output};
 use data::{Report, Settings, SolverFigures};
 use std::path::{Path, PathBuf};
@@ -55,11 +55,14 @@ pub fn run(args: ReportArgs) -> Result<()> {
     // Its own row is the level that no solver is asked to be below.
     task.comparison.solvers.push(("gt".into(), Ready::GroundTruth(task.comparison.tolerance)));
     let card = task.model.card();
-    let count = task.comparison.noises.count(card.sample_shape()?.iter().product());
+    let count = match &task.comparison.noises {
+        Noises::Seed { count, .. } => *count,
+        given => given.count(card.sample_shape()?.iter().product()),
+    };
     if args.sample >= count {
         return Err(Error::invalid("sample", args.sample, format!("0 to {}", count - 1)));
     }
-    let (judge, note) = open_judge(&asked.judge, card, task.device)?;
+    let (judge, note) = open_judge(&asked.judge, &task)?;
     let measured = measure(&task, judge, &ranks, asked.quiet)?;
     let mut rows = data::rows(&solvers, &measured);
     for (row, seconds) in rows.iter_mut().zip(times::of(&task)?) {
@@ -80,7 +83,9 @@ pub fn run(args: ReportArgs) -> Result<()> {
         shown: shown.clone(),
         results: rows,
     };
-    let pictures = pictures::of(card, &measured.first, &report, &trace.states)?;
+    // The first batch is of the first size.
+    let cards = [0, task.conditioning.size_of(args.sample)].map(|size| task.conditioning.card(card, size));
+    let pictures = pictures::of(&cards, &measured.first, &report, &trace.states)?;
     write(&args.out, &stem, &report, &pictures)?;
     if !asked.quiet {
         let (page, stem) = (args.out.display(), stem.display());
@@ -98,15 +103,18 @@ fn stem(out: &Path) -> Result<PathBuf> {
 }
 
 /// The network that judges samples; where the card's own cannot run here, a note that says so.
-fn open_judge(args: &JudgeArgs, card: &Card, device: Device) -> Result<(Option<Judge>, Option<String>)> {
+fn open_judge(args: &JudgeArgs, task: &Task) -> Result<(Option<Judge>, Option<String>)> {
+    let (card, asked) = (task.model.card(), args.features.is_some() || args.data.is_some());
+    if task.conditioning.sizes() > 1 && !asked {
+        return Ok((None, Some("No Fréchet distance: the samples are of several sizes.".into())));
+    }
     let Some(features) = args.card(card) else {
         let note = "No Fréchet distance: the model's card names no feature card, and --features was not given.";
         return Ok((None, Some(note.into())));
     };
-    match args.open(&features, card, device, &Ranks::alone()) {
-        Err(Error::Unsupported(reason)) if args.features.is_none() && args.data.is_none() => {
-            Ok((None, Some(format!("No Fréchet distance: {reason}."))))
-        }
+    arrays::one_size("features, data", &task.conditioning)?;
+    match args.open(&features, card, task.device, &Ranks::alone()) {
+        Err(Error::Unsupported(reason)) if !asked => Ok((None, Some(format!("No Fréchet distance: {reason}.")))),
         other => other.map(|judge| (Some(judge), None)),
     }
 }

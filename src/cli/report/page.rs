@@ -60,7 +60,7 @@ fn introduction(report: &Report) -> String {
     let tolerance = settings.tolerance;
     let mut facts = vec![
         ("model", settings.model.clone()),
-        ("samples", format!("{}, each of shape {:?}", settings.count, settings.shape)),
+        ("samples", format!("{}, each of shape {}", settings.count, settings.shape)),
         ("scheduler", format!("{}, up to t = {}", settings.scheduler.name(), settings.end)),
         ("network computed in", settings.dtype.to_string()),
         (

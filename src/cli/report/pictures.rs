@@ -27,9 +27,14 @@ pub struct Drawn {
 /// Samples of each shown solver in a picture.
 const SAMPLES: usize = 10;
 
-/// `first` has the ground truth's samples and then every solver's, `states` the shown solvers' only.
-/// Samples that are no pictures have none.
-pub fn of(card: &Card, first: &[Vec<f32>], report: &Report, states: &[Vec<(f64, Vec<f32>)>]) -> Result<Vec<Drawn>> {
+/// `first` has the ground truth's samples and then every solver's, `states` the shown solvers' only; the `cards` are
+/// of the former's and of the latter's size. Samples that are no pictures have none.
+pub fn of(
+    [card, traced]: &[Card; 2],
+    first: &[Vec<f32>],
+    report: &Report,
+    states: &[Vec<(f64, Vec<f32>)>],
+) -> Result<Vec<Drawn>> {
     let elements: usize = card.sample_shape()?.iter().product();
     let ten = |samples: &[f32]| samples[..samples.len().min(SAMPLES * elements)].to_vec();
     let mut drawn = Vec::new();
@@ -60,7 +65,7 @@ pub fn of(card: &Card, first: &[Vec<f32>], report: &Report, states: &[Vec<(f64, 
         };
         let values: Vec<f32> = path.iter().flat_map(|(_, x)| x.iter().copied()).collect();
         let times = path.iter().map(|(t, _)| *t).collect();
-        add(Kind::Path, i, &label, times, picture::strip(card, &values)?)?;
+        add(Kind::Path, i, &label, times, picture::strip(traced, &values)?)?;
     }
     Ok(drawn)
 }

@@ -5,7 +5,6 @@ use super::super::task::Task;
 use bespoke::Result;
 use bespoke::evaluate::Ready;
 use bespoke::model::FieldTask;
-use bespoke::samples::chunk;
 use bespoke::tensor::Tensor;
 use bespoke::velocity::VelocityField;
 use std::time::Instant;
@@ -27,10 +26,12 @@ impl FieldTask for Timing<'_> {
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Self::Output {
         let comparison = &self.task.comparison;
-        let elements = field.elements();
-        let size = comparison.noises.count(elements).min(chunk(elements));
-        let condition = self.task.conditioning.of(0..size)?;
-        let x0 = field.start(&comparison.noises.read(0..size, elements)?)?;
+        let usual = field.elements();
+        let batches = self.task.conditioning.batches(0..comparison.noises.count(usual), usual, usize::MAX);
+        let Some(batch) = batches.first() else { return Ok(Vec::new()) };
+        let (size, elements) = (batch.len(), batch.elements);
+        let condition = self.task.conditioning.of(batch.samples())?;
+        let x0 = field.start(&comparison.noises.read(batch.samples(), elements)?, elements)?;
         let mut took = vec![Vec::new(); comparison.solvers.len()];
         for _ in 0..ROUNDS {
             for ((_, solver), took) in comparison.solvers.iter().zip(&mut took) {

@@ -50,7 +50,10 @@ impl FieldTask for Tracing<'_> {
 
 fn trace<F: VelocityField>(field: &F, task: &Task, shown: &[usize], sample: usize) -> Result<Trace> {
     let condition = task.conditioning.of(sample..sample + 1)?;
-    let x0 = field.start(&task.comparison.noises.read(sample..sample + 1, field.elements())?)?;
+    let x0 = {
+        let elements = task.conditioning.elements(task.conditioning.size_of(sample), field.elements());
+        field.start(&task.comparison.noises.read(sample..sample + 1, elements)?, elements)?
+    };
     let dense = dopri5::solve(field, &x0, &condition, task.comparison.tolerance, true)?.dense;
     let truth = |t: f64| -> Result<Vec<f32>> {
         match &dense {

@@ -64,7 +64,7 @@ struct PulledBack<T> {
 }
 
 impl<'a, F: VelocityField> LocalSteps<'a, F> {
-    /// Takes the steps for the samples `rows` of the pool.
+    /// Takes the steps for the samples `rows` of the pool, which are of one size.
     fn take(parameters: &Parameters, field: &'a F, pool: &Pool<F::Tensor>, rows: &[usize]) -> Result<Self> {
         let (batch, per_step) = (rows.len(), parameters.structure.stages_per_step());
         let table = parameters.tableau();

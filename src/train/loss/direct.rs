@@ -68,7 +68,7 @@ pub struct Residual<T> {
     pub rms: Vec<f64>,
 }
 
-/// Solves for the samples `rows` of the pool.
+/// Solves for the samples `rows` of the pool, which are of one size.
 ///
 /// # Errors
 /// The field's own; [`Error::NonFinite`].
@@ -86,7 +86,7 @@ pub fn direct_residual<F: VelocityField>(
     });
     let contents = contents.collect();
     let tableau = broadcast(&table);
-    let (x0, x1) = (pool.x0.select(rows)?, pool.x1.select(rows)?);
+    let (x0, x1) = (pool.x0(rows)?, pool.x1(rows)?);
     let condition = pool.condition(rows)?;
     let trace = forward(&tableau, field, &x0, &condition, |_, _| {})?;
     let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), &trace.end), (PerRow::All(-1.0), &x1)])?;
@@ -126,7 +126,7 @@ impl<T: Tensor> Residual<T> {
     }
 }
 
-/// The loss of the samples `rows` of the pool and its gradient.
+/// The loss of the samples `rows` of the pool, which are of one size, and its gradient.
 ///
 /// # Errors
 /// The field's own; [`Error::NonFinite`].

@@ -28,6 +28,12 @@ impl LossGradient {
         Self { loss: 0.0, gradient: vec![0.0; parameters] }
     }
 
+    /// Adds the mean of other samples, the given `share` of all.
+    pub fn add(&mut self, mean: &Self, share: f64) {
+        self.loss += share * mean.loss;
+        self.gradient.iter_mut().zip(&mean.gradient).for_each(|(sum, own)| *sum += share * own);
+    }
+
     /// The mean over all ranks' samples, of which this is the mean of the given `share`.
     pub fn mean(&self, share: f64, ranks: &Ranks) -> Self {
         let mut all: Vec<f64> = std::iter::once(self.loss).chain(self.gradient.iter().copied()).collect();
