@@ -98,7 +98,7 @@ fn conditions(bytes: &[u8], choice: usize) -> bespoke::Result<()> {
     assert!(read.count() > 0);
     // As many rows as there are bytes, at least: each is of one byte or more.
     assert!(read.count() <= bytes.len());
-    let sized = card.with_sizes(read.sizes());
+    let sized = card.with_sizes(read.sizes(0));
     if sized.shape.numbers().is_some() {
         let elements = sized.sample_shape()?.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         assert!(elements.is_some_and(|elements| elements > 0));
