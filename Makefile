@@ -24,7 +24,7 @@ TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-mixture demo-onnx test test-torch test-lean test-mpi python test-python header install install-lean
+.PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-package miri
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
@@ -64,17 +64,23 @@ onnxruntime: $(ONNX_STAMP)
 libtorch-cuda: $(STAMP)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 
-# Learns a solver for the shipped digits model, and compares it with the usual ones. The program alone is built.
-demo: demo/theta.json
+# Learns a solver for the shipped digits, an ONNX model in ONNX Runtime, by forward passes alone, and compares it with
+# the usual ones. The program alone is built, without libtorch.
+demo: need-build $(ONNX_STAMP)
+	mkdir -p demo
+	cargo build $(LEAN_BUILD) --bin bespoke
+	$(BESPOKE) train --model models/digits-fm-ot-onnx.json --family rk2 --steps 5 --out demo/theta.json
 	$(BESPOKE) show demo/theta.json
-	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/theta.json --solver euler@10 \
+	$(BESPOKE) eval --model models/digits-fm-ot-onnx.json --solver demo/theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --json demo/eval.json --png demo/samples.png
 
-.PHONY: demo/theta.json
-demo/theta.json: $(STAMP)
+# The same with libtorch and gradients.
+demo-torch: $(STAMP)
 	mkdir -p demo
 	cargo build --release --bin bespoke
-	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 $(DEMO_BUDGET) --out $@
+	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 $(DEMO_BUDGET) --out demo/torch-theta.json
+	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/torch-theta.json --solver euler@10 \
+	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/torch-samples.png
 
 # The same without libtorch anywhere: the exact velocity of a Gaussian mixture of digits.
 demo-mixture: need-build
@@ -83,14 +89,6 @@ demo-mixture: need-build
 	$(BESPOKE) train --model models/digits-mixture.json --family rk2 --steps 5 --out demo/mixture-theta.json
 	$(BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
-
-# The digits as an ONNX model, in ONNX Runtime and without libtorch: learned by forward passes alone.
-demo-onnx: need-build $(ONNX_STAMP)
-	mkdir -p demo
-	cargo build $(LEAN_BUILD) --bin bespoke
-	$(BESPOKE) train --model models/digits-fm-ot-onnx.json --family rk2 --steps 5 --out demo/onnx-theta.json
-	$(BESPOKE) eval --model models/digits-fm-ot-onnx.json --solver demo/onnx-theta.json --solver euler@10 \
-	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/onnx-samples.png
 
 # All set-up comes before the first build.
 test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
@@ -248,7 +246,7 @@ bench-triton: triton
 
 # A server with the digits, and a client that draws a picture: demo/triton.png.
 triton-demo: triton
-	[ -e demo/theta.json ] || $(MAKE) demo/theta.json
+	[ -e demo/theta.json ] || $(MAKE) demo
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
