@@ -53,8 +53,12 @@ std::size_t engine::rows() const noexcept {
 void engine::step() {
     const std::uint64_t start = now_ns();
     const std::size_t before = rows();
-    drop_cancelled();
-    admit();
+    try {
+        drop_cancelled();
+        admit();
+    } catch (...) {
+        for (batch &batch : batches_) fail_all(batch);
+    }
     if (!batches_.empty()) {
         // The next turn is another size's.
         batches_.splice(batches_.end(), batches_, batches_.begin());

@@ -315,8 +315,8 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
         std::vector<std::int64_t> shape(input.shape, input.shape + input.ndim);
         shape[0] = rows;
         if (shape.size() == 1 && other.max_batch > 0) shape = column;
-        std::size_t row_bytes = bytes_of(input.dtype);
-        for (std::int32_t i = 1; i < input.ndim; i++) row_bytes *= static_cast<std::size_t>(input.shape[i]);
+        const std::vector<std::int64_t> row(input.shape + 1, input.shape + input.ndim);
+        const std::size_t row_bytes = count_of(row, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
         part.inputs.push_back({given.inputs[i].name,
                                type_of(given.inputs[i].name, input.dtype),
                                std::move(shape),
