@@ -20,6 +20,7 @@ import schedulers
 import trainings
 from bespoke import Work
 
+import networks
 import solvers
 
 PARTS = {
@@ -29,6 +30,7 @@ PARTS = {
     "curves": curves.write,
     "solvers": solvers.write,
     "memory": memory.write,
+    "networks": networks.write,
     "schedulers": schedulers.write,
     "demo": demo.write,
 }

@@ -32,7 +32,7 @@ pub struct NetworkArgs {
 pub fn run(args: NetworkArgs) -> Result<()> {
     let (model, conditioning) = args.model.open(0)?;
     super::arrays::one_size("conditions", &conditioning)?;
-    let table = Solver::parse("midpoint@8")?.tableau(&model.card().gaussian_path()?)?;
+    let table = Solver::parse("midpoint@2")?.tableau(&model.card().gaussian_path()?)?;
     let table = table.ok_or_else(|| Error::State("midpoint has no table".into()))?;
     model.with(Measure { args: &args, conditioning: &conditioning, plan: Arc::new(Plan::new(table)) })
 }
