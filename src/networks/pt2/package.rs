@@ -180,14 +180,8 @@ impl Contents {
 
     /// The one model of the package, or that called `model`; what is wrong otherwise.
     fn model(&self) -> Result<&str, String> {
-        let in_models = |name: &'_ String| name.strip_prefix(MODELS).and_then(|rest| rest.split_once('/')).is_some();
-        let of = |name: &'_ str| name[MODELS.len()..].find('/').map(|end| MODELS.len() + end);
-        let models: BTreeSet<&str> = self
-            .names
-            .iter()
-            .filter(|name| in_models(name))
-            .filter_map(|name| of(name).map(|end| &name[MODELS.len()..end]))
-            .collect();
+        let below = self.names.iter().filter_map(|name| name.strip_prefix(MODELS)?.split_once('/'));
+        let models: BTreeSet<&str> = below.map(|(model, _)| model).collect();
         match (models.get("model"), models.len()) {
             (Some(model), _) => Ok(model),
             (None, 1) => Ok(models.first().copied().unwrap_or_default()),

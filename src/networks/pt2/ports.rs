@@ -13,32 +13,9 @@ use crate::tensor::Dtype;
 pub(super) struct Port {
     /// The type of its numbers; what it is, where it is none that this library has.
     pub dtype: Result<Dtype, String>,
-    pub sizes: Vec<Range>,
-    /// Where it is the same for every call.
+    /// Of each dimension, where it is the same for every call.
+    sizes: Vec<Option<i64>>,
     strides: Vec<Option<i64>>,
-}
-
-/// From the least to the greatest size that a dimension may have, both included.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Range(i64, i64);
-
-impl Range {
-    const ANY: Range = Range(0, i64::MAX);
-
-    /// The size, where there is one alone.
-    pub fn fixed(self) -> Option<usize> {
-        (self.0 == self.1).then(|| usize::try_from(self.0).ok()).flatten()
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match *self {
-            Range(least, most) if least == most => write!(f, "{least}"),
-            Range(least, i64::MAX) => write!(f, "at least {least}"),
-            Range(least, most) => write!(f, "{least} to {most}"),
-        }
-    }
 }
 
 const DTYPES: [Dtype; 7] =
@@ -68,46 +45,37 @@ fn port(wrapper: &str, index: usize) -> Option<Port> {
 }
 
 impl Port {
-    /// Takes what a wrapper refuses, as in `4 != x_size[1]`, `x_size[0] < 2` and `1 != x_stride[1]`.
+    /// Takes what a wrapper refuses, as in `4 != x_size[1]` and `1 != x_stride[1]`.
+    ///
+    /// `x_size[0] < 2` and `x_size[0] > 15` say that there is a dimension, and no more: PyTorch supposes of every size
+    /// that it is 2 at least, and where it chooses by a size, as it does of convolutions by batches of 16, that it stays
+    /// on the side of the example. What it compiles is right on the other side, too: its loader holds no call to these,
+    /// and exports are checked on both.
     fn take(&mut self, condition: &str) {
         let words: Vec<&str> = condition.split_whitespace().collect();
         let [a, comparison, b] = words.as_slice() else { return };
-        match *comparison {
-            "!=" => {
-                let Ok(number) = a.parse() else { return };
-                if let Some(at) = index(b, "_size[") {
-                    *self.size(at) = Range(number, number);
-                } else if let Some(at) = index(b, "_stride[") {
-                    self.size(at);
-                    self.strides[at] = Some(number);
-                }
-            }
-            // That a size is 2 or more is what PyTorch supposes of every size that is not fixed; what it compiles is
-            // right for 1 too, as the check of an export and the tests hold.
-            "<" => {
-                let (Some(at), Ok(least)) = (index(a, "_size["), b.parse()) else { return };
-                self.size(at).0 = if least <= 2 { 0 } else { least };
-            }
-            ">" => {
-                let (Some(at), Ok(most)) = (index(a, "_size["), b.parse()) else { return };
-                self.size(at).1 = most;
+        match (*comparison, index(a, "_size["), index(b, "_size["), index(b, "_stride[")) {
+            ("!=", _, Some(at), _) => *self.at(at).0 = a.parse().ok(),
+            ("!=", _, _, Some(at)) => *self.at(at).1 = a.parse().ok(),
+            ("<" | ">", Some(at), ..) => {
+                self.at(at);
             }
             _ => {}
         }
     }
 
-    /// The size at `index`, which is there from then on.
-    fn size(&mut self, index: usize) -> &mut Range {
+    /// Size and stride of the dimension `index`, which is there from then on.
+    fn at(&mut self, index: usize) -> (&mut Option<i64>, &mut Option<i64>) {
         if index >= self.sizes.len() {
-            self.sizes.resize(index + 1, Range::ANY);
+            self.sizes.resize(index + 1, None);
             self.strides.resize(index + 1, None);
         }
-        &mut self.sizes[index]
+        (&mut self.sizes[index], &mut self.strides[index])
     }
 
     /// Its fixed sizes, and `None` for the others.
     pub fn shape(&self) -> Vec<Option<usize>> {
-        self.sizes.iter().map(|range| range.fixed()).collect()
+        self.sizes.iter().map(|size| size.and_then(|n| usize::try_from(n).ok())).collect()
     }
 
     /// Whether it takes dense tensors, row after row, and how not.
@@ -116,14 +84,14 @@ impl Port {
         for (at, (size, stride)) in self.sizes.iter().zip(&self.strides).enumerate().rev() {
             if let (Some(dense), Some(stride)) = (dense, *stride)
                 && dense != stride
-                && size.fixed() != Some(1)
+                && *size != Some(1)
             {
                 let expected = format!("of stride {dense}, as in memory row after row");
                 return Some(format!(
                     "is of stride {stride} in dimension {at} of the package, expected one {expected}"
                 ));
             }
-            dense = dense.zip(size.fixed()).and_then(|(dense, n)| dense.checked_mul(i64::try_from(n).ok()?));
+            dense = dense.zip(*size).and_then(|(dense, n): (i64, i64)| dense.checked_mul(n));
         }
         None
     }
@@ -134,18 +102,14 @@ impl Port {
     /// [`Error::Invalid`] naming the size that it does not take.
     pub fn check(&self, name: &str, tensor: &tch::Tensor) -> Result<()> {
         let found = tensor.size();
-        let wrong = |expected: String| {
-            Err(Error::invalid(format!("{name}.shape"), format!("{found:?}, with the batch first"), expected))
-        };
-        if found.len() != self.sizes.len() {
-            return wrong(format!("{} dimensions, as the package says", self.sizes.len()));
+        let agrees = |(size, own): (&i64, &Option<i64>)| own.is_none_or(|own| own == *size);
+        if found.len() == self.sizes.len() && found.iter().zip(&self.sizes).all(agrees) {
+            return Ok(());
         }
-        for (at, (size, range)) in found.iter().zip(&self.sizes).enumerate() {
-            if !(range.0..=range.1).contains(size) {
-                return wrong(format!("{range} in dimension {at}, as the package says"));
-            }
-        }
-        Ok(())
+        let shown = |size: &Option<i64>| size.map_or_else(|| "any".into(), |n| n.to_string());
+        let own: Vec<String> = self.sizes.iter().map(shown).collect();
+        let expected = format!("[{}], as the package says", own.join(", "));
+        Err(Error::invalid(format!("{name}.shape"), format!("{found:?}, with the batch first"), expected))
     }
 }
 
@@ -194,20 +158,18 @@ static bool _check_aoti_runtime_check_inputs_env() {
     #[test]
     fn a_wrapper_says_what_its_inputs_are() {
         let ports = of(WRAPPER);
-        let x =
-            Port { dtype: Ok(Dtype::Float32), sizes: vec![Range(0, 64), Range(4, 4)], strides: vec![Some(4), Some(1)] };
-        let odd =
-            Port { dtype: Err("a tensor of float8_e5m2".into()), sizes: vec![Range::ANY], strides: vec![Some(1)] };
+        let x = Port { dtype: Ok(Dtype::Float32), sizes: vec![None, Some(4)], strides: vec![Some(4), Some(1)] };
+        let odd = Port { dtype: Err("a tensor of float8_e5m2".into()), sizes: vec![None], strides: vec![Some(1)] };
         assert_eq!(ports, [x, odd]);
         assert_eq!(ports[0].shape(), [None, Some(4)]);
         assert_eq!(ports[0].layout_problem(), None);
         let options = (tch::Kind::Float, tch::Device::Cpu);
-        assert!(ports[0].check("x", &tch::Tensor::zeros([1, 4], options)).is_ok());
-        for (sizes, said) in
-            [(&[65, 4][..], "0 to 64 in dimension 0"), (&[2, 5], "4 in dimension 1"), (&[2], "2 dimensions")]
-        {
+        for batch in [1, 65] {
+            assert!(ports[0].check("x", &tch::Tensor::zeros([batch, 4], options)).is_ok());
+        }
+        for sizes in [&[2, 5][..], &[4], &[2, 4, 1]] {
             let error = ports[0].check("x", &tch::Tensor::zeros(sizes, options)).unwrap_err().to_string();
-            assert!(error.contains("x.shape") && error.contains(said), "{error}");
+            assert!(error.contains("x.shape") && error.contains("[any, 4]"), "{error}");
         }
     }
 

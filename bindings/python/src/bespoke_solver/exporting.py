@@ -17,7 +17,8 @@ import torch
 RUNTIMES = {"torchscript": (".pt", None), "onnx": (".onnx", None), "pt2": (".pt2", "-vjp.pt2")}
 #: By how much an export may differ from the module, of the largest number that is compared.
 TOLERANCE = 1e-4
-#: Batches that an export is checked with; none is that of the example.
+#: Batches that an export is checked with: none is that of the example, and convolutions of 16 and more are chosen
+#: otherwise than those of fewer.
 BATCHES = (1, 2, 33)
 OPSET = 17
 #: As many threads as the program that runs the package has, not as many as this one.
@@ -173,8 +174,7 @@ class _Product(torch.nn.Module):
         from torch.fx.experimental.proxy_tensor import make_fx
 
         trace = make_fx(self.forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        with _any_batch():
-            return trace(*given, self.cotangent(given))
+        return trace(*given, self.cotangent(given))
 
 
 def _trace(network: torch.nn.Module, file: Path, signature: _Signature) -> None:
@@ -214,15 +214,10 @@ def _package(
         rows.append(rows[signature.state])
     dynamic = [dict.fromkeys(signature.axes(row), torch.export.Dim.DYNAMIC) for row in rows]
     called = _ByPlace(network)
-    with warnings.catch_warnings(), torch.no_grad(), _any_batch():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(called, tuple(given), dynamic_shapes=(tuple(dynamic),))
         torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=INDUCTOR)
-
-
-def _any_batch() -> Any:
-    """Without NNPACK, which takes convolutions of batches below 16: the graph would be of those alone."""
-    return torch.backends.nnpack.flags(enabled=False)
 
 
 class _ByPlace(torch.nn.Module):
