@@ -156,11 +156,13 @@ fn velocity(folder: &Path) {
 fn onnx() {
     const COUNT: usize = 64;
     let card = crate::native::root().join("models/photos-fm-ot-onnx.json");
-    let elements: usize = Card::load(&card).unwrap().sample_shape().unwrap().iter().product();
+    let sample = Card::load(&card).unwrap().sample_shape().unwrap();
+    let elements: usize = sample.iter().product();
     let (mut t, mut x, mut u) = (vec![0.5f32; COUNT], vec![0.25f32; COUNT * elements], vec![0.0f32; COUNT * elements]);
     let mut ask = |spare: Option<u64>| {
         let model = open(card.to_str().unwrap());
-        let (mut times, mut states) = ([COUNT as i64], [COUNT as i64, elements as i64]);
+        let mut times = [COUNT as i64];
+        let mut states: Vec<i64> = [COUNT].iter().chain(&sample).map(|n| *n as i64).collect();
         let mut tensors = [
             tensor(&mut t, &mut times, FLOAT),
             tensor(&mut x, &mut states.clone(), FLOAT),
