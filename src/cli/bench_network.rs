@@ -118,8 +118,8 @@ impl<F: VelocityField + Sync> Asked<'_, F> {
     fn check(&self, found: &F::Tensor, expected: &[f32]) -> Result<()> {
         let found = found.to_f32()?;
         let largest = expected.iter().fold(0f32, |largest, u| largest.max(u.abs()));
-        let wrong = found.iter().zip(expected).find(|(u, v)| !((*u - *v).abs() <= ROUNDING * largest.max(1.0)));
-        match wrong {
+        let same = |(u, v): &(&f32, &f32)| (*u - *v).abs() <= ROUNDING * largest.max(1.0);
+        match found.iter().zip(expected).find(|pair| !same(pair)) {
             Some((u, v)) => Err(Error::Numeric(format!("one caller was answered {u}, where another was {v}"))),
             None => Ok(()),
         }
