@@ -3,7 +3,7 @@
 
 use bespoke::card::Card;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// A folder with `bytes` as a package, and its card.
@@ -59,6 +59,7 @@ mod with_libtorch {
     use super::*;
     use bespoke::model;
     use bespoke::tensor::{Compute, Device};
+    use std::path::Path;
 
     /// What opening says that cannot succeed.
     fn refused(bytes: &[u8], changes: Value) -> String {
