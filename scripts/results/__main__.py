@@ -13,6 +13,7 @@ import time
 import ablations
 import curves
 import demo
+import forward
 import memory
 import optimizers
 import page
@@ -20,15 +21,18 @@ import schedulers
 import trainings
 from bespoke import Work
 
+import networks
 import solvers
 
 PARTS = {
     "trainings": trainings.write,
     "optimizers": optimizers.write,
+    "forward": forward.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
     "memory": memory.write,
+    "networks": networks.write,
     "schedulers": schedulers.write,
     "demo": demo.write,
 }
