@@ -73,6 +73,7 @@ impl Bench {
                     "--errors-for-leak-kinds=definite",
                 ]);
                 command.args(["--show-leak-kinds=definite", "--fair-sched=yes"]);
+                command.arg(format!("--suppressions={}", root().join("tests/c/onnxruntime.supp").display()));
                 command.arg(program);
                 command
             }
