@@ -154,7 +154,7 @@ fn velocity(folder: &Path) {
 /// ONNX Runtime keeps what it once had: each level has a model of its own.
 #[cfg(feature = "onnx")]
 fn onnx() {
-    const COUNT: usize = 64;
+    const COUNT: usize = 2048;
     let card = crate::native::root().join("models/photos-fm-ot-onnx.json");
     let sample = Card::load(&card).unwrap().sample_shape().unwrap();
     let elements: usize = sample.iter().product();
@@ -176,7 +176,7 @@ fn onnx() {
         status
     };
     assert_eq!(ask(None), BESPOKE_OK);
-    let statuses: Vec<bespoke_status> = (0..10).map(|level| ask(Some(1 << (level + 17)))).collect();
+    let statuses: Vec<bespoke_status> = (0..10).map(|level| ask(Some(1 << (level + 20)))).collect();
     eprintln!("{statuses:?}");
     assert!(statuses.iter().all(|status| [BESPOKE_OK, BESPOKE_ERROR_MEMORY].contains(status)), "{statuses:?}");
     assert_eq!((statuses[0], statuses[9]), (BESPOKE_ERROR_MEMORY, BESPOKE_OK));
