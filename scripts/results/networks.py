@@ -50,7 +50,7 @@ def measured(work, folder, model, runtime, threads, batches, callers=1):
     lines = work.printed(out, "/usr/bin/env", *variables, work.program, *arguments).splitlines()
     found = {}
     for line in lines[1:]:
-        batch, count, rate, milliseconds, _, outside = line.split()
+        batch, count, rate, _, milliseconds, outside = line.split()
         if callers == 1:
             found[int(batch), 1] = f"{float(milliseconds):.3g} ms ({outside} %)"
         else:
