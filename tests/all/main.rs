@@ -60,6 +60,8 @@ mod registers;
 mod report;
 mod sampler;
 mod schedulers;
+#[cfg(all(feature = "cli", feature = "onnx"))]
+mod shipped;
 mod signature;
 mod sizes;
 mod solvers;
