@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import conditions
 import curves
 import demo
 import memory
@@ -28,6 +29,7 @@ PARTS = {
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
+    "conditions": conditions.write,
     "memory": memory.write,
     "schedulers": schedulers.write,
     "demo": demo.write,
