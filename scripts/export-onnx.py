@@ -3,7 +3,7 @@
 
     python3 scripts/export-onnx.py models/digits-fm-ot.json
 
-makes models/digits-fm-ot.onnx and models/digits-fm-ot-onnx.json. Needs torch and onnxruntime.
+makes models/digits-fm-ot.onnx and models/digits-fm-ot-onnx.json. Needs torch, onnx and onnxruntime.
 """
 
 import argparse

@@ -65,7 +65,7 @@ std::vector<float> numbers(std::int64_t count) {
 }
 
 std::vector<request> read_requests(const signature &of, const std::vector<bespoke::theta> &thetas) {
-    constexpr std::int64_t most = 1 << 20;
+    constexpr std::int64_t most = 1048576;
     std::vector<request> all;
     std::int64_t tokens = 0;
     double scale = 1.0;
@@ -85,7 +85,7 @@ void evaluate(const bespoke::model &model, const signature &of, const std::vecto
     const auto elements = static_cast<std::size_t>(of.elements);
     std::vector<float> times, states, text, velocity(rows.size() * elements);
     bespoke::condition condition;
-    for (std::size_t row : rows) {
+    for (const std::size_t row : rows) {
         times.push_back(asked.t[row]);
         const float *state = asked.x.data() + row * elements;
         states.insert(states.end(), state, state + elements);
