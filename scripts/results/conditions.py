@@ -14,6 +14,8 @@ RANGE, SCALES = "1..4", (1, 2, 3, 4)
 TRAINING = ["--pool", 500, "--validation", 512, "--validate-every", 4, "--patience", 3]
 #: What the others are held against.
 BASE = "midpoint@10"
+#: Noises: means of errors are ruled by few samples, and a ratio of two means says more the more there are.
+MANY, SOME = 8192, 1024
 
 
 def files(*names):
@@ -29,10 +31,9 @@ def pieces(width):
     return files(f"photos-wide-{width}" if width in WIDTHS else f"photos-wide-others-{width}")
 
 
-def errors(work, out, model, solvers, *options):
+def errors(work, out, count, model, solvers, *options):
     """The rmse of each solver, on the same fresh noises."""
-    count = min(work.count, 1024)
-    found = work.evaluate(out, model, solvers, *options, "--count", count, "--seed", 2)["results"]
+    found = work.evaluate(out, model, solvers, *options, "--count", min(work.count, count), "--seed", 2)["results"]
     return [result["rmse"] for result in found]
 
 
@@ -47,10 +48,11 @@ def over_texts(work):
 
     ladders = {family: trained(family) for family in ITERATIONS}
     names = [(family, nfe) for family in ladders for nfe in NFE]
-    solvers = [f"{ladders[family]}@{nfe}" for family, nfe in names]
+    solvers = [*(f"{ladders[family]}@{nfe}" for family, nfe in names), BASE]
+    names.append((BASE, 10))
 
     def on(name):
-        return lambda: errors(work, work.path("texts", f"on-{name}.json"), TEXT, solvers, *texts(name))
+        return lambda: errors(work, work.path("texts", f"on-{name}.json"), MANY, TEXT, solvers, *texts(name))
 
     own, others = at_once([on(name) for name in TEXTS])
     rows = [
@@ -71,7 +73,7 @@ def over_widths(work):
     solvers = at_once([lambda name=name, widths=widths: train(name, widths) for name, widths in runs.items()])
 
     def at(width):
-        return lambda: errors(work, work.path("widths", f"at-{width}.json"), WIDE, [*solvers, BASE], *pieces(width))
+        return lambda: errors(work, work.path("widths", f"at-{width}.json"), SOME, WIDE, [*solvers, BASE], *pieces(width))
 
     seen = sorted((*WIDTHS, *OTHER_WIDTHS))
     return across("trained at width", [*runs, f"`{BASE}`"], seen, at_once([at(width) for width in seen]))
@@ -89,7 +91,7 @@ def over_scales(work):
 
     def at(scale):
         options = [*texts("digits-text"), "--guidance-scale", scale]
-        return lambda: errors(work, work.path("scales", f"at-{scale}.json"), TEXT, [*solvers, BASE], *options)
+        return lambda: errors(work, work.path("scales", f"at-{scale}.json"), SOME, TEXT, [*solvers, BASE], *options)
 
     return across("trained for scale", [*runs, f"`{BASE}`"], SCALES, at_once([at(scale) for scale in SCALES]))
 

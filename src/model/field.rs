@@ -122,11 +122,12 @@ impl<T: Tensor> ModelField<T> {
             }
         }
         self.card.shape.learn_elements(elements, &mut sizes)?;
+        let copied = |scale: &Scale| Ok(Scale { name: scale.name.clone(), values: memory::copied(&scale.values)? });
         Ok(Bound {
             identity: self.identity,
             batch,
             elements,
-            scales: condition.scales.clone(),
+            scales: condition.scales.iter().map(copied).collect::<Result<_>>()?,
             shape: self.card.shape.resolve(&sizes)?,
             inputs: Inputs::new(columns)?,
             stacked: Kept::default(),

@@ -229,8 +229,8 @@ fn the_program_says_it_in_a_sentence_and_by_its_exit_code() {
     let other = changed(name, &json!({ "shape": [1, 4, 16] }), folder.path());
     let (code, _, err) = program(other.path(), &["--data", file]);
     assert!(code == Some(1) && err.contains("[any, 1, 8, 8]") && err.contains("[any, 1, 4, 16]"), "{err}");
-    let photos = root("models/photos-fm-ot-onnx.json");
-    let (code, _, err) = program(&photos, &["--data", file]);
+    let patches = root("models/photos-fm-ot-onnx.json");
+    let (code, _, err) = program(&patches, &["--data", file]);
     assert!(code == Some(1) && err.contains("[3, 8, 8]") && err.contains("digits.npy"), "{err}");
     // The size of its samples is the data's.
     let wide = root("models/photos-wide-onnx.json");

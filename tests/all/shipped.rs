@@ -70,7 +70,9 @@ fn drawn(card: &str, conditions: &[PathBuf], theta: &Path, scale: &str, sizes: &
     let out = folder.path().join("samples.npy");
     let mut command = Command::cargo_bin("bespoke").unwrap();
     command.arg("sample").arg("--model").arg(shipped(card)).arg("--solver").arg(theta).arg("--out").arg(&out);
-    conditions.iter().for_each(|file| drop(command.arg("--conditions").arg(file)));
+    for file in conditions {
+        command.arg("--conditions").arg(file);
+    }
     let count = (64 * (sizes.len() - 1) + 4).to_string();
     command.args(["--seed", &SEED.to_string(), "--guidance-scale", scale, "--count", &count]).assert().success();
     let read = |(name, shape): &(&str, &[usize])| {
