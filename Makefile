@@ -13,7 +13,8 @@ STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
 # Half of the usual evaluations, for an rmse within 3 % (measured: 0.00526 against 0.00514).
 DEMO_BUDGET := --iterations 24 --batch 250 --pool 500 --validation 250
-LEAN_BUILD := --release --no-default-features --features cli,onnx
+LEAN_FEATURES := cli,onnx
+LEAN_BUILD := --release --no-default-features --features $(LEAN_FEATURES)
 
 # Tools that `scripts/tools.sh` got from PyPI come first.
 TOOLS := .venv-tools
@@ -25,7 +26,7 @@ TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
-.PHONY: need-build need-test need-mpi need-triton libtorch-cuda onnxruntime
+.PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-package miri
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
@@ -44,17 +45,18 @@ need-mpi:
 need-triton:
 	$(NEED) cc c++ venv cmake nlohmann-json
 
-# libtorch from its Python wheel, without Python's own dependencies: 1.2 GB, CPU and CUDA's loader.
-$(STAMP): | need-build
+.venv/pyvenv.cfg: | need-build
 	python3 -m venv .venv
+
+# libtorch from its Python wheel, without Python's own dependencies: 1.2 GB, CPU and CUDA's loader.
+$(STAMP): | .venv/pyvenv.cfg
 	.venv/bin/python -m pip install --disable-pip-version-check $(LEAN)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/libtorch
 	touch $@
 
 # ONNX Runtime's library from its Python wheel, without Python's own dependencies: 80 MB, CPU.
 ONNX_STAMP := .venv/onnxruntime-1.32.0
-$(ONNX_STAMP): | need-build
-	python3 -m venv .venv
+$(ONNX_STAMP): | .venv/pyvenv.cfg
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime==1.32.0
 	touch $@
 
@@ -97,8 +99,9 @@ test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
 test-lean: need-test $(ONNX_STAMP)
 	cargo test $(LEAN_BUILD)
 
+# A test has a core: several threads of libtorch in each would wait for one another.
 test-torch: need-test $(STAMP) $(ONNX_STAMP)
-	cargo test --release
+	OMP_NUM_THREADS=1 cargo test --release
 
 # Several processes over MPI, without libtorch. The program that it leaves behind is that build's.
 test-mpi: need-mpi
@@ -221,6 +224,9 @@ $(TRITON_STAMP): | need-triton
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
 	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
 	touch $@
+
+# What all targets take from PyPI: 7 GB.
+fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(PYTHON_STAMP) $(TRITON_STAMP)
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.

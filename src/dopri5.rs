@@ -180,22 +180,12 @@ pub fn solve_watched<F: VelocityField>(
             return Err(Error::NonFinite { evaluation, t });
         }
         if accepted + rejected >= MAX_STEPS || h < SMALLEST_STEP {
-            return Err(Error::Numeric(format!(
-                "the ground truth does not reach t = 1: at t = {t} after {} steps, step size {h:e}; \
-                 the velocity may not be smooth there, or the tolerance finer than its dtype",
-                accepted + rejected
-            )));
+            return Err(stuck(t, accepted + rejected, h));
         }
         // A last step that would leave a sliver is stretched to the end.
         let end = if t + 1.01 * h >= 1.0 { 1.0 } else { t + h };
         h = end - t;
-        let mut k = vec![first];
-        for stage in 1..6 {
-            let y = combine(Some(&x), h, A[stage], &k)?;
-            k.push(field.eval(PerRow::All(t + C[stage] * h), &y, condition)?);
-        }
-        let next = combine(Some(&x), h, &B, &k)?;
-        k.push(field.eval(PerRow::All(end), &next, condition)?);
+        let (next, mut k) = stages(field, &x, first, (t, h, end), condition)?;
         evaluations += 6;
         let error = worst(F::Tensor::error_ratio(&combine(None, h, &E, &k)?, &x, &next, rtol, atol)?);
         let factor = if error == 0.0 { GROW } else { (SAFETY * error.powf(-0.2)).clamp(SHRINK, GROW) };
@@ -220,6 +210,31 @@ pub fn solve_watched<F: VelocityField>(
     }
     let dense = dense.then_some(Dense { segments });
     Ok(Solution { x1: x, evaluations, steps: (accepted, rejected), dense })
+}
+
+fn stuck(t: f64, steps: usize, h: f64) -> Error {
+    Error::Numeric(format!(
+        "the ground truth does not reach t = 1: at t = {t} after {steps} steps, step size {h:e}; \
+         the velocity may not be smooth there, or the tolerance finer than its dtype"
+    ))
+}
+
+/// One step of size `h` from `x` at `t`, whose velocity there is `first`: the state at `end`, and all seven velocities.
+fn stages<F: VelocityField>(
+    field: &F,
+    x: &F::Tensor,
+    first: F::Tensor,
+    (t, h, end): (f64, f64, f64),
+    condition: &Condition,
+) -> Result<(F::Tensor, Vec<F::Tensor>)> {
+    let mut k = vec![first];
+    for stage in 1..6 {
+        let y = combine(Some(x), h, A[stage], &k)?;
+        k.push(field.eval(PerRow::All(t + C[stage] * h), &y, condition)?);
+    }
+    let next = combine(Some(x), h, &B, &k)?;
+    k.push(field.eval(PerRow::All(end), &next, condition)?);
+    Ok((next, k))
 }
 
 /// The starting step size (Hairer et al., II.4, "Starting Step Size"), from one more evaluation.

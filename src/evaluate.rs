@@ -112,6 +112,13 @@ struct Sums {
     seconds: f64,
 }
 
+impl Sums {
+    fn add(&mut self, evaluations: usize, seconds: f64) {
+        self.evaluations += evaluations as f64;
+        self.seconds += seconds;
+    }
+}
+
 /// What batches have come to so far.
 struct Tally {
     truth: Sums,
@@ -137,6 +144,32 @@ impl Tally {
             [sums.evaluations, sums.seconds] = both;
         }
         self.errors.iter_mut().for_each(|errors| ranks.sum(errors));
+    }
+
+    /// The table of `count` samples, whose evaluations take `passes` of the network each.
+    fn table(self, comparison: &Comparison, count: usize, passes: f64) -> Evaluation {
+        let Tally { truth, solvers, errors } = self;
+        let errors: Vec<Errors> = errors.into_iter().map(|rms| Errors { rms }).collect();
+        let mean = |sum: f64| sum / count as f64;
+        let rows = comparison.solvers.iter().zip(solvers).zip(&errors).map(|(((name, _), sums), errors)| {
+            let quality = errors.quality(comparison.range);
+            SolverQuality {
+                solver: name.clone(),
+                nfe: mean(sums.evaluations),
+                passes: mean(sums.evaluations) * passes,
+                rmse: quality.rmse,
+                psnr: quality.psnr,
+                seconds: mean(sums.seconds),
+            }
+        });
+        Evaluation {
+            results: rows.collect(),
+            count,
+            ground_truth_evaluations: mean(truth.evaluations),
+            ground_truth_seconds: mean(truth.seconds),
+            tolerance: comparison.tolerance,
+            errors: errors.into_iter().map(|errors| errors.rms).collect(),
+        }
     }
 }
 
@@ -164,14 +197,77 @@ pub fn evaluate<F: VelocityField>(
 /// Evaluations that the ground truth takes, about, where it is not known yet.
 const USUAL_TRUTH: f64 = 100.0;
 
-/// How much work each part of a batch is, in evaluations: the ground truth, then each solver. An
-/// estimate: a solve of order 5 takes tolerance^(-1/5) times as many.
-fn work(solvers: &[(String, Ready)]) -> Vec<f64> {
-    let of = |(_, solver): &(String, Ready)| match solver {
-        Ready::Plan(plan) => plan.nfe() as f64,
-        Ready::GroundTruth(_) => USUAL_TRUTH * JUDGE_FACTOR.powf(-0.2),
-    };
-    [USUAL_TRUTH].into_iter().chain(solvers.iter().map(of)).collect()
+/// How far the rank's batches are, in evaluations. An estimate: a solve of order 5 takes tolerance^(-1/5) times as
+/// many.
+struct Work<'a> {
+    /// Of one batch: the ground truth's, then each solver's.
+    parts: Vec<f64>,
+    all: f64,
+    done: f64,
+    watch: &'a mut dyn FnMut(f64),
+}
+
+impl<'a> Work<'a> {
+    fn new(solvers: &[(String, Ready)], batches: usize, watch: &'a mut dyn FnMut(f64)) -> Self {
+        let of = |(_, solver): &(String, Ready)| match solver {
+            Ready::Plan(plan) => plan.nfe() as f64,
+            Ready::GroundTruth(_) => USUAL_TRUTH * JUDGE_FACTOR.powf(-0.2),
+        };
+        let parts: Vec<f64> = [USUAL_TRUTH].into_iter().chain(solvers.iter().map(of)).collect();
+        Self { all: batches as f64 * parts.iter().sum::<f64>(), parts, done: 0.0, watch }
+    }
+
+    /// Part `part` of the batch is at solver time `t`.
+    fn at(&mut self, part: usize, t: f64) {
+        (self.watch)((self.done + self.parts[part] * t) / self.all);
+    }
+
+    fn finish(&mut self, part: usize) {
+        self.done += self.parts[part];
+        (self.watch)(self.done / self.all);
+    }
+}
+
+/// One batch by the ground truth and by every solver: the samples of each, in order, with what they came to in
+/// `tally`.
+fn solve_all<F: VelocityField>(
+    field: &F,
+    x0: &F::Tensor,
+    condition: &Condition,
+    (batch, comparison): (&Batch, &Comparison),
+    tally: &mut Tally,
+    work: &mut Work<'_>,
+) -> Result<Vec<Vec<f32>>> {
+    let size = batch.len();
+    let begun = Instant::now();
+    let truth = dopri5::solve_watched(field, x0, condition, comparison.tolerance, false, &mut |t| work.at(0, t))?;
+    work.finish(0);
+    // To the host and back: on a GPU, what was asked for is only then done.
+    let mut samples = vec![truth.x1.to_f32()?];
+    let truth_took = begun.elapsed().as_secs_f64();
+    tally.truth.add(truth.evaluations * size, truth_took);
+    for (i, (_, solver)) in comparison.solvers.iter().enumerate() {
+        let begun = Instant::now();
+        let (x1, nfe) = match solver {
+            Ready::Plan(_) => solver.solve(field, x0, condition)?,
+            Ready::GroundTruth(Tolerance { rtol, atol }) => {
+                let judge = Tolerance { rtol: rtol * JUDGE_FACTOR, atol: atol * JUDGE_FACTOR };
+                let solution = dopri5::solve_watched(field, x0, condition, judge, false, &mut |t| work.at(i + 1, t))?;
+                (solution.x1, truth.evaluations)
+            }
+        };
+        work.finish(i + 1);
+        samples.push(x1.to_f32()?);
+        let took = match solver {
+            Ready::Plan(_) => begun.elapsed().as_secs_f64(),
+            Ready::GroundTruth(_) => truth_took,
+        };
+        tally.solvers[i].add(nfe * size, took);
+        for (index, rms) in batch.samples().zip(x1.rmse(&truth.x1)?) {
+            tally.errors[i][index] = rms;
+        }
+    }
+    Ok(samples)
 }
 
 /// [`evaluate`]; `watch` gets the share of the rank's work that is done, from 0 to 1, as it is estimated.
@@ -186,11 +282,10 @@ pub fn evaluate_watched<F: VelocityField>(
     watch: &mut dyn FnMut(f64),
     mut observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
 ) -> Result<Evaluation> {
-    let (Comparison { solvers, noises, .. }, tolerance, range) = (comparison, comparison.tolerance, comparison.range);
     let elements = field.elements();
-    noises.validate(elements)?;
-    let count = noises.count(elements);
-    let mut tally = Tally::new(solvers.len(), count);
+    comparison.noises.validate(elements)?;
+    let count = comparison.noises.count(elements);
+    let mut tally = Tally::new(comparison.solvers.len(), count);
     let batches = conditioning.batches(0..count, elements, usize::MAX);
     let upto = batches.iter().scan(0, |sum, batch| {
         *sum += batch.len();
@@ -198,69 +293,14 @@ pub fn evaluate_watched<F: VelocityField>(
     });
     let own: Vec<(&Batch, usize)> =
         batches.iter().zip(upto).enumerate().filter(|(i, _)| ranks.owns(*i)).map(|(_, own)| own).collect();
-    let work = work(solvers);
-    let all = own.len() as f64 * work.iter().sum::<f64>();
-    let mut done = 0.0;
+    let mut work = Work::new(&comparison.solvers, own.len(), watch);
     for (batch, upto) in own {
-        let size = batch.len();
         let condition = conditioning.of(batch.samples())?;
-        let x0 = field.start(&noises.read(batch.samples(), batch.elements)?, batch.elements)?;
-        let begun = Instant::now();
-        let truth = dopri5::solve_watched(field, &x0, &condition, tolerance, false, &mut |t| {
-            watch((done + work[0] * t) / all);
-        })?;
-        done += work[0];
-        // To the host and back: on a GPU, what was asked for is only then done.
-        let mut samples = vec![truth.x1.to_f32()?];
-        let truth_took = begun.elapsed().as_secs_f64();
-        tally.truth.seconds += truth_took;
-        tally.truth.evaluations += (truth.evaluations * size) as f64;
-        for (i, (_, solver)) in solvers.iter().enumerate() {
-            let begun = Instant::now();
-            let (x1, nfe) = match solver {
-                Ready::Plan(_) => solver.solve(field, &x0, &condition)?,
-                Ready::GroundTruth(tolerance) => {
-                    let Tolerance { rtol, atol } = *tolerance;
-                    let judge = Tolerance { rtol: rtol * JUDGE_FACTOR, atol: atol * JUDGE_FACTOR };
-                    let watch = &mut |t: f64| watch((done + work[i + 1] * t) / all);
-                    (dopri5::solve_watched(field, &x0, &condition, judge, false, watch)?.x1, truth.evaluations)
-                }
-            };
-            done += work[i + 1];
-            watch(done / all);
-            samples.push(x1.to_f32()?);
-            tally.solvers[i].seconds += match solver {
-                Ready::Plan(_) => begun.elapsed().as_secs_f64(),
-                Ready::GroundTruth(_) => truth_took,
-            };
-            tally.solvers[i].evaluations += (nfe * size) as f64;
-            for (index, rms) in batch.samples().zip(x1.rmse(&truth.x1)?) {
-                tally.errors[i][index] = rms;
-            }
-        }
+        let x0 = field.start(&comparison.noises.read(batch.samples(), batch.elements)?, batch.elements)?;
+        let samples = solve_all(field, &x0, &condition, (batch, comparison), &mut tally, &mut work)?;
         observe(upto, &samples)?;
     }
     tally.sum(ranks);
     let passes = field.passes(&conditioning.of(0..1)?) as f64;
-    let errors: Vec<Errors> = tally.errors.into_iter().map(|rms| Errors { rms }).collect();
-    let row = |(i, (name, _)): (usize, &(String, Ready))| {
-        let nfe = tally.solvers[i].evaluations / count as f64;
-        let quality = errors[i].quality(range);
-        SolverQuality {
-            solver: name.clone(),
-            nfe,
-            passes: nfe * passes,
-            rmse: quality.rmse,
-            psnr: quality.psnr,
-            seconds: tally.solvers[i].seconds / count as f64,
-        }
-    };
-    Ok(Evaluation {
-        results: solvers.iter().enumerate().map(row).collect(),
-        count,
-        ground_truth_evaluations: tally.truth.evaluations / count as f64,
-        ground_truth_seconds: tally.truth.seconds / count as f64,
-        tolerance,
-        errors: errors.into_iter().map(|errors| errors.rms).collect(),
-    })
+    Ok(tally.table(comparison, count, passes))
 }

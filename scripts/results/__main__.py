@@ -14,6 +14,7 @@ import ablations
 import conditions
 import curves
 import demo
+import forward
 import memory
 import optimizers
 import page
@@ -26,6 +27,7 @@ import solvers
 PARTS = {
     "trainings": trainings.write,
     "optimizers": optimizers.write,
+    "forward": forward.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
