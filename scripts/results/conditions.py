@@ -11,7 +11,9 @@ TEXTS = {"digits-text": (9, 13, 17, 22), "digits-text-others": (11, 15, 19, 25)}
 WIDTHS, OTHER_WIDTHS = (8, 16, 24), (12, 20, 32)
 #: Range of guidance scales, and those looked at.
 RANGE, SCALES = "1..4", (1, 2, 3, 4)
-TRAINING = ["--pool", 500, "--validation", 512, "--validate-every", 4, "--patience", 3]
+TRAINING = ["--validation", 512, "--validate-every", 4, "--patience", 3]
+#: Noises of a pool, where they are of few conditions, and where they are of many.
+FEW = ["--pool", 500]
 #: What the others are held against.
 BASE = "midpoint@10"
 #: Noises: means of errors are ruled by few samples, and a ratio of two means says more the more there are.
@@ -43,8 +45,11 @@ def over_texts(work):
 
     def trained(family):
         options = ["--family", family, "--nfe", several, *TRAINING, "--iterations", ITERATIONS[family]]
-        pool = ["--pool-file", work.path("texts", "pool.safetensors")]
-        return work.train(work.path("texts", f"{family}.json"), TEXT, *texts("digits-text"), *options, *pool)
+        # Some six noises for each text: a table of 74 numbers learns fewer by heart.
+        options += ["--pool", 1500, "--pool-file", work.path("texts", "pool.safetensors")]
+        if family == "ns":
+            options += ["--init", work.path("texts", "rk2.json")]
+        return work.train(work.path("texts", f"{family}.json"), TEXT, *texts("digits-text"), *options)
 
     ladders = {family: trained(family) for family in ITERATIONS}
     names = [(family, nfe) for family in ladders for nfe in NFE]
@@ -68,7 +73,7 @@ def over_widths(work):
     def train(name, widths):
         given = [word for width in widths for word in pieces(width)]
         out = work.path("widths", f"{name.replace(' ', '-')}.json")
-        return work.train(out, WIDE, *given, "--family", "rk2", "--nfe", 10, *TRAINING, "--iterations", ITERATIONS["rk2"])
+        return work.train(out, WIDE, *given, "--family", "rk2", "--nfe", 10, *TRAINING, *FEW, "--iterations", ITERATIONS["rk2"])
 
     solvers = at_once([lambda name=name, widths=widths: train(name, widths) for name, widths in runs.items()])
 
@@ -84,7 +89,7 @@ def over_scales(work):
     runs = [RANGE, *map(str, SCALES)]
 
     def train(scale):
-        options = ["--family", "rk2", "--nfe", 10, *TRAINING, "--iterations", ITERATIONS["rk2"], "--guidance-scale", scale]
+        options = ["--family", "rk2", "--nfe", 10, *TRAINING, *FEW, "--iterations", ITERATIONS["rk2"], "--guidance-scale", scale]
         return work.train(work.path("scales", f"{scale}.json"), TEXT, *texts("digits-text"), *options)
 
     solvers = at_once([lambda scale=scale: train(scale) for scale in runs])
