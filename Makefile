@@ -107,13 +107,13 @@ test-torch: need-test $(STAMP) $(ONNX_STAMP)
 test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/diffusers-0.42.1
+PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2
 
-# Python with the whole of torch, and diffusers: 5 GB.
+# Python with the whole of torch, diffusers, and what writes and checks ONNX: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
-	  build matplotlib pytest tqdm 'setuptools>=77,<82'
+	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm 'setuptools>=77,<82'
 	touch $@
 
 # The sdist and the wheel, and this one installed beside torch and diffusers. The program is built last, with
@@ -130,7 +130,7 @@ ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 
 # Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. Those of the gallery take half of
 # the time, on a core of their own.
-test-python: python
+test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
@@ -206,7 +206,7 @@ install-lean: need-build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
 # Every table and picture of figures in the docs, anew; `python3 scripts/results --help`.
-results: python
+results: python $(ONNX_STAMP)
 	python3 scripts/results
 
 # Sixteen million inputs; some minutes.

@@ -70,9 +70,9 @@ pub enum Error {
     #[error("{0}")]
     Numeric(String),
     /// Memory could not be had.
-    #[error("cannot allocate {bytes} bytes")]
+    #[error("cannot allocate {}", amount(*bytes))]
     Memory {
-        /// How much was asked for.
+        /// How much was asked for; 0 where that is not known.
         bytes: usize,
     },
     /// ONNX Runtime reported an error.
@@ -115,4 +115,9 @@ fn short(mut text: String, longest: usize) -> String {
         text.push_str(" ...");
     }
     text
+}
+
+/// So many bytes, in words.
+fn amount(bytes: usize) -> String {
+    if bytes == 0 { "memory".into() } else { format!("{bytes} bytes") }
 }

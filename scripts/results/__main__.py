@@ -22,6 +22,7 @@ import schedulers
 import trainings
 from bespoke import Work
 
+import networks
 import solvers
 
 PARTS = {
@@ -33,6 +34,7 @@ PARTS = {
     "solvers": solvers.write,
     "conditions": conditions.write,
     "memory": memory.write,
+    "networks": networks.write,
     "schedulers": schedulers.write,
     "demo": demo.write,
 }

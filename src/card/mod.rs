@@ -27,6 +27,8 @@ const VERSION: u64 = 1;
 pub enum Runtime {
     /// A TorchScript module, through libtorch.
     Torchscript,
+    /// A package of AOTInductor, through libtorch.
+    Pt2,
     /// An ONNX model, through ONNX Runtime; no libtorch.
     Onnx,
     /// An analytic Gaussian mixture, see [`crate::networks::Mixture`]; no libtorch.
@@ -173,6 +175,9 @@ pub struct Card {
     /// The weights' file, relative to the card; empty where the host program runs the network.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub weights: PathBuf,
+    /// The file of the network's vector-Jacobian product, relative to the card; of `pt2` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vjp: Option<PathBuf>,
     /// What runs them.
     pub runtime: Runtime,
     /// Shape of one sample.
@@ -267,6 +272,14 @@ impl Card {
         let wrong = |field: &str, problem: String| Err(Error::format(&document, field, problem));
         if is_empty(&self.weights) && self.runtime != Runtime::Caller {
             return wrong("weights", "is missing: only a card of runtime \"host\" goes without".into());
+        }
+        if self.vjp.is_some() && self.runtime != Runtime::Pt2 {
+            return wrong("vjp", "is there: only a card of runtime \"pt2\" has one".into());
+        }
+        if self.vjp.is_some() && self.time.shape == TimeShape::Scalar {
+            let problem =
+                "is there, but time.shape is \"scalar\": expected a time for each sample, whose gradient it gives";
+            return wrong("vjp", problem.into());
         }
         if let Some(problem) = signature::shape_problem(&self.shape) {
             return wrong("shape", problem);
@@ -402,6 +415,11 @@ impl Card {
         self.beside(&self.weights)
     }
 
+    /// The file of the network's vector-Jacobian product, where there is one.
+    pub fn vjp_path(&self) -> Option<PathBuf> {
+        self.vjp.as_ref().map(|vjp| self.beside(vjp))
+    }
+
     /// The feature card, where there is one.
     pub fn features_path(&self) -> Option<PathBuf> {
         self.features.as_ref().map(|features| self.beside(features))
@@ -421,8 +439,8 @@ impl Card {
         if let Some(declared) = &self.declared {
             return declared.fingerprint();
         }
-        // Where the weights lie, and who judges them, is no part of what they are.
-        let card = Card { weights: PathBuf::new(), features: None, path: PathBuf::new(), ..self.clone() };
+        // Where the weights lie, how they are differentiated and who judges them is no part of what they are.
+        let card = Card { weights: PathBuf::new(), vjp: None, features: None, path: PathBuf::new(), ..self.clone() };
         let meaning = document::line(&card, &self.name())?.into_bytes();
         let weights = self.weights_path();
         // The fields are public: a card that was changed since is another.

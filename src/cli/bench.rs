@@ -16,7 +16,8 @@ use std::time::Instant;
 /// Measure the library on this machine.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  bespoke bench step --threads 1 --threads 2\n  \
-    bespoke bench train --model models/digits-fm-ot.json --optimizer adam")]
+    bespoke bench train --model models/digits-fm-ot.json --optimizer adam\n  \
+    bespoke bench network --model models/digits-fm-ot-onnx.json --batch 16 --callers 1 --callers 8")]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -28,6 +29,8 @@ enum What {
     Step(StepArgs),
     /// An iteration of training against the network's calls in it, made again by themselves.
     Train(super::bench_train::TrainArgs),
+    /// A model's velocities: how fast one caller and several get them, and what of a solver's step is not the network.
+    Network(super::bench_network::NetworkArgs),
 }
 
 #[derive(clap::Args)]
@@ -57,6 +60,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     match args.what {
         What::Step(args) => run_step(args),
         What::Train(args) => super::bench_train::run(args),
+        What::Network(args) => super::bench_network::run(args),
     }
 }
 

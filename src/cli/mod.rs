@@ -2,6 +2,7 @@
 
 mod arrays;
 mod bench;
+mod bench_network;
 mod bench_train;
 mod check;
 mod compile;

@@ -5,7 +5,7 @@ use super::network::{FeatureNetwork, Opened};
 #[cfg(feature = "onnx")]
 use super::onnx;
 #[cfg(feature = "torch")]
-use super::{torchscript, torchscript_features};
+use super::{pt2, torchscript, torchscript_features};
 use crate::card::{Card, FeatureCard, FeatureRuntime, Runtime};
 use crate::error::{Error, Result};
 use crate::tensor::{Compute, Device};
@@ -26,6 +26,13 @@ pub fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
         #[cfg(not(feature = "onnx"))]
         Runtime::Onnx => Err(Error::Unsupported(format!(
             "{} is an ONNX model, and this build is without ONNX Runtime (feature `onnx`)",
+            card.path().display()
+        ))),
+        #[cfg(feature = "torch")]
+        Runtime::Pt2 => pt2::open(card, device, compute),
+        #[cfg(not(feature = "torch"))]
+        Runtime::Pt2 => Err(Error::Unsupported(format!(
+            "{} is an AOTInductor package, and this build is without libtorch (feature `torch`)",
             card.path().display()
         ))),
         #[cfg(feature = "torch")]

@@ -136,7 +136,8 @@ impl FeatureNetwork for FeatureModule {
         let inputs: Vec<IValue> = std::iter::once(IValue::Tensor(x.shallow_clone()))
             .chain(self.card.arguments.iter().map(argument))
             .collect();
-        let answer = self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", &x)]))?;
+        let answer =
+            self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", x.shallow_clone())]))?;
         let mut features = dense(self.chosen(answer)?, self.device)?;
         if features.size().first() != Some(&count) || features.dim() < 2 {
             return Err(self.wrong("weights", format!("answers {:?} for {count} images", features.size())));

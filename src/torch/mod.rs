@@ -7,17 +7,21 @@ mod tensor;
 pub(crate) use autocast::Autocast;
 pub(crate) use device::prepare;
 pub use tensor::TorchTensor;
-pub(crate) use tensor::column;
+pub(crate) use tensor::{column, kind_of};
 
 use crate::error::Error;
 
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
-        let text = error.to_string();
-        match wanted_bytes(&text) {
-            Some(bytes) => Error::Memory { bytes },
-            None => Error::Torch(cause(&text).to_owned()),
-        }
+        reported(&error.to_string())
+    }
+}
+
+/// The error that libtorch reports so.
+pub(crate) fn reported(text: &str) -> Error {
+    match wanted_bytes(text) {
+        Some(bytes) => Error::Memory { bytes },
+        None => Error::Torch(cause(text).to_owned()),
     }
 }
 
@@ -66,7 +70,7 @@ pub(crate) fn described(tensor: &tch::Tensor) -> String {
 }
 
 /// An error of a network, with what it was given.
-pub(crate) fn explained(error: tch::TchError, given: &[(&str, &tch::Tensor)]) -> Error {
+pub(crate) fn explained(error: impl Into<Error>, given: &[(&str, tch::Tensor)]) -> Error {
     let given: Vec<String> = given.iter().map(|(name, tensor)| format!("{name} {}", described(tensor))).collect();
     match error.into() {
         Error::Torch(cause) => Error::Torch(format!("{cause} (the network was given {})", given.join(", "))),

@@ -51,9 +51,9 @@ impl TorchTensor {
     }
 }
 
-/// An input as a tensor `[batch, shape...]` of its own dtype.
-pub(crate) fn column(input: &Column, device: tch::Device) -> Result<tch::Tensor> {
-    let kind = match input.dtype() {
+/// libtorch's word for a type.
+pub(crate) fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
         Dtype::Float64 => Kind::Double,
         Dtype::Float32 => Kind::Float,
         Dtype::Float16 => Kind::Half,
@@ -61,9 +61,13 @@ pub(crate) fn column(input: &Column, device: tch::Device) -> Result<tch::Tensor>
         Dtype::Int64 => Kind::Int64,
         Dtype::Int32 => Kind::Int,
         Dtype::Bool => Kind::Bool,
-    };
+    }
+}
+
+/// An input as a tensor `[batch, shape...]` of its own dtype.
+pub(crate) fn column(input: &Column, device: tch::Device) -> Result<tch::Tensor> {
     let sizes: Vec<i64> = [input.batch()].iter().chain(input.shape()).map(|n| size(*n)).collect();
-    Ok(tch::Tensor::f_from_data_size(input.bytes(), &sizes, kind)?.f_to_device(device)?)
+    Ok(tch::Tensor::f_from_data_size(input.bytes(), &sizes, kind_of(input.dtype()))?.f_to_device(device)?)
 }
 
 /// A coefficient as something a tensor can be multiplied by.

@@ -20,6 +20,9 @@ enum Mode {
 /// is resident. What was freed counts as long as it is kept to be watched: that is little here.
 const ASAN_OPTIONS: &str = "detect_leaks=1:allocator_may_return_null=1:hard_rss_limit_mb=512:quarantine_size_mb=32";
 
+/// No arguments.
+const NOTHING: [&str; 0] = [];
+
 struct Bench {
     workshop: Workshop,
     rk2: PathBuf,
@@ -41,16 +44,16 @@ impl Bench {
         Self { workshop, rk2, ns, ladder, card }
     }
 
-    fn run(&self, source: &str, arguments: &[&Path], mode: Mode) {
+    fn run(&self, source: &str, arguments: &[impl AsRef<Path>], mode: Mode) {
         self.run_with(source, arguments, mode, &[]);
     }
 
-    fn run_with(&self, source: &str, arguments: &[&Path], mode: Mode, more: &[&str]) {
+    fn run_with(&self, source: &str, arguments: &[impl AsRef<Path>], mode: Mode, more: &[&str]) {
         assert_eq!(succeed(self.command(source, arguments, mode, more)), "ok\n");
     }
 
     /// Builds `source`, and the command that runs it.
-    fn command(&self, source: &str, arguments: &[&Path], mode: Mode, more: &[&str]) -> Command {
+    fn command(&self, source: &str, arguments: &[impl AsRef<Path>], mode: Mode, more: &[&str]) -> Command {
         let include = root().join("tests/c");
         let include = format!("-I{}", include.display());
         let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
@@ -70,24 +73,38 @@ impl Bench {
                     "--errors-for-leak-kinds=definite",
                 ]);
                 command.args(["--show-leak-kinds=definite", "--fair-sched=yes"]);
+                command.arg(format!("--suppressions={}", root().join("tests/c/onnxruntime.supp").display()));
                 command.arg(program);
                 command
             }
             Mode::Plain | Mode::Sanitized => Command::new(program),
         };
-        command.args(arguments).env("ASAN_OPTIONS", ASAN_OPTIONS);
+        command.args(arguments.iter().map(AsRef::as_ref)).env("ASAN_OPTIONS", ASAN_OPTIONS);
         command
     }
 
     fn all(&self, mode: Mode) {
         let folder = self.workshop.path("");
         let card = Path::new(&self.card);
-        self.run("tests/c/abi.c", &[&self.rk2, &self.ns, card, &folder], mode);
+        self.run("tests/c/abi.c", &[self.rk2.as_path(), &self.ns, card, &folder], mode);
         self.run("tests/c/solver.c", &[&self.rk2, &self.ladder], mode);
-        self.run("tests/c/versions.c", &[&self.rk2, card], mode);
+        self.run("tests/c/versions.c", &[self.rk2.as_path(), card], mode);
         self.run("tests/c/train.c", &[card], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
-        self.run("tests/cpp/abi.cpp", &[&self.rk2, &self.ladder, card], mode);
+        self.run("tests/cpp/abi.cpp", &[self.rk2.as_path(), &self.ladder, card], mode);
+        #[cfg(feature = "onnx")]
+        self.run("tests/c/network.c", &self.network("onnx", "models/digits-fm-ot-onnx.json"), mode);
+    }
+
+    /// Arguments of network.c: a build, its card of digits, and one for the same weights and other samples.
+    fn network(&self, build: &str, digits: &str) -> [PathBuf; 3] {
+        let digits = root().join(digits);
+        let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&digits).unwrap()).unwrap();
+        card["weights"] = root().join("models").join(card["weights"].as_str().unwrap()).to_str().unwrap().into();
+        card["shape"] = serde_json::json!([2]);
+        let other = self.workshop.path(&format!("other-{build}.json"));
+        std::fs::write(&other, card.to_string()).unwrap();
+        [build.into(), digits, other]
     }
 }
 
@@ -99,7 +116,7 @@ fn the_programs_pass() {
 #[test]
 fn a_fork_computes_with_threads_of_its_own() {
     let bench = Bench::new();
-    bench.run("tests/c/fork.c", &[&bench.rk2, Path::new(&bench.card)], Mode::Plain);
+    bench.run("tests/c/fork.c", &[bench.rk2.as_path(), Path::new(&bench.card)], Mode::Plain);
 }
 
 #[test]
@@ -112,20 +129,14 @@ fn a_thread_may_outlive_the_library_that_it_used() {
 
 #[test]
 fn a_large_batch_takes_as_many_registers_as_the_solver_has() {
-    Bench::new().run("tests/c/memory.c", &[], Mode::Plain);
+    Bench::new().run("tests/c/memory.c", &NOTHING, Mode::Plain);
 }
 
 #[test]
 fn a_network_is_run_with_a_condition_for_each_sample_or_refused() {
     let bench = Bench::new();
-    let digits = root().join("models/digits-fm-ot.json");
-    let mut card: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&digits).unwrap()).unwrap();
-    card["weights"] = digits.with_extension("pt").to_str().unwrap().into();
-    card["shape"] = serde_json::json!([2]);
-    let other = bench.workshop.path("other.json");
-    std::fs::write(&other, card.to_string()).unwrap();
     let build = if cfg!(feature = "torch") { "torch" } else { "lean" };
-    bench.run("tests/c/network.c", &[Path::new(build), &digits, &other], Mode::Plain);
+    bench.run("tests/c/network.c", &bench.network(build, "models/digits-fm-ot.json"), Mode::Plain);
 }
 
 // libtorch's own start-up is not clean under these, and the code under test is the same in both builds.
@@ -138,7 +149,7 @@ fn the_programs_pass_under_address_and_undefined_behaviour_sanitizers() {
 #[cfg(not(feature = "torch"))]
 #[test]
 fn what_takes_more_memory_than_the_sanitized_programs_may_have_is_ended() {
-    let output = Bench::new().command("tests/c/greedy.c", &[], Mode::Sanitized, &[]).output().unwrap();
+    let output = Bench::new().command("tests/c/greedy.c", &NOTHING, Mode::Sanitized, &[]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("hard rss limit exhausted (512Mb"), "{}: {said}", output.status);
 }

@@ -54,6 +54,7 @@ mod onnx;
 mod output_files;
 mod outputs;
 mod paths;
+mod pt2;
 mod references;
 mod registers;
 #[cfg(feature = "cli")]

@@ -39,6 +39,8 @@ fn child() {
         Ok("velocity") => velocity(folder.path()),
         Ok("guided") => guided(folder.path()),
         Ok("prediction") => prediction(folder.path()),
+        #[cfg(feature = "onnx")]
+        Ok("onnx") => onnx(),
         Ok("training") => training(),
         Ok("fingerprint") => fingerprint(folder.path()),
         other => panic!("no case {other:?}"),
@@ -147,6 +149,39 @@ fn velocity(folder: &Path) {
     let (model, batch) = (open(&ring_card(folder)), Batch::new());
     sweep(1 << 20, 40 << 20, || batch.with(|[t, x, u]| unsafe { bespoke_model_velocity(model, null(), t, x, u) }));
     unsafe { bespoke_model_free(model) };
+}
+
+/// ONNX Runtime keeps what it once had: each level has a model of its own.
+#[cfg(feature = "onnx")]
+fn onnx() {
+    const COUNT: usize = 64;
+    let card = crate::native::root().join("models/photos-fm-ot-onnx.json");
+    let sample = Card::load(&card).unwrap().sample_shape().unwrap();
+    let elements: usize = sample.iter().product();
+    let (mut t, mut x, mut u) = (vec![0.5f32; COUNT], vec![0.25f32; COUNT * elements], vec![0.0f32; COUNT * elements]);
+    let mut ask = |spare: Option<u64>| {
+        let model = open(card.to_str().unwrap());
+        let mut times = [COUNT as i64];
+        let mut states: Vec<i64> = [COUNT].iter().chain(&sample).map(|n| *n as i64).collect();
+        let mut tensors = [
+            tensor(&mut t, &mut times, FLOAT),
+            tensor(&mut x, &mut states.clone(), FLOAT),
+            tensor(&mut u, &mut states, FLOAT),
+        ];
+        let [t, x, u] = &mut tensors;
+        bound(spare.map(|spare| in_use() + spare));
+        let status = unsafe { bespoke_model_velocity(model, null(), t, x, u) };
+        bound(None);
+        unsafe { bespoke_model_free(model) };
+        status
+    };
+    assert_eq!(ask(None), BESPOKE_OK);
+    let statuses: Vec<bespoke_status> = (0..10).map(|level| ask(Some(1 << (level + 17)))).collect();
+    eprintln!("{statuses:?}");
+    assert!(statuses.iter().all(|status| [BESPOKE_OK, BESPOKE_ERROR_MEMORY].contains(status)), "{statuses:?}");
+    assert_eq!((statuses[0], statuses[9]), (BESPOKE_ERROR_MEMORY, BESPOKE_OK));
+    // One that was refused is as good as new.
+    assert_eq!(ask(None), BESPOKE_OK);
 }
 
 fn prediction(folder: &Path) {
@@ -267,4 +302,10 @@ fn training_that_does_not_fit_is_refused() {
 #[test]
 fn a_fingerprint_takes_no_memory_of_the_weights_size() {
     in_a_child("fingerprint");
+}
+
+#[cfg(feature = "onnx")]
+#[test]
+fn what_onnx_runtime_cannot_have() {
+    in_a_child("onnx");
 }

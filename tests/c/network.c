@@ -1,6 +1,7 @@
-/* A network run by the library: a class and a guidance scale for each sample. Without libtorch it is refused.
+/* A network run by the library: a class and a guidance scale for each sample. Without libtorch it is refused; with
+ * ONNX Runtime what disagrees with the card is refused when it is opened.
  *
- *     network torch|lean DIGITS_CARD CARD_OF_ANOTHER_SHAPE
+ *     network torch|lean|onnx DIGITS_CARD CARD_OF_ANOTHER_SHAPE
  */
 #include <math.h>
 
@@ -61,6 +62,12 @@ int main(int count, char **arguments) {
     OK(bespoke_model_open(arguments[2], "cpu", &model));
     conditions(model);
     bespoke_model_free(model);
+    if (strcmp(arguments[1], "onnx") == 0) {
+        FAILS(bespoke_model_open(arguments[3], NULL, &model), BESPOKE_ERROR_FORMAT, "");
+        CHECK(strstr(bespoke_last_error_message(), "x: is of shape [any, 1, 8, 8] in the graph") != NULL);
+        puts("ok");
+        return 0;
+    }
 
     /* The card and its network do not belong together: libtorch says so. */
     float x[2] = {1.0f, 2.0f}, u[2], at[1] = {0.5f};

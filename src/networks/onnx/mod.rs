@@ -4,44 +4,15 @@ mod library;
 mod session;
 
 use self::session::{Port, Session, View, ViewMut};
+use super::expected::{Expected, Found};
 use super::network::{Call, Network, Opened};
-use crate::card::{Card, Shape, Size, Time, TimeDtype, TimeShape};
+use crate::card::{Card, TimeShape};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
 use crate::threads;
 use half::{bf16, f16};
 use std::borrow::Cow;
-
-/// What the card says that an input or output of the graph is.
-struct Expected {
-    name: String,
-    /// `None`: any float, which the numbers are converted to.
-    dtype: Option<Dtype>,
-    /// The batch's size first, where there is one; `None` for what is the call's.
-    shape: Vec<Option<usize>>,
-}
-
-impl Expected {
-    /// Rows of `shape`, one a sample.
-    fn rows(name: &str, dtype: Option<Dtype>, shape: &Shape) -> Self {
-        let size = |size: &Size| if let Size::Number(n) = size { Some(*n) } else { None };
-        Self {
-            name: name.to_owned(),
-            dtype,
-            shape: std::iter::once(None).chain(shape.sizes().iter().map(size)).collect(),
-        }
-    }
-
-    fn time(name: &str, time: Time) -> Self {
-        let shape = match time.shape {
-            TimeShape::Batch => vec![None],
-            TimeShape::Column => vec![None, Some(1)],
-            TimeShape::Scalar => Vec::new(),
-        };
-        Self { name: name.to_owned(), dtype: (time.dtype == TimeDtype::Int64).then_some(Dtype::Int64), shape }
-    }
-}
 
 /// An ONNX model on its device. Any number of threads at a time: the processor's sessions serve them side by side, the
 /// others one after another.
@@ -130,32 +101,14 @@ fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
 
 /// The type of `port`, where it is what the card says; otherwise how it is not.
 fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
-    let dtype = port.dtype.clone().map_err(|found| {
-        let asked = expected.dtype.map_or("a tensor of floats".into(), |dtype| format!("a tensor of {dtype}"));
-        format!("is {found} in the graph, expected {asked}")
-    })?;
-    let float = [Dtype::Float64, Dtype::Float32, Dtype::Float16, Dtype::Bfloat16].contains(&dtype);
-    match expected.dtype {
-        Some(asked) if asked != dtype => return Err(format!("is of {dtype} in the graph, but of {asked} in the card")),
-        None if !float => return Err(format!("is of {dtype} in the graph, expected a float")),
-        _ => {}
-    }
-    // A graph that says nothing of a shape has no sizes here, as one of a single number does.
-    if port.shape.is_empty() {
-        return Ok(dtype);
-    }
-    let shown = |size: Option<usize>| size.map_or("any".into(), |n| n.to_string());
-    let of = |sizes: &[Option<usize>]| sizes.iter().map(|size| shown(*size)).collect::<Vec<_>>().join(", ");
     let sizes: Vec<Option<usize>> = port.shape.iter().map(|size| usize::try_from(*size).ok()).collect();
-    let shapes = || format!("is of shape [{}] in the graph, but of [{}] in the card", of(&sizes), of(&expected.shape));
-    let pairs = || sizes.iter().zip(&expected.shape);
-    if sizes.len() != expected.shape.len() || pairs().any(|(a, b)| a.zip(*b).is_some_and(|(a, b)| a != b)) {
-        return Err(shapes());
+    let found = Found { dtype: &port.dtype, shape: &sizes, place: "the graph" };
+    let dtype = expected.agreed_dtype(&found)?;
+    // A graph that says nothing of a shape has no sizes here, as one of a single number does.
+    match expected.shape_problem(&found).filter(|_| !sizes.is_empty()) {
+        Some(problem) => Err(problem),
+        None => Ok(dtype),
     }
-    if pairs().any(|(found, asked)| found.is_some() && asked.is_none()) {
-        return Err(format!("{}: a size is fixed that is any; export the model with a dynamic one", shapes()));
-    }
-    Ok(dtype)
 }
 
 /// The bytes of `values` in `dtype`, a float.

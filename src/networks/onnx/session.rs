@@ -69,8 +69,10 @@ impl Session {
         let mut session = null_mut();
         // SAFETY: environment and options live, the name is NUL-terminated.
         let status = unsafe { (api().CreateSession)(environment.ptr(), name.as_ptr(), options.ptr(), &mut session) };
-        checked(status)
-            .map_err(|e| Error::format(&document, ".", format!("is not a model that ONNX Runtime can run: {e}")))?;
+        checked(status).map_err(|e| match reported(e) {
+            Error::Onnx(e) => Error::format(&document, ".", format!("is not a model that ONNX Runtime can run: {e}")),
+            other => other,
+        })?;
         let session = NonNull::new(session).ok_or_else(|| Error::Onnx("made no session".into()))?;
         let turn = (device != Device::Cpu).then(Mutex::default);
         let mut opened = Self { session, inputs: Vec::new(), outputs: Vec::new(), turn, _environment: environment };
@@ -97,7 +99,8 @@ impl Session {
     /// Runs the graph on `inputs`, into the memory of `output`.
     ///
     /// # Errors
-    /// [`Error::Onnx`] in ONNX Runtime's words, as where an output has another shape than its memory.
+    /// [`Error::Onnx`] in ONNX Runtime's words, as where an output has another shape than its memory;
+    /// [`Error::Memory`].
     pub fn run(&self, inputs: &[(&CStr, View<'_>)], output: (&CStr, ViewMut<'_>)) -> Result<()> {
         let names: Vec<*const c_char> = inputs.iter().map(|(name, _)| name.as_ptr()).collect();
         let values: Vec<*const sys::OrtValue> =
@@ -118,7 +121,7 @@ impl Session {
                 &mut result,
             )
         })
-        .map_err(Error::Onnx)
+        .map_err(reported)
     }
 
     /// The graph's inputs or outputs.
@@ -236,7 +239,7 @@ impl Value {
                 &mut value,
             );
             (api().ReleaseMemoryInfo)(memory);
-            checked(status).map_err(Error::Onnx)?;
+            checked(status).map_err(reported)?;
         }
         NonNull::new(value).map(Self).ok_or_else(|| Error::Onnx("made no tensor".into()))
     }
@@ -334,4 +337,30 @@ fn api() -> &'static sys::OrtApi {
 fn checked(status: sys::OrtStatusPtr) -> Result<(), String> {
     // SAFETY: a status that a function of the library answered, and that is given away here.
     unsafe { ort::Error::result_from_status(status) }.map_err(|e| e.message().to_owned())
+}
+
+/// The error that ONNX Runtime's words are: memory that it could not have is said in three ways.
+fn reported(words: String) -> Error {
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    let wanted = words.split_once("requested buffer of size ").and_then(|(_, rest)| number(rest));
+    let unnamed = ["bad_alloc", "bad allocation"].iter().any(|said| words.contains(said)).then_some(0);
+    match wanted.or(unnamed) {
+        Some(bytes) => Error::Memory { bytes },
+        None => Error::Onnx(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_cannot_be_had_is_recognised() {
+        let arena = "Exception during initialization: bfc_arena.cc:359 Failed to allocate memory for requested buffer \
+                     of size 4096\n";
+        assert!(matches!(reported(arena.into()), Error::Memory { bytes: 4096 }));
+        let error = reported("Non-zero status code returned while running Conv node. std::bad_alloc".into());
+        assert_eq!(error.to_string(), "cannot allocate memory");
+        assert!(matches!(reported("Got invalid dimensions".into()), Error::Onnx(_)));
+    }
 }

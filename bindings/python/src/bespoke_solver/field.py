@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from .convention import Convention, convention_of
+from .exporting import write_model
 from .theta import VelocityScalars
 
 
@@ -54,6 +54,8 @@ class TorchField:
         self.convention: Convention = convention_of(scheduler)
         self.shape = tuple(int(size) for size in shape)
         self.conditions, self.null = dict(conditions or {}), dict(null or {})
+        _check("conditions", self.conditions)
+        _check("null", self.null)
         self.classes = len(next(iter(self.conditions.values()))) if self.conditions else 0
         if guidance_scale != 1.0 and not self.null:
             raise ValueError(f"guidance_scale is {guidance_scale}, expected 1: there is no null to guide from")
@@ -83,23 +85,26 @@ class TorchField:
         parts = [self._pull_back(x, classes, w, scalars, rows) for rows in self._pieces(len(x))]
         return torch.cat([by_x for by_x, _ in parts]), torch.cat([by_t for _, by_t in parts])
 
-    def export(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a model card at ``path``, NAME.json, and the module as TorchScript, NAME.pt, beside it.
+    def export(self, path: str | os.PathLike[str], runtime: str = "torchscript") -> Path:
+        """Writes a model card at ``path``, NAME.json, and the module beside it: the program ``bespoke`` runs the same.
 
-        The program ``bespoke`` then runs the same model. The module is traced, on the CPU, in float32.
+        What was written is checked against the module, on batches of other sizes than it was written with, before it
+        takes its place. The module is to be on the CPU, in float32.
+
+        Args:
+            path: Of the card.
+            runtime: ``torchscript``, traced (NAME.pt); ``onnx`` (NAME.onnx; needs the packages onnx and onnxruntime);
+                ``pt2``, compiled by AOTInductor for this kind of processor (NAME.pt2; needs a C++ compiler), with its
+                vector-Jacobian product (NAME-vjp.pt2) where the field has one: it is trained by gradients then.
+
+        Raises:
+            ValueError: For another ``runtime``.
+            RuntimeError: Where what was written computes something else than the module.
         """
-        card = Path(path)
-        network = _Traced(self).eval()
-        classes = (torch.arange(3) % self.classes,) if self.classes else ()
-        example = (torch.zeros(3, *self.shape), torch.tensor([0.2, 0.5, 0.8]), *classes)
-        with torch.no_grad():
-            torch.jit.trace(network, example, check_trace=False).save(str(card.with_suffix(".pt")))
         path_of = {key: value for key, value in self.convention.path.items() if key != "end"}
         document = {
             "format": "bespoke-model",
             "version": 1,
-            "weights": card.with_suffix(".pt").name,
-            "runtime": "torchscript",
             "shape": list(self.shape),
             "output": "velocity" if self.convention.output == "flow" else self.convention.output,
             "scheduler": path_of,
@@ -109,8 +114,7 @@ class TorchField:
         }
         if self.null:
             document["null_class"] = self.classes
-        card.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        return card
+        return write_model(_Traced(self).eval(), path, document, runtime, vjp=self.vjp is not None)
 
     def _pieces(self, batch: int) -> list[slice]:
         size = batch if self.max_batch is None else max(1, self.max_batch // (2 if self._guided else 1))
@@ -190,6 +194,20 @@ class TorchField:
 
 def _by_row(scalars: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return scalars.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+def _check(name: str, given: Mapping[str, Any]) -> None:
+    """That there are tensors alone, and of ``conditions`` as many rows in each."""
+    for key, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{name} has {key} of type {type(value).__name__}, expected a tensor: what is nested is learned from by the"
+                " pipeline's own call, fit(pipeline, prompts=..., calls=...), or by a TorchField(function, ...)"
+            )
+    rows = {key: tuple(value.shape[:1]) for key, value in given.items()}
+    if name == "conditions" and (len(set(rows.values())) > 1 or () in rows.values() or (0,) in rows.values()):
+        counts = {key: row[0] if row else "no" for key, row in rows.items()}
+        raise ValueError(f"conditions has {counts} rows, expected the same number of each, one or more")
 
 
 def _calling(module: Any) -> Callable[[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]:

@@ -1,0 +1,63 @@
+"""docs/formats.md: how fast the runtimes evaluate the same networks, from one caller and from several."""
+
+import page
+from bespoke import MODELS, ROOT
+
+RUNTIMES = {"torchscript": "", "onnx": "-onnx", "pt2": "-pt2"}
+THREADS = [1, 2]
+CALLERS = 8
+#: A second of the large one is one evaluation of sixteen samples.
+LARGE = [1, 16]
+
+
+def write(work):
+    python = ROOT / ".venv-python/bin/python"
+    folder = work.path("networks", "large.json").parent
+    work.unless(folder / "large.json", lambda: work.run(python, ROOT / "scripts/make-large-network.py", folder), "the large network")
+    for model in MODELS:
+        for runtime in ("onnx", "pt2"):
+            export = [ROOT / "scripts/export.py", ROOT / f"models/{model}.json", "--runtime", runtime, "--forward-only"]
+            card = folder / f"{model}-{runtime}.json"
+            work.unless(card, lambda: work.run(python, *export, "--out", folder), f"{model} as {runtime}")
+    rows, callers = [], []
+    for model in [*MODELS, "large"]:
+        batches = [1, 16, 250] if model != "large" else LARGE
+        found = {key: measured(work, folder, model, *key, batches) for key in cases()}
+        for batch in batches:
+            rows.append([model, str(batch), *(found[key][batch, 1] for key in cases())])
+        several = {runtime: measured(work, folder, model, runtime, 1, [16], CALLERS) for runtime in RUNTIMES}
+        callers.append([model, *(throughputs(several[runtime]) for runtime in RUNTIMES)])
+    heading = ["model", "batch", *(f"{runtime}, {threads}" for runtime, threads in cases())]
+    page.replace("docs/formats.md", "networks", page.table(heading, rows))
+    page.replace("docs/formats.md", "callers", page.table(["model", *RUNTIMES], callers))
+
+
+def cases():
+    return [(runtime, threads) for runtime in RUNTIMES for threads in THREADS]
+
+
+def measured(work, folder, model, runtime, threads, batches, callers=1):
+    """Of each batch and number of callers: what is said of one caller, and evaluations a second for several."""
+    shipped = runtime == "torchscript" and model != "large"
+    card = ROOT / f"models/{model}.json" if shipped else folder / f"{model}{RUNTIMES[runtime]}.json"
+    arguments = ["bench", "network", "--model", card]
+    for batch in batches:
+        arguments += ["--batch", batch]
+    for count in {1, callers}:
+        arguments += ["--callers", count]
+    variables = [f"{name}={threads}" for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")]
+    out = folder / f"{model}-{runtime}-{threads}-{callers}.txt"
+    lines = work.printed(out, "/usr/bin/env", *variables, work.program, *arguments).splitlines()
+    found = {}
+    for line in lines[1:]:
+        batch, count, rate, milliseconds, _, outside = line.split()
+        if callers == 1:
+            found[int(batch), 1] = f"{float(milliseconds):.3g} ms ({outside} %)"
+        else:
+            found[int(batch), int(count)] = float(rate)
+    return found
+
+
+def throughputs(found):
+    one, several = found[16, 1], found[16, CALLERS]
+    return f"{one:.3g}, {several:.3g} ({several / one:.2f})"
