@@ -339,6 +339,17 @@ def test_the_vector_jacobian_product_is_that_of_the_field(pipelines, kind):
     assert (by_t - expected).abs().max() < 0.03 * expected.abs().max()
 
 
+def test_conditions_that_are_no_rows_of_tensors_are_refused_by_name():
+    """SDXL's ended in "'dict' object has no attribute 'to'"."""
+    nested = {"added_cond_kwargs": {"text_embeds": torch.zeros(2, 4)}}
+    for key in ("conditions", "null"):
+        with pytest.raises(ValueError, match=f"{key} has added_cond_kwargs of type dict, expected a tensor: .* fit"):
+            TorchField(make_unet(2), {}, (1, 8, 8), **{key: nested})
+    for rows in ({"a": torch.zeros(2, 4), "b": torch.zeros(3)}, {"a": torch.zeros(())}, {"a": torch.zeros(0, 4)}):
+        with pytest.raises(ValueError, match="rows, expected the same number of each, one or more"):
+            TorchField(make_unet(2), {}, (1, 8, 8), conditions=rows)
+
+
 def test_a_field_of_another_kind_is_the_same_module():
     unet = make_unet(2)
     named = TorchField(unet, {}, (1, 8, 8), **conditions())

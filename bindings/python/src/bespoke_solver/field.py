@@ -54,6 +54,8 @@ class TorchField:
         self.convention: Convention = convention_of(scheduler)
         self.shape = tuple(int(size) for size in shape)
         self.conditions, self.null = dict(conditions or {}), dict(null or {})
+        _check("conditions", self.conditions)
+        _check("null", self.null)
         self.classes = len(next(iter(self.conditions.values()))) if self.conditions else 0
         if guidance_scale != 1.0 and not self.null:
             raise ValueError(f"guidance_scale is {guidance_scale}, expected 1: there is no null to guide from")
@@ -192,6 +194,20 @@ class TorchField:
 
 def _by_row(scalars: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return scalars.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+def _check(name: str, given: Mapping[str, Any]) -> None:
+    """That there are tensors alone, and of ``conditions`` as many rows in each."""
+    for key, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{name} has {key} of type {type(value).__name__}, expected a tensor: what is nested is learned from by the"
+                " pipeline's own call, fit(pipeline, prompts=..., calls=...), or by a TorchField(function, ...)"
+            )
+    rows = {key: tuple(value.shape[:1]) for key, value in given.items()}
+    if name == "conditions" and (len(set(rows.values())) > 1 or () in rows.values() or (0,) in rows.values()):
+        counts = {key: row[0] if row else "no" for key, row in rows.items()}
+        raise ValueError(f"conditions has {counts} rows, expected the same number of each, one or more")
 
 
 def _calling(module: Any) -> Callable[[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]], torch.Tensor]:

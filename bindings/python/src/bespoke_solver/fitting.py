@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from .convention import Convention
 from .field import TorchField
 from .pipeline_field import PipelineField
-from .replaced import named
+from .replaced import levels_of, named
+from .starts import count_of, named_start, published_start, starting
 from .theta import Theta
 from .training import Observer, train
 
@@ -74,25 +76,50 @@ def fit(
         max_batch: Samples given to the pipeline at once, at most.
         data_range: Least and greatest value of the data, for PSNR.
         progress: See `train`.
-        options: Keys of a training configuration, ``family``, ``steps``, ``iterations``, ``pool``, ``seed``, ... .
+        options: Keys of a training configuration, ``family``, ``steps``, ``iterations``, ``pool``, ``seed``, ... . An
+            ``ns`` theta whose ``init`` is not given starts from ``rk2`` (``rk1`` where its evaluations are odd) or from
+            UniPC on the pipeline's own grid, whichever is better: it is not worse than that.
 
     Raises:
         ValueError: The pipeline cannot be learned from so; it is named, and what to do.
     """
     if field is not None:
-        return train(field, progress=progress, **options)
+        return _trained(field, pipeline, progress, options)
     shared: dict[str, Any] = {"autograd": autograd, "max_batch": max_batch, "data_range": data_range}
     if conditions is not None or shape is not None:
         if prompts is not None or calls is not None:
             raise ValueError("prompts or calls are given beside conditions or shape, expected one kind: a pipeline's call or its model")
         scale = 1.0 if guidance_scale is None else guidance_scale
         bare = field_of(pipeline, shape, conditions=conditions, null=null, guidance_scale=scale, **shared)
-        return train(bare, progress=progress, **options)
+        return _trained(bare, pipeline, progress, options)
     calls = dict(calls or {})
     if guidance_scale is not None:
         calls["guidance_scale"] = guidance_scale
     learned_from = PipelineField(pipeline, prompts, calls, **shared)
     try:
-        return train(learned_from, progress=progress, **options)
+        return _trained(learned_from, pipeline, progress, options)
     finally:
         learned_from.close()
+
+
+def _trained(field: Any, pipeline: Any, progress: Any, options: dict[str, Any]) -> Theta:
+    """A theta, for ``ns`` one that may start from a published solver on the pipeline's own grid."""
+    count, convention, start = count_of(options), getattr(field, "convention", None), None
+    if count is not None and convention is not None:
+        levels = field.levels(count) if isinstance(field, PipelineField) else _scheduler_levels(pipeline, convention, count)
+        start = None if levels is None else published_start(levels, convention, count)
+    with starting(options, start) as given:
+        theta = train(field, progress=progress, **given)
+    return theta if start is None else named_start(theta, given)
+
+
+def _scheduler_levels(pipeline: Any, convention: Convention, steps: int) -> Any:
+    """Where its scheduler steps by itself; None where that takes a resolution's shift, or has no so many levels."""
+    scheduler = getattr(pipeline, "scheduler", None)
+    if scheduler is None:
+        return None
+    config = {key: value for key, value in named(scheduler).items() if key == "_class_name" or not key.startswith("_")}
+    try:
+        return levels_of(config, convention, steps)
+    except ValueError:
+        return None

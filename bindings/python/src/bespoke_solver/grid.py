@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from . import _native
 from .convention import Convention
 from .published import Course, evaluations_of_step, on_levels
+from .rest import rest, share_of_data, stretched
 
-#: The solver by which a learned one of full rows goes on where it is begun amid its evaluations.
-RESTART = "unipc"
+#: The solver that goes on where evaluations make no whole number of steps.
+_SINGLE = "unipc"
 #: The one that takes a sample from the middle of a step to the end of it.
 _BRIDGE = "ddim"
+#: Tails that are kept made.
+_TAILS = 32
 
 
 class Table:
@@ -42,54 +42,35 @@ class Grid:
         steps: What a pipeline counts: ``len(timesteps) / steps`` is the order.
         device: Of ``timesteps``.
         name: Of a published solver, which begins by itself where it is begun amid its evaluations.
+        whole: Of what remains of a theta: that theta's course.
+        first: The evaluation of the whole solve that is this one's first.
     """
 
     def __init__(
-        self, course: Course, convention: Convention, steps: int, device: torch.device, name: str | None = None
-    ) -> None:
+        self, course: Course, convention: Convention, steps: int, device: torch.device, name: str | None = None,
+        whole: Course | None = None, first: int = 0,
+    ) -> None:  # fmt: skip
         self.table = Table(course)
-        self._name = name
+        self._name, self._whole, self.first = name, whole or course, first
         #: Evaluations of a step, where a step is a method of its own.
-        self._per_step = evaluations_of_step(name) if name else max(self.table.nfe // course.theta.steps, 1)
+        self.per_step = evaluations_of_step(name) if name else max(self.table.nfe // course.theta.steps, 1)
         self.nfe, self.steps = self.table.nfe, steps
         self.convention = convention
         self.timesteps = torch.tensor(course.timesteps, dtype=torch.float32, device=device)
         # The end is what the last step goes to.
         self.levels = np.append(course.levels, course.end)
         self.sigmas = torch.tensor(_shares(self.levels, convention), dtype=torch.float32, device=device)
+        #: The timesteps as they are told, in double precision.
+        self.values = np.asarray(self.timesteps.tolist())
         self._restarts: dict[int, Table | None] = {}
-        self._first, self._bytes = self.timesteps.data_ptr(), 4 * self.nfe
-        self._on_cpu = self.timesteps.is_cpu
-        self._values = np.asarray(self.timesteps.tolist())
-
-    def evaluation(self, timestep: Any, due: int | None) -> int:
-        """Which evaluation ``timestep`` is: by its place in `timesteps`, where it is an element, else by its value.
-
-        A value in half precision, or a whole one, is the nearest that rounds to it. Of several, the one that is due.
-        """
-        slack = 1e-6
-        if isinstance(timestep, torch.Tensor):
-            # An element lies in the memory of all; to read its value would wait for a GPU.
-            offset = timestep.data_ptr() - self._first
-            if 0 <= offset < self._bytes and timestep.is_cpu is self._on_cpu:
-                return offset >> 2
-            timestep = timestep.reshape(-1)[0]
-            slack = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
-        value = float(timestep)
-        whole = 1.0 if value.is_integer() and not np.any(self._values == value) else 0.0
-        distances = np.abs(self._values - value)
-        found = np.flatnonzero(distances <= max(slack, 1e-6) * np.abs(self._values) + 1e-9)
-        if len(found) == 0 and whole:
-            found = np.flatnonzero((distances == distances.min()) & (distances < whole))
-        if len(found) == 0:
-            raise ValueError(f"timestep is {value}, expected one of timesteps: {self.timesteps.tolist()}")
-        return due if due is not None and due in found else int(found[np.argmin(distances[found])])
+        self._tails: dict[tuple[int, float], Grid] = {}
 
     def restarted(self, k: int) -> Table | None:
         """The table for a solve that begins at evaluation ``k``, which builds on others in this one's.
 
-        Amid a step it is the rest of the step, by one formula of first order; else the levels that remain, by the
-        published solver itself, which starts with its lower orders. None: the sample stays as it is.
+        Of a theta it is what remains (`rest`). Of a published solver, amid a step, it is the rest of the step by one
+        formula of first order; else the levels that remain, by the solver itself, which starts with its lower orders.
+        None: the sample stays as it is.
         """
         if k not in self._restarts:
             self._restarts[k] = self._make_restart(k)
@@ -97,23 +78,44 @@ class Grid:
 
     def bridged(self, k: int) -> int:
         """The evaluation at which the solve of `restarted` ends: the start of the next step, or the end."""
-        if k % self._per_step == 0:
+        if self._name is None or k % self.per_step == 0:
             return self.nfe
-        return min(k + self._per_step - k % self._per_step, self.nfe)
+        return min(k + self.per_step - k % self.per_step, self.nfe)
 
     def _make_restart(self, k: int) -> Table | None:
-        end = self.bridged(k)
-        if k % self._per_step:
-            levels = self.levels[[k, end]]
+        if self._name is None:
+            return Table(rest(self._whole, self.convention, self.first + k, float(self.levels[k])))
+        if k % self.per_step:
+            levels = self.levels[[k, self.bridged(k)]]
             return Table(on_levels(_BRIDGE, 1, levels, self.convention)) if levels[1] < levels[0] else None
-        levels = np.append(self.levels[k : self.nfe : self._per_step], self.levels[-1])
-        if not np.all(np.diff(levels) < 0):
-            raise _native.BespokeError(
-                f"evaluation {k} builds on the ones before it, and a solver whose noise levels do not fall cannot begin"
-                " there: begin at the first, or use a theta of family rk1 or rk2 or a published solver",
-                "BESPOKE_ERROR_STATE",
-            )
-        return Table(on_levels(self._name or RESTART, self.nfe - k, levels, self.convention))
+        return Table(on_levels(self._name, self.nfe - k, self._remaining(k), self.convention))
+
+    def _remaining(self, k: int) -> np.ndarray:
+        """The levels at which steps begin from evaluation ``k`` on, and the end."""
+        return np.append(self.levels[k : self.nfe : self.per_step], self.levels[-1])
+
+    def tail(self, k: int, level: float) -> Grid:
+        """The evaluations from ``k`` on, from noise level ``level`` in place of their own: what remains, stretched."""
+        if (k, level) not in self._tails:
+            while len(self._tails) >= _TAILS:
+                del self._tails[next(iter(self._tails))]
+            self._tails[k, level] = self._make_tail(k, level)
+        return self._tails[k, level]
+
+    def _make_tail(self, k: int, level: float) -> Grid:
+        device, count = self.timesteps.device, self.nfe - k
+        if self._name is None:
+            course = rest(self._whole, self.convention, self.first + k, level)
+            return Grid(course, self.convention, count, device, whole=self._whole, first=self.first + k)
+        name, levels = self._name, self._remaining(k)
+        if k % self.per_step:
+            # Evaluations that make no whole number of steps are one step each.
+            begins = [*range(0, self.nfe, self.per_step), self.nfe]
+            shares = np.interp(range(k, self.nfe + 1), begins, share_of_data(self._remaining(0)))
+            with np.errstate(divide="ignore"):
+                name, levels = _SINGLE, 1 / shares - 1
+        course = on_levels(name, count, stretched(levels, level), self.convention)
+        return Grid(course, self.convention, count, device, name, first=self.first + k)
 
 
 def _shares(levels: np.ndarray, convention: Convention) -> np.ndarray:

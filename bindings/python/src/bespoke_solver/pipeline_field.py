@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .convention import Convention, convention_of
-from .probe import Run
+from .probe import Ended, Run
 from .replaced import levels_in, named
 
 #: Arguments by which pipelines are told of more than one sample, where no argument has one entry a sample.
@@ -131,6 +131,23 @@ class PipelineField:
         if "generator" in self._accepts:
             call.setdefault("generator", torch.Generator().manual_seed(0))
         return call
+
+    def levels(self, steps: int) -> np.ndarray | None:
+        """The noise levels of the steps that the pipeline takes with its own scheduler; None where it takes none."""
+        pipeline = copy.copy(self._pipeline)
+        scheduler = pipeline.scheduler = copy.deepcopy(self._pipeline.scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+
+        @functools.wraps(scheduler.step)
+        def ended(*arguments: Any, **options: Any) -> Any:
+            raise Ended
+
+        scheduler.step = ended
+        try:
+            pipeline(**{**self.call((0,)), "num_inference_steps": steps})
+        except Ended:
+            return levels_in(scheduler, self.convention)
+        return None
 
     def _check_arguments(self) -> None:
         for key in ("latents", "num_inference_steps", "timesteps", "sigmas"):

@@ -25,7 +25,7 @@ from .replaced import clocked, named
 _LENGTH = 400
 
 
-class _Ended(BaseException):
+class Ended(BaseException):
     """Unwinds the pipeline's call when nobody asks any more. No `Exception`: pipelines do not catch it."""
 
 
@@ -87,7 +87,7 @@ class Probe(ModelScheduler):
         # What comes after the last step, a decoder perhaps, is nothing that was asked for.
         question = None if self._is_last(timestep) else self.questions.get()
         if question is None:
-            raise _Ended
+            raise Ended
         # Elements that the loop has yet to come to lie in this memory.
         with torch.no_grad():
             self.timesteps.fill_(question.timestep)
@@ -211,7 +211,7 @@ class Run:
 def _run(pipeline: Any, probe: Probe, call: Mapping[str, Any]) -> None:
     try:
         pipeline(**call)
-    except _Ended:
+    except Ended:
         pass
     except BaseException as error:
         probe.answers.put(error)

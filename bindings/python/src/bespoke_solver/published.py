@@ -97,7 +97,7 @@ def on_levels(name: str, nfe: int, levels: np.ndarray, convention: Convention) -
     times = vp_times(path, np.log1p(levels**2))
     if levels[-1] > 0:
         path["end"] = float(times[-1])
-    theta = solver(f"{name}:{_grid(times / times[-1])}", nfe, path)
+    theta = solver(f"{name}:{grid_text(times / times[-1])}", nfe, path)
     output = "v" if convention.is_flow else convention.output
     scalars = velocity_scalars(path, output, [stage.t for stage in theta.stages()])
     reached = np.array([s.sigma / s.alpha for s in scalars])
@@ -109,7 +109,7 @@ def on_levels(name: str, nfe: int, levels: np.ndarray, convention: Convention) -
 def _in_time(name: str, nfe: int, times: np.ndarray, convention: Convention) -> Course:
     """A classical solver from ``times[0]`` to ``times[-1]``: over r in [0, 1], dx/dr = (times[-1] - times[0]) u."""
     length = float(times[-1] - times[0])
-    theta = solver(f"{name}:{_grid((times - times[0]) / length)}", nfe, "fm-ot")
+    theta = solver(f"{name}:{grid_text((times - times[0]) / length)}", nfe, "fm-ot")
     scalars = convention.scalars([times[0] + length * stage.t for stage in theta.stages()])
     reached = [s.t for s in scalars]
     frames = [Frame(1.0, length * s.output * convention.sign, length * s.x, 1.0) for s in scalars]
@@ -128,7 +128,7 @@ def _from_pure_noise(name: str, nfe: int, levels: np.ndarray, convention: Conven
         last = float(times[-1])
         whole = replace(whole, path={**path, "end": last}, times=whole.times / last)
         times = times / last
-    return learned(solver(f"{name}:{_grid(times)}", nfe, whole.path), whole)
+    return learned(solver(f"{name}:{grid_text(times)}", nfe, whole.path), whole)
 
 
 def _variance_preserving(convention: Convention, exponents: np.ndarray) -> dict[str, Any]:
@@ -168,5 +168,6 @@ def _velocity(scalars: list[VelocityScalars]) -> tuple[tuple[float, float], ...]
     return tuple((s.x, s.output) for s in scalars)
 
 
-def _grid(times: np.ndarray) -> str:
+def grid_text(times: np.ndarray) -> str:
+    """A grid as a solver's name has it: times from 0 to 1."""
     return ",".join(repr(float(t)) for t in [0.0, *times[1:-1], 1.0])

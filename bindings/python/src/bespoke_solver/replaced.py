@@ -71,10 +71,33 @@ def clocked(replaced: Mapping[str, Any], convention: Convention, timesteps: Any,
     return replace(convention, times=np.append(1 - shifted, 1.0), timesteps=np.append(before, 0.0) * last)
 
 
-def _made(replaced: Mapping[str, Any]) -> Any:
-    name = replaced["_class_name"]
-    kind = getattr(diffusers, _LEVELS_OF.get(name, name))
+def _made(replaced: Mapping[str, Any], name: str | None = None) -> Any:
+    """A scheduler of the configuration, of its class or of the one that ``name`` names."""
+    kind = getattr(diffusers, name or _LEVELS_OF.get(replaced["_class_name"], replaced["_class_name"]))
     return kind.from_config({key: value for key, value in replaced.items() if key != "_class_name"})
+
+
+def begun_level(
+    replaced: Mapping[str, Any],
+    convention: Convention,
+    steps: int,
+    index: int,
+    sigmas: Sequence[float] | None = None,
+    timesteps: Sequence[float] | None = None,
+    mu: float | None = None,
+) -> float:
+    """The noise level at which the replaced scheduler begins where a pipeline leaves out ``index`` of ``steps`` steps.
+
+    Args: as of `levels_of`; times that the scheduler does not take are only counted.
+    """
+    scheduler = _made(replaced, replaced["_class_name"])
+    accepted = set(inspect.signature(scheduler.set_timesteps).parameters)
+    given = {"sigmas": sigmas, "timesteps": timesteps, "mu": mu}
+    given = {key: value for key, value in given.items() if value is not None and key in accepted}
+    if "sigmas" not in given and "timesteps" not in given:
+        given["num_inference_steps"] = steps
+    scheduler.set_timesteps(**given)
+    return float(levels_in(scheduler, convention)[index * int(getattr(scheduler, "order", 1))])
 
 
 def levels_of(

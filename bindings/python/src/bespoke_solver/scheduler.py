@@ -15,13 +15,14 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from diffusers.utils import logging
 
 from .base import ModelScheduler
+from .call import Call
 from .configuration import TRAINING, left_out, understand
 from .convention import Convention
 from .grid import Grid
 from .ladder import Ladder
 from .prediction import Prediction
 from .published import intervals, learned, on_levels, on_own_grid, takes_levels
-from .replaced import clocked, levels_of, named
+from .replaced import begun_level, clocked, levels_of, named
 from .solve import HISTORY, Solve
 from .theta import Theta
 
@@ -112,7 +113,7 @@ class BespokeScheduler(ModelScheduler):
         }
         documents = None if self._ladder is None else [rung.document for rung in self._ladder.rungs]
         self._describe(training, replaced, theta=documents, solver=solver)
-        self._latest: tuple[Grid, int] | None = None
+        self._latest: Call | None = None
         self._lock = threading.Lock()
         self._grids: dict[Any, Grid] = {}
         if self._ladder is not None:
@@ -123,36 +124,39 @@ class BespokeScheduler(ModelScheduler):
         """Evaluations of what the pipeline counts as a step: ``len(timesteps) / num_inference_steps``."""
         if getattr(self._local, "chosen", None) is None and self._latest is None:
             return 1
-        grid, steps = self._chosen()
-        return max(grid.nfe // steps, 1)
+        call = self._chosen()
+        return max(call.grid.nfe // call.steps, 1)
 
     @property
     def timesteps(self) -> torch.Tensor:
-        """What the model is given at each evaluation, float32 ``[nfe]``: the calling thread's, see `set_timesteps`."""
-        return self._grid().timesteps
+        """What the model is given at each evaluation, float32 ``[nfe]``: the calling thread's, see `set_timesteps`.
+
+        Those of the evaluations that are to be made change, in place, when `add_noise` says where a solve begins.
+        """
+        return self._chosen().timesteps
 
     @property
     def sigmas(self) -> torch.Tensor:
         """The share of noise at each evaluation, and at the end, float32 ``[nfe + 1]``."""
-        return self._grid().sigmas
+        return self._chosen().sigmas
 
     @property
     def num_inference_steps(self) -> int:
         """What the pipeline was told to count."""
-        return self._chosen()[1]
+        return self._chosen().steps
 
     @property
     def step_index(self) -> int | None:
         """The evaluation that the calling thread's last sample is due for; None before the first."""
         return getattr(self._local, "index", None)
 
-    def _grid(self) -> Grid:
-        return self._chosen()[0]
-
-    def _chosen(self) -> tuple[Grid, int]:
-        chosen = getattr(self._local, "chosen", None) or self._latest
+    def _chosen(self) -> Call:
+        """The calling thread's, at first like the one chosen last by any."""
+        chosen: Call | None = getattr(self._local, "chosen", None)
         if chosen is None:
-            raise ValueError("set_timesteps comes first: a published solver has no number of evaluations of its own")
+            if self._latest is None:
+                raise ValueError("set_timesteps comes first: a published solver has no number of evaluations of its own")
+            chosen = self._local.chosen = self._latest.fresh()
         return chosen
 
     def set_timesteps(
@@ -201,8 +205,9 @@ class BespokeScheduler(ModelScheduler):
                 self._grids[key] = make()
             grid = self._grids[key]
             # Who hands over times of its own counts them, and takes what comes back for as many steps.
-            chosen = grid, grid.nfe if custom is not None else grid.steps
-            self._local.chosen = self._latest = chosen
+            steps = grid.nfe if custom is not None else grid.steps
+            asked = grid.steps if num_inference_steps is None else int(num_inference_steps)
+            self._local.chosen = self._latest = Call(grid, steps, asked, (*both, shift))
         self._local.begin = self._local.index = None
 
     def _clocked(self, both: Any, mu: float | None) -> Convention:
@@ -213,7 +218,35 @@ class BespokeScheduler(ModelScheduler):
 
     def _in_use(self) -> Convention:
         chosen = getattr(self._local, "chosen", None) or self._latest
-        return self._convention if chosen is None else chosen[0].convention
+        return self._convention if chosen is None else chosen.grid.convention
+
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """alpha * data + sigma * noise at timesteps of training, ``[batch]``, whole or not.
+
+        Before the first `step` after `set_timesteps`, one of ``timesteps`` but the first says that a solve begins there,
+        as diffusers' own schedulers have it: for images that are gone on from at a ``strength``. The noise level is then
+        that at which the scheduler replaced begins after as many of as many steps, and what remains of ``timesteps``
+        leads from there to the end.
+        """
+        return super().add_noise(original_samples, noise, self._begun(timesteps))
+
+    def _begun(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Has a solve begin, if one begins at ``timesteps``; these, or what they are then."""
+        index = self.step_index
+        if self.config.replaced is None or (self._latest is None and getattr(self._local, "chosen", None) is None):
+            return timesteps
+        call = self._chosen()
+        if index is not None and index < call.grid.nfe:
+            return timesteps  # amid a solve, as where a mask is kept
+        k = call.beginning(timesteps, self.begin_index)
+        if k is None:
+            return timesteps
+        convention = call.grid.convention
+        level = begun_level(self.config.replaced, convention, call.asked, k * call.asked // call.grid.nfe, *call.times)
+        value = call.begin_at(k, min(level, float(convention.levels_of([0.0])[0])))
+        return torch.full(timesteps.shape, value, dtype=torch.float64)
 
     def _learned(self, theta: Theta, device: torch.device, both: Any, mu: float | None) -> Grid:
         convention = self._clocked(both, mu)
@@ -286,27 +319,29 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError("per_token_timesteps are given, expected none: parts of one sample at different times are more than one solve")
         local = self._local
         try:
-            grid = local.chosen[0]
-        except (AttributeError, TypeError):
-            grid = self._grid()
+            call = local.chosen
+        except AttributeError:
+            call = self._chosen()
         # Taken away: what comes of this sample is the only one that continues its solve.
         solve = sample.__dict__.pop(HISTORY, None)
         if isinstance(timestep, torch.Tensor) and timestep.numel() > 1 and _differ(timestep):
-            following, k = self._rows(grid, model_output, timestep, sample, solve)
+            following, k = self._rows(call, model_output, timestep, sample, solve)
+            grid = call.grid_of(k)
         else:
             if type(solve) is Rows:
                 solve = None
-            k = grid.evaluation(timestep, None if solve is None else solve.due)
-            following = self._one(grid, k, model_output, sample, solve)
+            k = call.evaluation(timestep, None if solve is None else solve.due + solve.grid.first)
+            grid = call.grid_of(k)
+            following = self._one(grid, k - grid.first, model_output, sample, solve)
         local.index = k + 1
         if not return_dict:
             return (following,)
-        return Prediction(following, grid.convention, grid, k, model_output, sample)
+        return Prediction(following, grid.convention, grid, k - grid.first, model_output, sample)
 
     def _one(
         self, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor, solve: Solve | None
     ) -> torch.Tensor:
-        """Evaluation ``k`` of a batch, whose next sample carries its solve."""
+        """Evaluation ``k`` of a grid, for a batch, whose next sample carries its solve."""
         if solve is None or solve.due != k or solve.grid is not grid:
             solve = self._solve(grid, k)
             if solve is None:
@@ -333,7 +368,7 @@ class BespokeScheduler(ModelScheduler):
         return None if table is None else Solve(grid, table, k, grid.bridged(k))
 
     def _rows(
-        self, grid: Grid, output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor, solves: Any
+        self, call: Call, output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor, solves: Any
     ) -> tuple[torch.Tensor, int]:
         """Samples at evaluations of their own, one by one."""
         values = timesteps.reshape(-1).tolist()
@@ -345,9 +380,11 @@ class BespokeScheduler(ModelScheduler):
         parts, following, k = list(solves) if type(solves) is Rows else [], [], 0
         for row, value in enumerate(values):
             solve = parts[row] if row < len(parts) else None
-            k = grid.evaluation(torch.tensor(value, dtype=timesteps.dtype), None if solve is None else solve.due)
+            due = None if solve is None else solve.due + solve.grid.first
+            k = call.evaluation(torch.tensor(value, dtype=timesteps.dtype), due)
+            grid = call.grid_of(k)
             self._local.last = solve
-            following.append(self._one(grid, k, output[row : row + 1], sample[row : row + 1], solve))
+            following.append(self._one(grid, k - grid.first, output[row : row + 1], sample[row : row + 1], solve))
             parts[row : row + 1] = [self._local.last]
         answer = torch.cat(following)
         setattr(answer, HISTORY, Rows(parts))
@@ -370,12 +407,12 @@ class BespokeScheduler(ModelScheduler):
 
     def index_for_timestep(self, timestep: float | torch.Tensor, schedule_timesteps: Any = None) -> int:
         """Which evaluation ``timestep`` is."""
-        return self._grid().evaluation(timestep, None)
+        return self._chosen().evaluation(timestep, None)
 
     def __deepcopy__(self, memo: Any) -> BespokeScheduler:
         made = type(self).from_config(self.config)
         if self._latest is not None:
-            made._local.chosen = made._latest = self._chosen()
+            made._local.chosen = made._latest = self._chosen().copy()
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
