@@ -163,10 +163,11 @@ fn onnx() {
         let model = open(card.to_str().unwrap());
         let mut times = [COUNT as i64];
         let mut states: Vec<i64> = [COUNT].iter().chain(&sample).map(|n| *n as i64).collect();
+        let mut outputs = states.clone();
         let mut tensors = [
             tensor(&mut t, &mut times, FLOAT),
-            tensor(&mut x, &mut states.clone(), FLOAT),
-            tensor(&mut u, &mut states, FLOAT),
+            tensor(&mut x, &mut states, FLOAT),
+            tensor(&mut u, &mut outputs, FLOAT),
         ];
         let [t, x, u] = &mut tensors;
         bound(spare.map(|spare| in_use() + spare));
