@@ -248,7 +248,8 @@ soak-triton: triton
 
 # The backend against the bare network, Python loops, and itself without continuous batching.
 bench-triton: triton
-	cd bindings/triton/bench && $(TRITON_PYTHON) speed.py
+	cd bindings/triton/bench && PYTHONPATH=../tests $(TRITON_PYTHON) speed.py
+	cd bindings/triton/bench && PYTHONPATH=../tests $(TRITON_PYTHON) sizes.py
 
 # A server with the digits, and a client that draws a picture: demo/triton.png.
 triton-demo: triton

@@ -5,6 +5,8 @@
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::tensor::Dtype;
+use parking_lot::Mutex;
+use std::any::Any;
 use std::sync::Arc;
 
 /// One input of a batch: `[batch, shape...]` numbers of one type, row after row. Immutable; clones share the numbers.
@@ -109,9 +111,47 @@ impl Column {
 }
 
 /// The inputs of a batch, in the order in which they were given. Columns have one row a sample each.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Inputs {
     columns: Vec<Column>,
+    /// What a field made of them: a solve asks for the same at each of its evaluations.
+    kept: Kept,
+}
+
+impl PartialEq for Inputs {
+    fn eq(&self, other: &Self) -> bool {
+        self.columns == other.columns
+    }
+}
+
+/// The last thing that was made of something that does not change. Clones share it.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
+
+impl Kept {
+    /// What is kept, where that is a `T` that `fits`; else what `make` makes, which is kept from then on.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn get<T: Any + Send + Sync>(
+        &self,
+        fits: impl FnOnce(&T) -> bool,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<Arc<T>> {
+        let kept = self.0.lock().clone();
+        if let Some(kept) = kept.and_then(|kept| kept.downcast::<T>().ok()).filter(|kept| fits(kept)) {
+            return Ok(kept);
+        }
+        let made = Arc::new(make()?);
+        *self.0.lock() = Some(made.clone());
+        Ok(made)
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.lock().is_some() { "Kept(something)" } else { "Kept(nothing)" })
+    }
 }
 
 impl Inputs {
@@ -133,7 +173,12 @@ impl Inputs {
                 ));
             }
         }
-        Ok(Self { columns })
+        Ok(Self { columns, kept: Kept::default() })
+    }
+
+    /// What was made of these inputs.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// The columns.
@@ -156,7 +201,8 @@ impl Inputs {
     /// # Errors
     /// [`Error::Memory`].
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { columns: self.columns.iter().map(|column| column.select(rows)).collect::<Result<_>>()? })
+        let columns = self.columns.iter().map(|column| column.select(rows)).collect::<Result<_>>()?;
+        Ok(Self { columns, kept: Kept::default() })
     }
 }
 

@@ -46,8 +46,16 @@ impl Samples<BufReader<File>> {
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the part of its header at fault.
     pub fn open(path: &Path, shape: &[usize]) -> Result<Self> {
+        Self::open_as(path, |_| Ok(shape.to_vec()))
+    }
+
+    /// The same, of the shape that `shape` answers when it is told the file's, without the count.
+    ///
+    /// # Errors
+    /// Those of `shape`, and as [`Samples::open`].
+    pub fn open_as(path: &Path, shape: impl FnOnce(&[usize]) -> Result<Vec<usize>>) -> Result<Self> {
         let (file, size) = opened(path)?;
-        Self::read(BufReader::new(file), size, &path.display().to_string(), shape)
+        Self::read_as(BufReader::new(file), size, &path.display().to_string(), shape)
     }
 }
 
@@ -57,7 +65,18 @@ impl<R: Read> Samples<R> {
     /// # Errors
     /// As [`Samples::open`].
     pub fn read(reader: R, size: Option<u64>, name: &str, shape: &[usize]) -> Result<Self> {
+        Self::read_as(reader, size, name, |_| Ok(shape.to_vec()))
+    }
+
+    fn read_as(
+        reader: R,
+        size: Option<u64>,
+        name: &str,
+        shape: impl FnOnce(&[usize]) -> Result<Vec<usize>>,
+    ) -> Result<Self> {
         let file = array(reader, size, name)?;
+        let rows = file.shape().iter().skip(1).map(|n| usize::try_from(*n).unwrap_or(usize::MAX)).collect::<Vec<_>>();
+        let shape = shape(&rows)?;
         let wrong = |field: &str, problem: String| Error::format(name, field, problem);
         let shown = || format!("is {:?}, expected [count] followed by {shape:?}", file.shape());
         let expected: Vec<u64> = shape.iter().map(|n| *n as u64).collect();

@@ -73,6 +73,47 @@ impl Data {
     }
 }
 
+/// Photographs, whose pieces may be of any width.
+pub struct Photographs {
+    /// [3, H, W] each.
+    photos: Vec<Tensor>,
+    /// From one grey level to the next.
+    pub level: f64,
+}
+
+impl Photographs {
+    pub fn read(folder: &Path, device: Device) -> Result<Self> {
+        let level = 1.0 / 127.5;
+        let photo = |name: &str| {
+            let path = folder.join("photos").join(name);
+            let photo = tch::vision::image::load(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(photo.to_device(device).to_kind(Kind::Float) * level - 1.0)
+        };
+        Ok(Self { photos: ["china.png", "flower.png"].into_iter().map(photo).collect::<Result<_>>()?, level })
+    }
+
+    pub fn count(&self) -> i64 {
+        self.photos.len() as i64
+    }
+
+    /// About `size` pieces [B, 3, 8, width] from anywhere, as many of each photograph and half of them mirrored,
+    /// and the numbers of their photographs, int64 [B].
+    pub fn batch(&self, size: i64, width: i64) -> (Tensor, Tensor) {
+        let each = (size / self.count() / 2).max(1);
+        let (mut pieces, mut numbers) = (Vec::new(), Vec::new());
+        for (number, photo) in self.photos.iter().enumerate() {
+            let windows = photo.unfold(1, SIDE, 1).unfold(2, width, 1);
+            let options = (Kind::Int64, photo.device());
+            let at = |n: i64| Some(Tensor::randint(n, [2 * each], options));
+            let found = windows.index(&[None, at(windows.size()[1]), at(windows.size()[2])]).transpose(0, 1);
+            pieces.push(found.narrow(0, 0, each));
+            pieces.push(found.narrow(0, each, each).flip([-1]));
+            numbers.push(Tensor::full([2 * each], number as i64, options));
+        }
+        (Tensor::cat(&pieces, 0), Tensor::cat(&numbers, 0))
+    }
+}
+
 /// Photographs have hundreds of thousands of patches.
 const REFERENCE: i64 = 10_000;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::layers::Layout;
@@ -42,6 +42,9 @@ fn check(module: &CModule, inputs: &[Tensor], forward: &impl Fn(&[Tensor]) -> Te
         let output = f(&leaves)?;
         ensure!(output.isfinite().all().int64_value(&[]) == 1, "an output is not finite");
         let differentiable: Vec<&Tensor> = leaves.iter().filter(|x| x.requires_grad()).collect();
+        if differentiable.is_empty() {
+            return Ok(vec![output.detach()]);
+        }
         // A cotangent that treats every element differently.
         let cotangent = Tensor::arange(output.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(&output);
         let loss = (&output * cotangent).sum(Kind::Float);
@@ -91,25 +94,26 @@ struct Card<'a> {
     version: u32,
     weights: &'a str,
     runtime: &'static str,
-    shape: &'a [i64],
+    shape: Value,
     output: &'static str,
     scheduler: Value,
     time: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    classes: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    null_class: Option<i64>,
+    #[serde(flatten)]
+    given: Map<String, Value>,
     data_range: [i64; 2],
     features: &'a str,
 }
 
+/// `given`: the card's keys that say what the network is given besides time and state.
 pub fn write_card(
     path: &Path,
     weights: &str,
-    shape: &[i64],
+    shape: Value,
     gaussian_path: GaussianPath,
-    classes: Option<i64>,
+    given: Value,
+    features: &str,
 ) -> Result<()> {
+    let Value::Object(given) = given else { anyhow::bail!("{given} is no part of a card") };
     let card = Card {
         format: "bespoke-model",
         version: 1,
@@ -119,11 +123,9 @@ pub fn write_card(
         output: gaussian_path.output_name(),
         scheduler: gaussian_path.scheduler_card(),
         time: json!({ "direction": "noise-to-data", "scale": 1.0, "end": gaussian_path.end() }),
-        classes,
-        null_class: classes,
+        given,
         data_range: [-1, 1],
-        // The classifier knows digits; patches of photographs are judged by their pixels.
-        features: if classes.is_some() { "digits-features.json" } else { "photos-features.json" },
+        features,
     };
     let text = serde_json::to_string_pretty(&card)? + "\n";
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -1,21 +1,45 @@
 //! Training, writing and judging one velocity network.
 
 use anyhow::Result;
+use serde_json::json;
 use tch::{CModule, Device, Kind, Reduction, Tensor, no_grad};
 
 use crate::Arguments;
 use crate::data::Data;
 use crate::fit::{self, Settings};
-use crate::network::{Network, SIDE};
+use crate::network::{Given, Network, SIDE};
 use crate::paths::GaussianPath;
+use crate::text::{self, Texts};
 use crate::{export, preview};
 
-const DIGIT_CLASSES: i64 = 10;
-/// How often the class is hidden, which teaches the network what guidance needs.
-const LABEL_DROPOUT: f64 = 0.15;
+pub const DIGIT_CLASSES: i64 = 10;
+/// How often the class, or the text, is hidden, which teaches the network what guidance needs.
+pub const DROPOUT: f64 = 0.15;
 
-pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPath, data: &Data) -> Result<()> {
+/// Which samples of a batch keep what they are given, bool [batch].
+pub fn kept(batch: i64, device: Device) -> Tensor {
+    Tensor::rand([batch], (Kind::Float, device)).ge(DROPOUT)
+}
+
+/// One time in [0, end] from each of `batch` equal intervals: less noise than independent times.
+pub fn times(batch: i64, end: f64, device: Device) -> Tensor {
+    let options = (Kind::Float, device);
+    (Tensor::arange(batch, options) + Tensor::rand([batch], options)) * (end / batch as f64)
+}
+
+pub fn train(
+    arguments: &Arguments,
+    device: Device,
+    name: &str,
+    path: GaussianPath,
+    data: &Data,
+    given: Given,
+) -> Result<()> {
     tch::manual_seed(arguments.seed);
+    let texts = match given {
+        Given::Text => Some(Texts::read(&arguments.data, device)?),
+        Given::Nothing | Given::Class(_) => None,
+    };
     let on_gpu = device != Device::Cpu;
     let batch = arguments.batch.unwrap_or(if on_gpu { 1024 } else { 128 });
     let settings = Settings {
@@ -23,8 +47,7 @@ pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPa
         learning_rate: 2e-3,
         weight_decay: 0.05,
     };
-    let classes = data.labels.as_ref().map(|_| DIGIT_CLASSES);
-    let network = Network::new(data.channels(), classes, device);
+    let network = Network::new(data.channels(), given, device);
     println!(
         "{name}: {} parameters, {:.2} million multiply-adds, {} iterations of {batch}",
         network.layout.parameters(),
@@ -33,25 +56,28 @@ pub fn train(arguments: &Arguments, device: Device, name: &str, path: GaussianPa
     );
 
     let weights = fit::fit(&network.layout, &settings, device, |w| {
-        let (x1, class) = data.batch(batch);
+        let (x1, labels) = data.batch(batch);
         // Uniform dequantisation: values on a few exact grey levels would make the velocity stiff at t = 1.
         let x1 = &x1 + (x1.rand_like() - 0.5) * data.level;
-        let options = (Kind::Float, device);
-        // One time from each of `batch` equal intervals: less noise than independent times.
-        let t = (Tensor::arange(batch, options) + Tensor::rand([batch], options)) * (path.end() / batch as f64);
-        let class = class.map(|class| {
-            let keep = Tensor::rand([batch], options).ge(LABEL_DROPOUT);
-            class.where_self(&keep, &class.full_like(DIGIT_CLASSES))
+        let t = times(batch, path.end(), device);
+        let told = labels.map(|labels| {
+            let keep = kept(batch, device);
+            match (network.encoder(), &texts) {
+                (Some(encoder), Some(texts)) => {
+                    encoder.forward(w, &texts.draw(&labels)) * keep.view([-1, 1, 1]).to_kind(Kind::Float)
+                }
+                _ => labels.where_self(&keep, &labels.full_like(DIGIT_CLASSES)),
+            }
         });
         let x0 = x1.randn_like();
         let (alpha, sigma) = path.alpha_sigma(&t.view([-1, 1, 1, 1]));
         let x = &alpha * &x1 + &sigma * &x0;
         let target = path.target(&x0, &x1, &alpha, &sigma);
-        network.forward(w, &x, &t, class.as_ref()).mse_loss(&target, Reduction::Mean)
+        network.forward(w, &x, &t, told.as_ref()).mse_loss(&target, Reduction::Mean)
     })?;
 
-    write(arguments, name, path, &weights, data.channels(), classes)?;
-    no_grad(|| judge(arguments, name, path, &network, &weights, data))
+    write(arguments, name, path, &weights, data.channels(), given)?;
+    no_grad(|| judge(arguments, name, path, &network, &weights, data, texts.as_ref()))
 }
 
 fn write(
@@ -60,22 +86,40 @@ fn write(
     path: GaussianPath,
     weights: &Tensor,
     channels: i64,
-    classes: Option<i64>,
+    given: Given,
 ) -> Result<()> {
     // A network of its own on the host: what it makes becomes constants of the file.
-    let network = Network::new(channels, classes, Device::Cpu);
+    let network = Network::new(channels, given, Device::Cpu);
     let weights = export::host_weights(&network.layout, weights);
     let inputs = |batch: i64| {
         let options = (Kind::Float, Device::Cpu);
         let mut inputs =
             vec![Tensor::randn([batch, channels, SIDE, SIDE], options), Tensor::rand([batch], options) * path.end()];
-        inputs.extend(classes.map(|n| Tensor::randint(n + 1, [batch], (Kind::Int64, Device::Cpu))));
+        match given {
+            Given::Nothing => {}
+            Given::Class(n) => inputs.push(Tensor::randint(n + 1, [batch], (Kind::Int64, Device::Cpu))),
+            Given::Text => inputs.push(Tensor::rand([batch, 1 + batch % 9, text::TOKEN], options) * 2.0 - 1.0),
+        }
         inputs
     };
     let file = format!("{name}.pt");
     let target = arguments.out.join(&file);
     export::export(&target, "VelocityNetwork", inputs, |x| network.forward(&weights, &x[0], &x[1], x.get(2)))?;
-    export::write_card(&arguments.out.join(format!("{name}.json")), &file, &[channels, SIDE, SIDE], path, classes)?;
+    if let Some(encoder) = network.encoder() {
+        let target = arguments.out.join(format!("{name}-encoder.pt"));
+        export::export(&target, "TextEncoder", |n| vec![text::random(n)], |x| encoder.forward(&weights, &x[0]))?;
+    }
+    let told = match given {
+        Given::Nothing => json!({}),
+        Given::Class(n) => json!({ "classes": n, "null_class": n }),
+        Given::Text => json!({ "inputs": [
+            { "name": "text", "dtype": "float32", "shape": ["tokens", text::TOKEN], "null": 0 }
+        ] }),
+    };
+    // The classifier knows digits; patches of photographs are judged by their pixels.
+    let features = if given == Given::Nothing { "photos-features.json" } else { "digits-features.json" };
+    let shape = json!([channels, SIDE, SIDE]);
+    export::write_card(&arguments.out.join(format!("{name}.json")), &file, shape, path, told, features)?;
     let rate = export::throughput(&target, inputs)?;
     println!("  {rate:.0} samples per second forward at batch 512, {} threads", tch::get_num_threads());
     Ok(())
@@ -89,6 +133,7 @@ fn judge(
     network: &Network,
     weights: &Tensor,
     data: &Data,
+    texts: Option<&Texts>,
 ) -> Result<()> {
     const SAMPLES: i64 = 1000;
     const GUIDANCE: f64 = 2.0;
@@ -106,11 +151,17 @@ fn judge(
     }
 
     let class = Tensor::arange(SAMPLES, (Kind::Int64, device)).remainder(DIGIT_CLASSES);
-    let nothing = class.full_like(DIGIT_CLASSES);
-    let plain = preview::sample(path, &noise, |x, t| network.forward(&w, x, t, Some(&class)));
+    let (told, nothing) = match (network.encoder(), texts) {
+        (Some(encoder), Some(texts)) => {
+            let told = encoder.forward(&w, &texts.draw(&class));
+            (told.shallow_clone(), told.zeros_like())
+        }
+        _ => (class.shallow_clone(), class.full_like(DIGIT_CLASSES)),
+    };
+    let plain = preview::sample(path, &noise, |x, t| network.forward(&w, x, t, Some(&told)));
     let guided = preview::sample(path, &noise, |x, t| {
         let without = network.forward(&w, x, t, Some(&nothing));
-        let with = network.forward(&w, x, t, Some(&class));
+        let with = network.forward(&w, x, t, Some(&told));
         &without + (with - &without) * GUIDANCE
     });
     let judge_file = arguments.out.join("digits-classifier.pt");

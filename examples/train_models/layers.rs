@@ -97,38 +97,57 @@ impl Linear {
     }
 }
 
-/// A 3x3 convolution, padded to keep the size, or a 2x2 one of stride 2, which halves it.
+/// A 3x3 convolution, padded to keep the size, a 2x2 one of stride 2, which halves it, or one along the last
+/// dimension alone.
 pub struct Conv {
     weight: usize,
     bias: usize,
+    reach: Reach,
+}
+
+/// Where the kernel of a convolution is laid.
+#[derive(Clone, Copy)]
+struct Reach {
     stride: i64,
-    padding: i64,
+    padding: [i64; 2],
+    dilation: i64,
 }
 
 impl Conv {
     /// `side`: the side of the square image it writes.
     pub fn same(layout: &mut Layout, inputs: i64, outputs: i64, side: i64) -> Self {
-        Self::with_init(layout, inputs, outputs, 3, side, Init::FanIn(9 * inputs))
+        Self::same_dilated(layout, inputs, outputs, side, 1, Init::FanIn(9 * inputs))
     }
 
     pub fn same_zero(layout: &mut Layout, inputs: i64, outputs: i64, side: i64) -> Self {
-        Self::with_init(layout, inputs, outputs, 3, side, Init::Constant(0.0))
+        Self::same_dilated(layout, inputs, outputs, side, 1, Init::Constant(0.0))
+    }
+
+    /// `dilation`: from one pixel that it looks at to the next.
+    pub fn same_dilated(layout: &mut Layout, inputs: i64, outputs: i64, side: i64, dilation: i64, init: Init) -> Self {
+        let reach = Reach { stride: 1, padding: [dilation; 2], dilation };
+        Self::with_reach(layout, &[outputs, inputs, 3, 3], side * side, init, reach)
     }
 
     pub fn halve(layout: &mut Layout, inputs: i64, outputs: i64, side: i64) -> Self {
-        Self::with_init(layout, inputs, outputs, 2, side, Init::FanIn(4 * inputs))
+        let reach = Reach { stride: 2, padding: [0; 2], dilation: 1 };
+        Self::with_reach(layout, &[outputs, inputs, 2, 2], side * side, Init::FanIn(4 * inputs), reach)
     }
 
-    fn with_init(layout: &mut Layout, inputs: i64, outputs: i64, kernel: i64, side: i64, init: Init) -> Self {
-        let weight = layout.add(&[outputs, inputs, kernel, kernel], init, side * side);
-        let bias = layout.add(&[outputs], Init::Constant(0.0), 0);
-        let (stride, padding) = if kernel == 3 { (1, 1) } else { (2, 0) };
-        Self { weight, bias, stride, padding }
+    /// Over `kernel` neighbours, an odd number, of a row [B, C, 1, length].
+    pub fn along(layout: &mut Layout, inputs: i64, outputs: i64, kernel: i64) -> Self {
+        let reach = Reach { stride: 1, padding: [0, kernel / 2], dilation: 1 };
+        Self::with_reach(layout, &[outputs, inputs, 1, kernel], 0, Init::FanIn(kernel * inputs), reach)
+    }
+
+    fn with_reach(layout: &mut Layout, shape: &[i64], positions: i64, init: Init, reach: Reach) -> Self {
+        let weight = layout.add(shape, init, positions);
+        let bias = layout.add(&shape[..1], Init::Constant(0.0), 0);
+        Self { weight, bias, reach }
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        let (weight, bias) = (&w[self.weight], &w[self.bias]);
-        convolve(x, weight, bias, self.stride, self.padding, false)
+        convolve(x, &w[self.weight], &w[self.bias], self.reach, false)
     }
 }
 
@@ -147,16 +166,16 @@ impl Double {
     }
 
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        convolve(x, &w[self.weight], &w[self.bias], 2, 0, true)
+        convolve(x, &w[self.weight], &w[self.bias], Reach { stride: 2, padding: [0; 2], dilation: 1 }, true)
     }
 }
 
 /// The general form of a convolution, because a trace keeps its flags for good: an
 /// exported network must not drop to TensorFloat-32 on a GPU, whose three digits would drown the
 /// errors that solvers are compared by, and should answer the same each time.
-fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: i64, padding: i64, transposed: bool) -> Tensor {
-    let (stride, padding) = ([stride; 2], [padding; 2]);
-    let (dilation, output_padding, groups) = ([1, 1], [0, 0], 1);
+fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, reach: Reach, transposed: bool) -> Tensor {
+    let (stride, padding, dilation) = ([reach.stride; 2], reach.padding, [reach.dilation; 2]);
+    let (output_padding, groups) = ([0, 0], 1);
     let (benchmark, deterministic, cudnn, tf32) = (false, true, true, false);
     x.internal_convolution(
         weight,

@@ -3,8 +3,9 @@
 //!
 //!     cargo run --release --example train_models -- --model all --out models
 //!
-//! Digits conditioned on their class on three Gaussian paths, patches of photographs without a
-//! class, and a classifier that says whether a drawn digit is the one that was asked for.
+//! Digits conditioned on their class on three Gaussian paths, digits conditioned on a text, patches of
+//! photographs without a class, pieces of photographs of any width, and a classifier that says whether a drawn
+//! digit is the one that was asked for.
 #![allow(clippy::expect_used)] // the data here are its own
 
 mod classifier;
@@ -16,6 +17,8 @@ mod layers;
 mod network;
 mod paths;
 mod preview;
+mod text;
+mod wide;
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ use clap::{Parser, ValueEnum};
 use tch::Device;
 
 use data::Data;
+use generative::DIGIT_CLASSES;
+use network::Given;
 use paths::GaussianPath;
 
 #[derive(Parser)]
@@ -62,7 +67,9 @@ enum Model {
     DigitsFmOt,
     DigitsCosine,
     DigitsVp,
+    DigitsText,
     PhotosFmOt,
+    PhotosWide,
     DigitsClassifier,
     All,
 }
@@ -92,20 +99,25 @@ fn main() -> Result<()> {
     if wanted(Model::DigitsClassifier) {
         classifier::train(&arguments, device)?;
     }
+    let class = Given::Class(DIGIT_CLASSES);
     let generative = [
-        (Model::DigitsFmOt, "digits-fm-ot", GaussianPath::FmOt),
-        (Model::DigitsCosine, "digits-cosine", GaussianPath::Cosine),
-        (Model::DigitsVp, "digits-vp", GaussianPath::Vp),
-        (Model::PhotosFmOt, "photos-fm-ot", GaussianPath::FmOt),
+        (Model::DigitsFmOt, "digits-fm-ot", GaussianPath::FmOt, class),
+        (Model::DigitsCosine, "digits-cosine", GaussianPath::Cosine, class),
+        (Model::DigitsVp, "digits-vp", GaussianPath::Vp, class),
+        (Model::DigitsText, "digits-text", GaussianPath::FmOt, Given::Text),
+        (Model::PhotosFmOt, "photos-fm-ot", GaussianPath::FmOt, Given::Nothing),
     ];
-    for (model, name, path) in generative {
+    for (model, name, path, given) in generative {
         if wanted(model) {
             let data = match model {
                 Model::PhotosFmOt => Data::photos(&arguments.data, device)?,
                 _ => Data::digits(&arguments.data, device)?,
             };
-            generative::train(&arguments, device, name, path, &data)?;
+            generative::train(&arguments, device, name, path, &data, given)?;
         }
+    }
+    if wanted(Model::PhotosWide) {
+        wide::train(&arguments, device)?;
     }
     Ok(())
 }

@@ -3,17 +3,42 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::layers::{ConditionedNorm, Conv, Double, GroupNorm, Init, Layout, Linear};
+use crate::text;
 
 pub const SIDE: i64 = 8;
 
 const WIDE: i64 = 16; // channels at 8x8
 const DEEP: i64 = 24; // channels at 4x4
 const GLOBAL: i64 = 96; // units of the layer that sees the whole image
-const EMBEDDING: i64 = 64;
+pub const EMBEDDING: i64 = 64;
 const FREQUENCIES: i64 = 8;
 
+/// Time as sines and cosines, then two layers.
+pub struct TimeEmbedding {
+    frequencies: Tensor,
+    layers: [Linear; 2],
+}
+
+impl TimeEmbedding {
+    pub fn new(layout: &mut Layout, device: Device) -> Self {
+        // Angular frequencies from 1 to 3, in equal ratios: t runs over [0, 1], and a field that is
+        // smooth in time is what a sampler of few steps can follow.
+        let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / (FREQUENCIES - 1) as f64;
+        let frequencies = (exponents * 3f64.ln()).exp();
+        let layers = [Linear::new(layout, 2 * FREQUENCIES, EMBEDDING), Linear::new(layout, EMBEDDING, EMBEDDING)];
+        Self { frequencies, layers }
+    }
+
+    /// t [B] to [B, EMBEDDING].
+    pub fn forward(&self, w: &[Tensor], t: &Tensor) -> Tensor {
+        let angles = t.unsqueeze(-1) * &self.frequencies;
+        let waves = Tensor::cat(&[angles.sin(), angles.cos()], -1);
+        self.layers[1].forward(w, &self.layers[0].forward(w, &waves).silu())
+    }
+}
+
 /// Two 3x3 convolutions on a residual branch; smooth everywhere, as ODE solvers like it.
-struct Block {
+pub struct Block {
     norm: GroupNorm,
     first: Conv,
     conditioned: ConditionedNorm,
@@ -22,15 +47,19 @@ struct Block {
 
 impl Block {
     fn new(layout: &mut Layout, channels: i64, side: i64) -> Self {
+        Self::dilated(layout, channels, side, 1)
+    }
+
+    pub fn dilated(layout: &mut Layout, channels: i64, side: i64, dilation: i64) -> Self {
         Self {
             norm: GroupNorm::new(layout, channels),
-            first: Conv::same(layout, channels, channels, side),
+            first: Conv::same_dilated(layout, channels, channels, side, dilation, Init::FanIn(9 * channels)),
             conditioned: ConditionedNorm::new(layout, EMBEDDING, channels),
-            second: Conv::same_zero(layout, channels, channels, side),
+            second: Conv::same_dilated(layout, channels, channels, side, dilation, Init::Constant(0.0)),
         }
     }
 
-    fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
+    pub fn forward(&self, w: &[Tensor], x: &Tensor, embedding: &Tensor) -> Tensor {
         let h = self.first.forward(w, &self.norm.forward(w, x).silu());
         let h = self.second.forward(w, &self.conditioned.forward(w, &h, embedding).silu());
         x + h
@@ -65,12 +94,27 @@ impl GlobalBlock {
     }
 }
 
+/// What a network is given besides time and state.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Given {
+    Nothing,
+    /// A class of so many, or this number itself for "none", which guidance needs.
+    Class(i64),
+    /// A text as its encoder writes it, zeros for "none".
+    Text,
+}
+
+enum Reader {
+    Nothing,
+    Class(usize),
+    Text(text::Encoder, text::Reader),
+}
+
 /// Everything but the weights' values.
 pub struct Network {
     pub layout: Layout,
-    frequencies: Tensor,
-    time: [Linear; 2],
-    class: Option<usize>,
+    time: TimeEmbedding,
+    reader: Reader,
     stem: Conv,
     down_wide: Block,
     halve: Conv,
@@ -85,18 +129,16 @@ pub struct Network {
 }
 
 impl Network {
-    /// `classes` counts the real ones; one more is kept for "none", which guidance needs.
-    pub fn new(channels: i64, classes: Option<i64>, device: Device) -> Self {
+    pub fn new(channels: i64, given: Given, device: Device) -> Self {
         let mut layout = Layout::default();
         let l = &mut layout;
-        // Angular frequencies from 1 to 3, in equal ratios: t runs over [0, 1], and a field that is
-        // smooth in time is what a sampler of few steps can follow.
-        let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / (FREQUENCIES - 1) as f64;
-        let frequencies = (exponents * 3f64.ln()).exp();
         Self {
-            frequencies,
-            time: [Linear::new(l, 2 * FREQUENCIES, EMBEDDING), Linear::new(l, EMBEDDING, EMBEDDING)],
-            class: classes.map(|n| l.add(&[n + 1, EMBEDDING], Init::FanIn(1), 0)),
+            time: TimeEmbedding::new(l, device),
+            reader: match given {
+                Given::Nothing => Reader::Nothing,
+                Given::Class(n) => Reader::Class(l.add(&[n + 1, EMBEDDING], Init::FanIn(1), 0)),
+                Given::Text => Reader::Text(text::Encoder::new(l), text::Reader::new(l)),
+            },
             stem: Conv::same(l, channels, WIDE, SIDE),
             down_wide: Block::new(l, WIDE, SIDE),
             halve: Conv::halve(l, WIDE, DEEP, SIDE / 2),
@@ -112,16 +154,26 @@ impl Network {
         }
     }
 
-    /// x [B, C, 8, 8], t [B], class int64 [B] where the network has classes.
+    /// The encoder of the texts that the network is given, where it is given texts.
+    pub fn encoder(&self) -> Option<&text::Encoder> {
+        match &self.reader {
+            Reader::Text(encoder, _) => Some(encoder),
+            Reader::Nothing | Reader::Class(_) => None,
+        }
+    }
+
+    /// x [B, C, 8, 8], t [B], and what the network is given: class int64 [B] or text [B, tokens, 8].
     ///
     /// No number here may depend on the batch size and no tensor may be made here: both would be
     /// frozen into the exported trace.
-    pub fn forward(&self, w: &[Tensor], x: &Tensor, t: &Tensor, class: Option<&Tensor>) -> Tensor {
-        let angles = t.unsqueeze(-1) * &self.frequencies;
-        let waves = Tensor::cat(&[angles.sin(), angles.cos()], -1);
-        let mut embedding = self.time[1].forward(w, &self.time[0].forward(w, &waves).silu());
-        if let (Some(table), Some(class)) = (self.class, class) {
-            embedding += Tensor::embedding(&w[table], class, -1, false, false);
+    pub fn forward(&self, w: &[Tensor], x: &Tensor, t: &Tensor, given: Option<&Tensor>) -> Tensor {
+        let mut embedding = self.time.forward(w, t);
+        match (&self.reader, given) {
+            (Reader::Class(table), Some(class)) => {
+                embedding += Tensor::embedding(&w[*table], class, -1, false, false);
+            }
+            (Reader::Text(_, reader), Some(text)) => embedding += reader.forward(w, text),
+            _ => {}
         }
         let embedding = embedding.silu();
 

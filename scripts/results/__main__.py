@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import conditions
 import curves
 import demo
 import forward
@@ -31,6 +32,7 @@ PARTS = {
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
+    "conditions": conditions.write,
     "memory": memory.write,
     "networks": networks.write,
     "schedulers": schedulers.write,

@@ -363,6 +363,19 @@ impl Card {
         self.shape.resolve(&Sizes::new())
     }
 
+    /// What its named sizes are where an array holds samples of the shape `rows`, or of as many numbers in a row.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where no sample of this card is of that shape.
+    pub fn sizes_of(&self, rows: &[usize]) -> Result<Sizes> {
+        let mut sizes = Sizes::new();
+        match rows {
+            [elements] if self.shape.rank() > 1 => self.shape.learn_elements(*elements, &mut sizes)?,
+            _ => self.shape.learn("a sample", rows, &mut sizes)?,
+        }
+        Ok(sizes)
+    }
+
     /// This card for a run in which its named sizes are `sizes`. It is still the same model.
     pub fn with_sizes(&self, sizes: &Sizes) -> Self {
         let mut card = self.clone();

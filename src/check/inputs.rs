@@ -77,9 +77,13 @@ impl<'a> Giver<'a> {
     }
 }
 
+/// What a named size is where nothing says it: a number in every place is one at any size.
+const NAMED_SIZE: usize = 8;
+
 /// A row of `input` with the number whose bytes are `number` in every place.
 fn constant(input: &Input, number: &[u8]) -> Result<Column> {
-    let shape = input.shape.resolve(&Sizes::new()).map_err(|_| unknown(input))?;
+    let sizes: Sizes = input.shape.names().map(|name| (name.to_owned(), NAMED_SIZE)).collect();
+    let shape = input.shape.resolve(&sizes)?;
     let count = shape.iter().product();
     Column::new(&input.name, input.dtype, &shape, 1, &number.repeat(count))
 }

@@ -1,10 +1,9 @@
 //! `bespoke check`
 
-use super::device_name;
 use super::say::say;
+use super::{arrays, device_name};
 use bespoke::card::Card;
 use bespoke::check::{Evidence, Judged, LEVELS, Report, Source, Verdict, check};
-use bespoke::npy::Samples;
 use bespoke::samples::{Conditions, chunk};
 use bespoke::tensor::Compute;
 use bespoke::{Error, Result, networks};
@@ -61,7 +60,7 @@ pub fn run(args: CheckArgs) -> Result<()> {
         }
         card = card.with_sizes(conditions.sizes(0));
     }
-    let data = args.data.as_ref().map(|path| Spread::read(path, &card, args.count)).transpose()?;
+    let data = args.data.as_ref().map(|path| Spread::read(path, &mut card, args.count)).transpose()?;
     let evidence = Evidence {
         data: data.as_ref().map(|data| data.values.as_slice()),
         places: data.as_ref().map_or(&[], |data| &data.places),
@@ -80,11 +79,12 @@ struct Spread {
 }
 
 impl Spread {
-    /// At most `count` samples of the file at `path`, evenly apart: files are often sorted.
-    fn read(path: &Path, card: &Card, count: usize) -> Result<Self> {
-        let shape = card.sample_shape()?;
-        let elements: usize = shape.iter().product();
-        let samples = Samples::open(path, &shape)?;
+    /// At most `count` samples of the file at `path`, evenly apart: files are often sorted. The card learns named
+    /// sizes of theirs.
+    fn read(path: &Path, card: &mut Card, count: usize) -> Result<Self> {
+        let (samples, sizes) = arrays::samples(path, card)?;
+        *card = card.with_sizes(&sizes);
+        let elements: usize = card.sample_shape()?.iter().product();
         let every = samples.count().div_ceil(count).max(1);
         let mut spread = Spread { values: Vec::new(), places: Vec::new() };
         let mut at = 0;

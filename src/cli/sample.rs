@@ -60,14 +60,14 @@ pub fn run(args: SampleArgs) -> Result<()> {
     }
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
-    let (model, conditioning) = args.model.open(args.noise.seed)?;
+    let (mut model, conditioning) = args.model.open(args.noise.seed)?;
     super::warn_foreign(&solver, &model)?;
-    let card = model.card();
-    let ready = Ready::new(&solver, &args.path.on(card.gaussian_path()?)?, tolerance)?;
+    let ready = Ready::new(&solver, &args.path.on(model.card().gaussian_path()?)?, tolerance)?;
     if output::is_stdout(&args.out) {
         arrays::one_size("out", &conditioning)?;
     }
-    let noises = arrays::noises(&args.noise, card, &conditioning, DEFAULT_COUNT)?;
+    let noises = arrays::noises(&args.noise, &mut model, &conditioning, DEFAULT_COUNT)?;
+    let card = model.card();
     let usual = card.sample_shape().map_or(0, |shape| shape.iter().product());
     let count = noises.count(usual);
     let batches = conditioning.batches(0..count, usual, usize::MAX);

@@ -55,18 +55,18 @@ impl TaskArgs {
     pub fn open(&self, solvers: &[Solver], ranks: &Ranks) -> Result<Task> {
         let tolerance = self.tolerance.tolerance()?;
         let device = ranks.device(&self.model.device)?;
-        let (model, conditioning) = self.model.open_on(device, self.noise.seed)?;
+        let (mut model, conditioning) = self.model.open_on(device, self.noise.seed)?;
         if ranks.is_first() {
             solvers.iter().try_for_each(|solver| warn_foreign(solver, &model))?;
         }
-        let card = model.card();
-        let path = self.path.on(card.gaussian_path()?)?;
+        let path = self.path.on(model.card().gaussian_path()?)?;
         let ready = |solver: &Solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?));
+        let [low, high] = model.card().data_range;
         let comparison = Comparison {
             solvers: solvers.iter().map(ready).collect::<Result<_>>()?,
-            noises: arrays::noises(&self.noise, card, &conditioning, DEFAULT_COUNT)?,
+            noises: arrays::noises(&self.noise, &mut model, &conditioning, DEFAULT_COUNT)?,
             tolerance,
-            range: card.data_range[1] - card.data_range[0],
+            range: high - low,
         };
         Ok(Task { model, device, conditioning, comparison })
     }

@@ -4,12 +4,14 @@ use super::guidance::{Chain, Stack, of_card};
 use super::nulls::{self, NullRow};
 use crate::card::{Card, Signature, Sizes, TimeDtype};
 use crate::error::{Error, Result};
-use crate::inputs::{Column, Inputs};
+use crate::inputs::{Column, Inputs, Kept};
 use crate::memory;
 use crate::networks::{Call, Network};
 use crate::tensor::{Dtype, PerRow, PerRowBuf, Tensor};
-use crate::velocity::{Condition, GUIDANCE_SCALE, VelocityField, Vjp};
+use crate::velocity::{Condition, GUIDANCE_SCALE, Scale, VelocityField, Vjp};
 use num_dual::{Dual64, first_derivative};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The velocity field of a model in solver time: u_tau(x) = end u_{end tau}(x), tau in [0, 1].
 pub struct ModelField<T> {
@@ -18,13 +20,31 @@ pub struct ModelField<T> {
     chain: Chain,
     nulls: Vec<NullRow>,
     network: Box<dyn Network<Tensor = T>>,
+    /// Which field this is, with these sizes, among all of the process.
+    identity: u64,
 }
 
-/// One batch, checked against the card.
+/// The next field's identity.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The inputs of one batch, checked against the card: once for all evaluations of a solve.
 struct Bound {
+    /// Of the field that checked them.
+    identity: u64,
+    batch: usize,
+    elements: usize,
+    scales: Vec<Scale>,
     /// Shape of one sample.
     shape: Vec<usize>,
     /// What the network is given, in its order.
+    inputs: Inputs,
+    /// The same stacked for several passes.
+    stacked: Kept,
+}
+
+/// The inputs of a stacked batch, and for each of its rows the pass and the sample.
+struct Stacked {
+    rows: Vec<(usize, usize)>,
     inputs: Inputs,
 }
 
@@ -48,13 +68,15 @@ impl<T: Tensor> ModelField<T> {
     /// [`Error::Io`] or [`Error::Format`] for a file of a null.
     pub fn new(card: Card, network: Box<dyn Network<Tensor = T>>) -> Result<Self> {
         let (signature, chain, nulls) = (card.signature(), of_card(&card), nulls::load(&card)?);
-        Ok(Self { card, signature, chain, nulls, network })
+        let identity = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { card, signature, chain, nulls, network, identity })
     }
 
     /// Says what the card's named sizes are in all that follows.
     pub fn set_sizes(&mut self, sizes: &Sizes) {
         self.card = self.card.with_sizes(sizes);
         self.signature = self.card.signature();
+        self.identity = NEXT.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The model's card.
@@ -79,10 +101,18 @@ impl<T: Tensor> ModelField<T> {
         Ok(Coefficients { time, time_dot, p, q, p_dot, q_dot })
     }
 
-    /// Checks a batch of `x` at `tau` against the card.
-    fn bind(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<Bound> {
-        let batch = x.batch();
+    /// Checks a batch of `x` at `tau` against the card, where it has not checked it before.
+    fn bind(&self, tau: PerRow<'_>, x: &T, condition: &Condition) -> Result<Arc<Bound>> {
+        let (batch, elements) = (x.batch(), x.elements());
         tau.check("t", batch)?;
+        let same = |bound: &Bound| {
+            (bound.identity, bound.batch, bound.elements) == (self.identity, batch, elements)
+                && bound.scales == condition.scales
+        };
+        condition.inputs.kept().get(same, || self.bound(batch, elements, condition))
+    }
+
+    fn bound(&self, batch: usize, elements: usize, condition: &Condition) -> Result<Bound> {
         let (mut columns, mut sizes) = self.signature.bind(batch, &condition.inputs)?;
         match &self.card.guidance.scale_input {
             None => self.chain.check(batch, condition)?,
@@ -91,8 +121,17 @@ impl<T: Tensor> ModelField<T> {
                 columns.insert(at, self.scale_column(name, batch, condition)?);
             }
         }
-        self.card.shape.learn_elements(x.elements(), &mut sizes)?;
-        Ok(Bound { shape: self.card.shape.resolve(&sizes)?, inputs: Inputs::new(columns)? })
+        self.card.shape.learn_elements(elements, &mut sizes)?;
+        let copied = |scale: &Scale| Ok(Scale { name: scale.name.clone(), values: memory::copied(&scale.values)? });
+        Ok(Bound {
+            identity: self.identity,
+            batch,
+            elements,
+            scales: condition.scales.iter().map(copied).collect::<Result<_>>()?,
+            shape: self.card.shape.resolve(&sizes)?,
+            inputs: Inputs::new(columns)?,
+            stacked: Kept::default(),
+        })
     }
 
     /// Names of the scales of guidance, in the order of the passes.
@@ -130,18 +169,30 @@ impl<T: Tensor> ModelField<T> {
         Column::new(name, dtype, &[], batch, &bytes)
     }
 
-    /// The inputs of the stacked batch, where a pass goes without some the null in their place.
-    fn stacked_inputs(&self, stack: &Stack, inputs: &Inputs) -> Result<Inputs> {
+    /// The inputs of the stacked batch: those of the evaluation before, where its passes had the same rows.
+    fn stacked_inputs(&self, stack: &Stack, bound: &Bound) -> Result<Arc<Stacked>> {
+        let same =
+            |stacked: &Stacked| stacked.rows.len() == stack.size() && stacked.rows.iter().copied().eq(stack.rows());
+        let make = || {
+            let mut rows = memory::room(stack.size())?;
+            rows.extend(stack.rows());
+            Ok(Stacked { inputs: self.with_nulls(&rows, &bound.inputs)?, rows })
+        };
+        bound.stacked.get(same, make)
+    }
+
+    /// The inputs of `rows`, a pass and a sample each: where the pass goes without an input, the null in its place.
+    fn with_nulls(&self, rows: &[(usize, usize)], inputs: &Inputs) -> Result<Inputs> {
         let column = |(column, null): (&Column, &NullRow)| {
-            let mut bytes = memory::room(memory::numbers(stack.size(), column.bytes().len() / column.batch().max(1))?)?;
-            for (pass, sample) in stack.rows() {
+            let mut bytes = memory::room(memory::numbers(rows.len(), column.bytes().len() / column.batch().max(1))?)?;
+            for (pass, sample) in rows.iter().copied() {
                 let given = column.row(sample);
                 match self.chain.passes()[pass].without.iter().any(|name| name == column.name()) {
                     true => bytes.extend(null.bytes(column.name(), column.dtype(), column.shape(), given)?),
                     false => bytes.extend_from_slice(given),
                 }
             }
-            Column::new(column.name(), column.dtype(), column.shape(), stack.size(), &bytes)
+            Column::new(column.name(), column.dtype(), column.shape(), rows.len(), &bytes)
         };
         Inputs::new(inputs.columns().iter().zip(&self.nulls).map(column).collect::<Result<_>>()?)
     }
@@ -156,8 +207,8 @@ impl<T: Tensor> ModelField<T> {
         run: impl FnOnce(&Call<'_, T>) -> Result<R>,
     ) -> Result<R> {
         let (time, x) = (stack.numbers(time)?, stack.stacked(x)?);
-        let inputs = self.stacked_inputs(stack, &bound.inputs)?;
-        run(&Call { time: time.get(), x: &x, shape: &bound.shape, inputs: &inputs })
+        let stacked = self.stacked_inputs(stack, bound)?;
+        run(&Call { time: time.get(), x: &x, shape: &bound.shape, inputs: &stacked.inputs })
     }
 }
 

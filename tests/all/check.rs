@@ -86,6 +86,7 @@ fn wrong_ways(output: &str, scheduler: &str) -> Vec<Value> {
 /// Checks the shipped card `name`, and ten that are wrong.
 #[cfg(any(feature = "onnx", feature = "torch"))]
 fn is_found_out(name: &str, output: &str, scheduler: &str, data: &[f32], places: &[usize]) {
+    let sized = |card: Card| card.with_sizes(&[("width".to_owned(), 8)].into());
     let folder = tempfile::tempdir().unwrap();
     let kind: Output = output.parse().unwrap();
     let right = |best: &Judged| {
@@ -94,13 +95,13 @@ fn is_found_out(name: &str, output: &str, scheduler: &str, data: &[f32], places:
             && best.card.scheduler.name() == scheduler
             && (time.direction, time.scale, time.offset) == (Direction::NoiseToData, 1.0, 0.0)
     };
-    let shipped = report(&changed(name, &json!({}), folder.path()), data, places).unwrap();
+    let shipped = report(&sized(changed(name, &json!({}), folder.path())), data, places).unwrap();
     let best = &shipped.readings[0];
     assert!(right(best) && best.own, "{name}: {best}");
     assert!(matches!(shipped.verdict, Some(Verdict::Right(margin)) if margin > 1.1), "{name}: {:?}", shipped.verdict);
     assert!(best.errors.windows(2).all(|pair| pair[0] > pair[1]), "{name}: less noise, less error: {:?}", best.errors);
     for way in wrong_ways(output, scheduler) {
-        let found = report(&changed(name, &way, folder.path()), data, places).unwrap();
+        let found = report(&sized(changed(name, &way, folder.path())), data, places).unwrap();
         assert_eq!(found.verdict, Some(Verdict::Wrong), "{name} with {way}: {}", found.readings[0]);
         assert!(right(&found.readings[0]), "{name} with {way}: {}", found.readings[0]);
         assert_eq!(found.readings.iter().filter(|reading| reading.own).count(), 1, "{name} with {way}");
@@ -112,12 +113,15 @@ fn is_found_out(name: &str, output: &str, scheduler: &str, data: &[f32], places:
 fn the_reading_of_an_onnx_model_is_found_out() {
     let (data, places) = digits();
     is_found_out("digits-fm-ot-onnx.json", "velocity", "fm-ot", &data, &places);
+    // Its text is the null, of some length.
+    is_found_out("digits-text-onnx.json", "velocity", "fm-ot", &data, &places);
 }
 
 #[test]
 #[cfg(all(feature = "onnx", feature = "cli"))]
 fn the_reading_of_a_model_of_photographs_is_found_out() {
     is_found_out("photos-fm-ot-onnx.json", "velocity", "fm-ot", &photos(), &[]);
+    is_found_out("photos-wide-onnx.json", "velocity", "fm-ot", &photos(), &[]);
 }
 
 #[test]
@@ -128,10 +132,13 @@ fn the_readings_of_torchscript_models_are_found_out() {
         ("digits-fm-ot.json", "velocity", "fm-ot"),
         ("digits-cosine.json", "v", "cosine"),
         ("digits-vp.json", "epsilon", "vp"),
+        ("digits-text.json", "velocity", "fm-ot"),
     ] {
         is_found_out(name, output, scheduler, &data, &places);
     }
-    is_found_out("photos-fm-ot.json", "velocity", "fm-ot", &photos(), &[]);
+    for name in ["photos-fm-ot.json", "photos-wide.json"] {
+        is_found_out(name, "velocity", "fm-ot", &photos(), &[]);
+    }
 }
 
 #[test]
@@ -222,9 +229,20 @@ fn the_program_says_it_in_a_sentence_and_by_its_exit_code() {
     let other = changed(name, &json!({ "shape": [1, 4, 16] }), folder.path());
     let (code, _, err) = program(other.path(), &["--data", file]);
     assert!(code == Some(1) && err.contains("[any, 1, 8, 8]") && err.contains("[any, 1, 4, 16]"), "{err}");
-    let photos = root("models/photos-fm-ot-onnx.json");
-    let (code, _, err) = program(&photos, &["--data", file]);
+    let patches = root("models/photos-fm-ot-onnx.json");
+    let (code, _, err) = program(&patches, &["--data", file]);
     assert!(code == Some(1) && err.contains("[3, 8, 8]") && err.contains("digits.npy"), "{err}");
+    // The size of its samples is the data's.
+    let wide = root("models/photos-wide-onnx.json");
+    let (code, _, err) = program(&wide, &[]);
+    assert!(code == Some(2) && err.contains("\"width\""), "{err}");
+    let piece = folder.path().join("piece.npy");
+    let mut writer_of = std::fs::File::create(&piece).unwrap();
+    let mut writer = npy::begin(&mut writer_of, 30, &[3, 8, 8]).unwrap();
+    writer.extend(photos().into_iter().take(30 * 192)).unwrap();
+    writer.finish().unwrap();
+    let (code, out, err) = program(&wide, &["--data", piece.to_str().unwrap()]);
+    assert!(code == Some(0) && out.contains("x [3, 8, 8], photo its null"), "{out}{err}");
     let (code, _, err) = program(right.path(), &["--data", file, "--count", "0"]);
     assert!(code == Some(2) && err.contains("count"), "{err}");
 }

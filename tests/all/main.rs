@@ -61,6 +61,8 @@ mod registers;
 mod report;
 mod sampler;
 mod schedulers;
+#[cfg(all(feature = "cli", feature = "onnx"))]
+mod shipped;
 mod signature;
 mod sizes;
 mod solvers;

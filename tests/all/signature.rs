@@ -226,6 +226,54 @@ fn named_sizes_are_the_samples_own_and_agree_within_it() {
     assert!(message.contains("inputs.cond.shape"), "{message}");
 }
 
+/// Where a network's inputs lay in memory, call by call.
+fn whereabouts(seen: &Arc<Mutex<Vec<usize>>>) -> CallerNetwork {
+    let seen = seen.clone();
+    CallerNetwork::new(Box::new(move |_, call: &Call<'_, Host<f32>>, output: &mut Host<f32>| -> Result<()> {
+        seen.lock().unwrap().push(call.inputs.columns()[0].bytes().as_ptr() as usize);
+        output.data_mut().iter_mut().zip(call.x.data()).for_each(|(out, x)| *out = *x);
+        Ok(())
+    }))
+}
+
+#[test]
+fn inputs_are_bound_and_stacked_once_a_solve() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = json!({ "runtime": "host", "weights": "", "shape": ["n"], "output": "velocity",
+                       "inputs": [{ "name": "text", "dtype": "float32", "shape": [2], "null": 0 }],
+                       "guidance": { "passes": [{ "without": ["text"] }, { "scale": "guidance_scale" }],
+                                     "interval": [0, 0.5] } });
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut field = ModelField::new(card(folder.path(), keys), Box::new(whereabouts(&seen))).unwrap();
+    let inputs = Inputs::new(vec![column("text", &[2], &[0.5, 1.0, 1.5, 2.0])]).unwrap();
+    let own = inputs.columns()[0].bytes().as_ptr() as usize;
+    let condition = scaled(inputs, &[("guidance_scale", &[2.0, 3.0])]);
+    let at = |field: &ModelField<Host<f32>>, t: f64, elements: usize, condition: &Condition| {
+        field.eval(PerRow::All(t), &states(2, elements), condition).map(|_| *seen.lock().unwrap().last().unwrap())
+    };
+    let stacked = at(&field, 0.0, 4, &condition).unwrap();
+    assert_ne!(stacked, own);
+    assert_eq!(at(&field, 0.3, 4, &condition).unwrap(), stacked, "stacked once");
+    assert_eq!(at(&field, 0.7, 4, &condition).unwrap(), own, "outside the interval as they are");
+    assert_eq!(at(&field, 0.5, 4, &condition.clone()).unwrap(), stacked, "a clone has the same inputs");
+    // One row inside, one outside: another stack.
+    field.eval(PerRow::Each(&[0.2, 0.8]), &states(2, 4), &condition).unwrap();
+    assert_ne!(*seen.lock().unwrap().last().unwrap(), stacked);
+    // What was bound is held against the batch: another size of samples, other scales, another field.
+    field.eval(PerRow::All(0.3), &states(2, 6), &condition).unwrap();
+    let message = at(&field, 0.3, 4, &condition.clone().guided(vec![2.0])).unwrap_err().to_string();
+    assert!(message.contains("guidance_scale is 1 numbers"), "{message}");
+    let message = field.eval(PerRow::All(0.3), &states(3, 4), &condition).unwrap_err().to_string();
+    assert!(message.contains("inputs.text is 2 rows, expected 3"), "{message}");
+    field.set_sizes(&[("n".to_owned(), 4)].into());
+    let message = field.eval(PerRow::All(0.3), &states(2, 6), &condition).unwrap_err().to_string();
+    assert!(message.contains("elements of a sample is 6"), "{message}");
+    let other = json!({ "inputs": [{ "name": "text", "dtype": "float32", "shape": [3], "null": 0 }] });
+    let (other, _) = open(folder.path(), other);
+    let message = other.eval(PerRow::All(0.3), &states(2, 2), &condition).unwrap_err().to_string();
+    assert!(message.contains("inputs.text.shape is [2]"), "{message}");
+}
+
 #[test]
 fn time_is_given_as_the_card_says() {
     let folder = tempfile::tempdir().unwrap();

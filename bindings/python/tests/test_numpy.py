@@ -10,10 +10,14 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import bespoke_solver as bespoke
 import numpy as np
 import pytest
+from bespoke_solver._arrays import stored
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def field(t, x):
@@ -293,6 +297,68 @@ def test_training_with_classes_tells_how_far_it_is_and_can_be_stopped():
         bespoke.train(field, vjp=lambda t, x, w: {}["vjp"], shape=[3], progress=False)
     with pytest.raises(bespoke.NonFiniteError, match="evaluation 0"):
         bespoke.train(lambda t, x: np.full_like(x, np.nan), shape=[3], progress=False)
+
+
+def test_training_over_named_conditions_is_that_over_classes_which_look_them_up():
+    rng = np.random.default_rng(3)
+    given = {"gain": rng.uniform(0.5, 2, 5).astype(np.float32), "goal": rng.standard_normal((5, 3)).astype(np.float32)}
+
+    def conditional(t, x, gain, goal):
+        return (goal - x) * gain[:, None] * (1 + t[:, None])
+
+    def pull_back(t, x, w, gain, goal):
+        slope = -gain[:, None] * (1 + t[:, None])
+        return w * slope, (w * (goal - x) * gain[:, None]).sum(1)
+
+    def of_class(t, x, classes):
+        return conditional(t, x, given["gain"][classes], given["goal"][classes])
+
+    def pull_back_of_class(t, x, classes, w):
+        return pull_back(t, x, w, given["gain"][classes], given["goal"][classes])
+
+    options = {"shape": [3], "steps": 2, "iterations": 6, "pool": 60, "batch": 30, "validation": 40, "progress": False}
+    for vjps in ({}, {"vjp": pull_back}):
+        named = bespoke.train(conditional, conditions=given, **vjps, **options)
+        looked_up = bespoke.train(of_class, classes=5, **({"vjp": pull_back_of_class} if vjps else {}), **options)
+        assert named.document["t"] == looked_up.document["t"]
+        assert (named.training["evaluations"]["backward"] > 0) == bool(vjps)
+    for wrong, message in [
+        ({"gain": np.ones(5), "goal": np.ones((4, 3))}, r"conditions\['goal'\] has 4 rows, expected 5"),
+        ({"gain": np.ones(0)}, "at least one"),
+        ({}, "no rows"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            bespoke.train(conditional, conditions=wrong, **options)
+    with pytest.raises(ValueError, match="classes and conditions"):
+        bespoke.train(conditional, classes=2, conditions=given, **options)
+    with pytest.raises(TypeError, match="mapping"):
+        bespoke.train(conditional, conditions=["a.safetensors"], **options)
+    with pytest.raises(TypeError, match="gain"):
+        bespoke.train(lambda t, x, goal: x, conditions=given, **options)
+
+
+def test_arrays_for_a_model_become_a_file_of_conditions():
+    rows = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    arrays = {
+        "wide": rows.transpose(0, 2, 1), "half": rows[:, ::2, 1].astype(np.float16), "one": np.array([1, 2]),
+        "yes": np.array([[True], [False]]), "back": rows[:, 0, ::-1],
+    }  # fmt: skip
+    content = stored(arrays)
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    assert size % 8 == 0 and [header[name]["dtype"] for name in arrays] == ["F32", "F16", "I64", "BOOL", "F32"]
+    for name, array in arrays.items():
+        begin, end = header[name]["data_offsets"]
+        found = np.frombuffer(content[8 + size :][begin:end], array.dtype).reshape(header[name]["shape"])
+        assert np.array_equal(found, array), name
+    with pytest.raises(TypeError, match="complex"):
+        stored({"a": np.zeros(2, np.complex64)})
+    # They are held against the card.
+    card = ROOT / "models" / "digits-mixture.json"
+    with pytest.raises(bespoke.BespokeError, match="inputs.wide: is there"):
+        bespoke.train(model=str(card), conditions={"wide": rows}, progress=False)
+    with pytest.raises(bespoke.BespokeError, match="absent.safetensors"):
+        bespoke.train(model=str(card), conditions=["absent.safetensors"], progress=False)
 
 
 def test_native_work_leaves_the_gil():

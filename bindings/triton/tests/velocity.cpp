@@ -1,8 +1,12 @@
 // Velocities for the tests. `bespoke_velocity`: u = class / 10 + t - x / 2, one class NaN, two classes slow.
 // `bespoke_conditioned`: u = mask * cond + mean(text) / 10 + weight * t - x / 2 for samples [frames, 3].
+// `bespoke_text`: digits-text-onnx.json, which lies beside this library.
+
+#include <dlfcn.h>
 
 #include <chrono>
 #include <cmath>
+#include <string>
 #include <thread>
 
 #include "bespoke.hpp"
@@ -43,4 +47,25 @@ extern "C" std::int32_t bespoke_conditioned(void *, const bespoke_call *given) {
             u[i] = (mask[i / 3] != 0 ? cond[i] : 0.0F) + mean / 10.0F + weight[row] * time[row] - x[i] / 2.0F;
     }
     return 0;
+}
+
+static bespoke::model text_model() {
+    Dl_info own{};
+    if (dladdr(reinterpret_cast<const void *>(&bespoke_conditioned), &own) == 0) throw std::runtime_error("dladdr");
+    const std::string library = own.dli_fname;
+    return bespoke::model::open(library.substr(0, library.rfind('/') + 1) + "digits-text-onnx.json");
+}
+
+extern "C" std::int32_t bespoke_text(void *, const bespoke_call *given) try {
+    static const bespoke::model model = text_model();
+    const bespoke::call call(*given);
+    bespoke::condition condition;
+    condition.inputs.emplace("text", bespoke::any_view(*call.input("text")));
+    // The samples' own shape.
+    const auto rows = static_cast<std::int64_t>(call.x().batch());
+    model.velocity(call.time(), bespoke::tensor_view<const float>(call.x().data(), {rows, 1, 8, 8}),
+                   bespoke::tensor_view<float>(call.output().data(), {rows, 1, 8, 8}), condition);
+    return 0;
+} catch (const std::exception &) {
+    return 1;
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int64, c_void_p, py_object
 from typing import Any
 
 import numpy as np
 
-from ._native import BFLOAT, CPU, FLOAT, INT, DLDevice, DLTensor
+from ._native import BFLOAT, BOOL, CPU, FLOAT, INT, DLDevice, DLTensor
 from ._native import DLDataType as Dtype
 
 _capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -147,3 +148,47 @@ def write(name: str, target: DLTensor, values: Any) -> None:
         maker("torch")(memory, bfloat).copy_(values.detach())
     else:
         np.copyto(_with_bfloat(memory, bfloat), np.asarray(values), casting="same_kind")
+
+
+#: Types of safetensors files, by DLPack's code and bits.
+_STORED = {
+    (FLOAT, 64): "F64", (FLOAT, 32): "F32", (FLOAT, 16): "F16", (BFLOAT, 16): "BF16",
+    (INT, 64): "I64", (INT, 32): "I32", (BOOL, 8): "BOOL",
+}  # fmt: skip
+
+
+def stored(arrays: Mapping[str, Any]) -> bytes:
+    """``arrays`` of any library as the content of a safetensors file."""
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name, array in arrays.items():
+        borrowed = Borrowed(f"conditions[{name!r}]", array)
+        dtype = borrowed.tensor.dtype.code, borrowed.tensor.dtype.bits
+        if dtype not in _STORED:
+            kinds = ", ".join(_STORED.values())
+            raise TypeError(f"conditions[{name!r}] is of dtype {getattr(array, 'dtype', dtype)}, expected one of {kinds}")
+        parts.append(_bytes_of(borrowed.tensor))
+        header[name] = {
+            "dtype": _STORED[dtype], "shape": list(borrowed.shape), "data_offsets": [end, end + len(parts[-1])],
+        }  # fmt: skip
+        end += len(parts[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
+
+
+def _bytes_of(tensor: DLTensor) -> bytes:
+    """The numbers of a tensor in host memory, of any strides, row after row."""
+    if tensor.device.device_type != CPU:
+        raise TypeError(f"conditions are on a device of type {tensor.device.device_type}, expected host memory")
+    shape, width = tuple(tensor.shape[: tensor.ndim]), tensor.dtype.bits // 8
+    if tensor.strides:
+        strides = tuple(n * width for n in tensor.strides[: tensor.ndim])
+    else:
+        strides = tuple(width * int(np.prod(shape[k + 1 :])) for k in range(len(shape)))
+    # The first number is not the lowest where a stride is negative.
+    ends = [(n - 1) * stride for n, stride in zip(shape, strides)]
+    below, above = -sum(end for end in ends if end < 0), sum(end for end in ends if end > 0)
+    memory: Any = (c_char * (below + above + width)).from_address(tensor.data + tensor.byte_offset - below)
+    return np.ndarray(shape, np.dtype(f"V{width}"), memory, below, strides).tobytes()

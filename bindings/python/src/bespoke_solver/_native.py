@@ -13,7 +13,7 @@ from typing import Any
 from .errors import BespokeError, FormatError, InvalidArgumentError, NonFiniteError
 
 CPU = 1
-INT, FLOAT, BFLOAT = 0, 2, 4
+INT, FLOAT, BFLOAT, BOOL = 0, 2, 4, 6
 REGISTER_NONE = 0xFFFFFFFF
 
 _EXCEPTIONS = {1: InvalidArgumentError, 2: FormatError, 5: NonFiniteError}

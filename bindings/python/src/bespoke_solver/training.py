@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from . import _native
-from ._arrays import maker, view, write
+from ._arrays import maker, stored, view, write
 from ._callbacks import Raised
 from ._native import lib
 from .theta import Theta
@@ -73,6 +77,7 @@ def train(
     vjp: Callable[..., Any] | None = None,
     shape: Sequence[int] | None = None,
     classes: int | None = None,
+    conditions: Mapping[str, Any] | Sequence[str | os.PathLike[str]] | None = None,
     data_range: tuple[float, float] | None = None,
     precision: str | None = None,
     name: str | None = None,
@@ -92,7 +97,10 @@ def train(
             w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one training takes forward passes
             alone (``optimizer="forward-gauss-newton"``).
         shape: Of one sample.
-        classes: Number of classes; row i of a batch gets class i mod classes.
+        classes: Number of classes; sample i gets class i mod classes.
+        conditions: In place of classes what each sample is given, by name, arrays ``[C, ...]`` of ``library``: sample
+            i gets row i mod C of each, ``field(t, x, **rows)`` and ``vjp(t, x, w, **rows)``. With ``model`` those of
+            the card's inputs, of any library, or files that hold them (``docs/formats.md``).
         data_range: Least and greatest value of the data, for PSNR; [-1, 1] by default.
         precision: What velocities are computed in, for differences: ``float32``, ``float16`` or ``bfloat16``.
         name: What the field is called in the theta's notes.
@@ -105,17 +113,30 @@ def train(
         BespokeError: With the library's message.
         BaseException: Whatever a callback raised, or a signal's handler: KeyboardInterrupt on Ctrl-C.
     """
+    if field is None:
+        with _files(conditions) as files:
+            return _train({**options, **({"conditions": files} if files else {})}, _native.TrainCallbacks(), Raised(), progress)
+    if conditions is not None and not isinstance(conditions, Mapping):
+        raise TypeError(f"conditions is {type(conditions).__name__}, expected a mapping of arrays beside field")
+    if conditions is not None and classes is not None:
+        raise ValueError("classes and conditions are both given, expected one of them")
     raised, callbacks = Raised(), _native.TrainCallbacks()
-    if field is not None:
-        given = {"shape": shape, "classes": classes, "data_range": data_range, "precision": precision, "name": name}
-        own = {key: getattr(field, key, None) if value is None else value for key, value in given.items()}
-        if own["shape"] is None:
-            raise ValueError("shape is None, expected that of one sample")
-        described: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
-        described["shape"] = [int(size) for size in described["shape"]]
-        options = {"field": described, **options}
-        make = maker(library or str(getattr(field, "library", "numpy")))
-        _set_field(callbacks, raised, field, vjp or getattr(field, "vjp", None), make)
+    classes = classes if conditions is None else _rows(conditions)
+    given = {"shape": shape, "classes": classes, "data_range": data_range, "precision": precision, "name": name}
+    own = {key: getattr(field, key, None) if value is None else value for key, value in given.items()}
+    if own["shape"] is None:
+        raise ValueError("shape is None, expected that of one sample")
+    described: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
+    described["shape"] = [int(size) for size in described["shape"]]
+    make = maker(library or str(getattr(field, "library", "numpy")))
+    vjp = vjp or getattr(field, "vjp", None)
+    if conditions is not None:
+        field, vjp = _conditioned(field, vjp, conditions)
+    _set_field(callbacks, raised, field, vjp, make)
+    return _train({"field": described, **options}, callbacks, raised, progress)
+
+
+def _train(options: dict[str, Any], callbacks: Any, raised: Raised, progress: bool | Observer) -> Theta:
     bar = _Bar() if progress is True else None
     observe = bar if bar is not None else progress
     if not callable(observe):
@@ -134,6 +155,48 @@ def train(
     finally:
         if bar is not None:
             bar.close()
+
+
+def _rows(conditions: Mapping[str, Any]) -> int:
+    """How many rows all of ``conditions`` have."""
+    counts = {name: len(values) for name, values in conditions.items()}
+    if not counts or not all(counts.values()):
+        raise ValueError(f"conditions have {counts or 'no'} rows, expected arrays of at least one")
+    first, count = next(iter(counts.items()))
+    for name, other in counts.items():
+        if other != count:
+            raise ValueError(f"conditions[{name!r}] has {other} rows, expected {count}, as conditions[{first!r}] has")
+    return count
+
+
+def _conditioned(field: Any, vjp: Any, conditions: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Functions of classes in place of those of ``conditions``: class c is their row c."""
+
+    def rows(classes: Any) -> dict[str, Any]:
+        return {name: values[classes] for name, values in conditions.items()}
+
+    def evaluate(t: Any, x: Any, classes: Any) -> Any:
+        return field(t, x, **rows(classes))
+
+    def pull_back(t: Any, x: Any, classes: Any, w: Any) -> Any:
+        return vjp(t, x, w, **rows(classes))
+
+    return evaluate, None if vjp is None else pull_back
+
+
+@contextmanager
+def _files(conditions: Any) -> Iterator[list[str]]:
+    """The files that a training configuration names, one for a mapping of arrays."""
+    if conditions is None:
+        yield []
+    elif isinstance(conditions, Mapping):
+        _rows(conditions)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "conditions.safetensors"
+            path.write_bytes(stored(conditions))
+            yield [str(path)]
+    else:
+        yield [os.fspath(path) for path in conditions]
 
 
 def _say_nothing(_: Progress) -> None:
