@@ -25,11 +25,12 @@ def write(work):
         found = {key: measured(work, folder, model, *key, batches) for key in cases()}
         for batch in batches:
             rows.append([model, str(batch), *(found[key][batch, 1] for key in cases())])
-        several = {runtime: measured(work, folder, model, runtime, 1, [16], CALLERS) for runtime in RUNTIMES}
-        callers.append([model, *(throughputs(several[runtime]) for runtime in RUNTIMES)])
+        batch = batches[1] if model != "large" else 1
+        several = {runtime: measured(work, folder, model, runtime, 1, [batch], CALLERS) for runtime in RUNTIMES}
+        callers.append([model, str(batch), *(throughputs(several[runtime], batch) for runtime in RUNTIMES)])
     heading = ["model", "batch", *(f"{runtime}, {threads}" for runtime, threads in cases())]
     page.replace("docs/formats.md", "networks", page.table(heading, rows))
-    page.replace("docs/formats.md", "callers", page.table(["model", *RUNTIMES], callers))
+    page.replace("docs/formats.md", "callers", page.table(["model", "batch", *RUNTIMES], callers))
 
 
 def cases():
@@ -50,7 +51,7 @@ def measured(work, folder, model, runtime, threads, batches, callers=1):
     lines = work.printed(out, "/usr/bin/env", *variables, work.program, *arguments).splitlines()
     found = {}
     for line in lines[1:]:
-        batch, count, rate, milliseconds, _, outside = line.split()
+        batch, count, rate, _, milliseconds, outside = line.split()
         if callers == 1:
             found[int(batch), 1] = f"{float(milliseconds):.3g} ms ({outside} %)"
         else:
@@ -58,6 +59,6 @@ def measured(work, folder, model, runtime, threads, batches, callers=1):
     return found
 
 
-def throughputs(found):
-    one, several = found[16, 1], found[16, CALLERS]
+def throughputs(found, batch):
+    one, several = found[batch, 1], found[batch, CALLERS]
     return f"{one:.3g}, {several:.3g} ({several / one:.2f})"

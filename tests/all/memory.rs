@@ -154,7 +154,7 @@ fn velocity(folder: &Path) {
 /// ONNX Runtime keeps what it once had: each level has a model of its own.
 #[cfg(feature = "onnx")]
 fn onnx() {
-    const COUNT: usize = 64;
+    const COUNT: usize = 2048;
     let card = crate::native::root().join("models/photos-fm-ot-onnx.json");
     let sample = Card::load(&card).unwrap().sample_shape().unwrap();
     let elements: usize = sample.iter().product();
@@ -163,10 +163,11 @@ fn onnx() {
         let model = open(card.to_str().unwrap());
         let mut times = [COUNT as i64];
         let mut states: Vec<i64> = [COUNT].iter().chain(&sample).map(|n| *n as i64).collect();
+        let mut outputs = states.clone();
         let mut tensors = [
             tensor(&mut t, &mut times, FLOAT),
-            tensor(&mut x, &mut states.clone(), FLOAT),
-            tensor(&mut u, &mut states, FLOAT),
+            tensor(&mut x, &mut states, FLOAT),
+            tensor(&mut u, &mut outputs, FLOAT),
         ];
         let [t, x, u] = &mut tensors;
         bound(spare.map(|spare| in_use() + spare));
@@ -176,7 +177,7 @@ fn onnx() {
         status
     };
     assert_eq!(ask(None), BESPOKE_OK);
-    let statuses: Vec<bespoke_status> = (0..10).map(|level| ask(Some(1 << (level + 17)))).collect();
+    let statuses: Vec<bespoke_status> = (0..10).map(|level| ask(Some(1 << (level + 20)))).collect();
     eprintln!("{statuses:?}");
     assert!(statuses.iter().all(|status| [BESPOKE_OK, BESPOKE_ERROR_MEMORY].contains(status)), "{statuses:?}");
     assert_eq!((statuses[0], statuses[9]), (BESPOKE_ERROR_MEMORY, BESPOKE_OK));

@@ -149,28 +149,26 @@ class _Product(torch.nn.Module):
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         *given, cotangent = arguments
         state, clock = self._signature.state, self._signature.clock
-        time = given[clock]
-        by_time = time.is_floating_point()
-
-        def of(*moved: torch.Tensor) -> torch.Tensor:
-            inputs = list(given)
-            inputs[state] = moved[0]
-            if by_time:
-                inputs[clock] = moved[1]
-            return self.network(*inputs)
-
-        moving = (given[state], time) if by_time else (given[state],)
-        output, pull_back = torch.func.vjp(of, *moving)
-        gradients = pull_back(cotangent)
         # Between integer times the output does not change.
-        of_time = gradients[1] if by_time else torch.zeros_like(time, dtype=torch.float32)
-        return output, gradients[0], of_time.reshape(-1)
+        moving = [place for place in (state, clock) if given[place].is_floating_point()]
+        # By autograd and not `torch.func`, which fixes sizes in the graph.
+        with torch.enable_grad():
+            for place in moving:
+                given[place] = given[place].detach().requires_grad_()
+            output = self.network(*given)
+            found = torch.autograd.grad(output, [given[place] for place in moving], cotangent, allow_unused=True)
+        gradients = dict(zip(moving, found, strict=True))
+        by_state, by_time = (
+            torch.zeros_like(given[place], dtype=torch.float32) if gradients.get(place) is None else gradients[place]
+            for place in (state, clock)
+        )
+        return output.detach(), by_state, by_time.reshape(-1)
 
     def cotangent(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.randn(given[self._signature.state].shape, generator=torch.Generator().manual_seed(1))
 
     def traced(self, given: Sequence[torch.Tensor]) -> torch.nn.Module:
-        """The product as a graph: `torch.export` does not go through `torch.func.vjp` itself."""
+        """The product as a graph: `torch.export` does not go through autograd itself."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
         trace = make_fx(self.forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)

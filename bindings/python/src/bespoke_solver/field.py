@@ -246,7 +246,8 @@ class _Traced(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         t = t.double()
-        i = (torch.searchsorted(self.times, t, right=True) - 1).clamp(0, self.times.numel() - 2)
+        # As `torch.searchsorted` finds it, which ONNX does not have.
+        i = ((self.times <= t[:, None]).sum(1) - 1).clamp(0, self.times.numel() - 2)
         share = (t - self.times[i]) / (self.times[i + 1] - self.times[i])
         timestep = torch.lerp(self.timesteps[i], self.timesteps[i + 1], share).float()
         kwargs = {}
