@@ -229,6 +229,8 @@ def test_a_fitted_table_starts_from_a_published_one_where_that_is_better(tmp_pat
     field.close()
     kept = bespoke.Theta.load(tmp_path / "theta.json")
     assert kept == theta and theta.model and "start" in theta.training
+    # What is first among the starts is validated first: that is the error of UniPC.
+    assert theta.training["validation"]["rmse"] <= theta.training["start"]["rmse"] * (1 + 1e-6)
     assert theta.training["start"]["solver"] in ("unipc@8 on the pipeline's grid", "rk2@8")
     # What has another family, a start of its own, or no grid of so many levels is as it was.
     assert count_of({"family": "rk2"}) is None and count_of({"family": "ns", "init": "rk2"}) is None

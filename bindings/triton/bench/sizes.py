@@ -20,7 +20,7 @@ CARD = "photos-wide"
 
 
 def request(width, rng):
-    return {"NOISE": rng.standard_normal((1, 3, 8, width)).astype(np.float32), "photo": rng.integers(0, 2, (1, 1)), "NFE": NFE}
+    return {"NOISE": rng.standard_normal((1, 3, 8, width)).astype(np.float32), "photo": rng.integers(0, 2, (1, 1))}
 
 
 def capacity(server, width, seconds, concurrency=16):
@@ -77,7 +77,7 @@ def main():
     repository = Repository()
     try:
         files = [MODELS / f"{CARD}.json", MODELS / f"{CARD}.pt"]
-        repository.add("wide", {"card": f"{CARD}.json", "solver": "midpoint", "max_rows": 64}, files=files)
+        repository.add("wide", {"card": f"{CARD}.json", "solver": f"midpoint@{NFE}", "max_rows": 64}, files=files)
         with Server(repository.folder) as server:
             most = {width: capacity(server, width, arguments.seconds / 4) for width in WIDTHS}
             alone = {w: latencies(server, {w: arguments.load * most[w]}, arguments.seconds, w)[w] for w in WIDTHS}

@@ -31,8 +31,8 @@ class Call:
         with torch.inference_mode(False):
             # Whoever writes to them later may not be in that mode.
             self.timesteps, self.sigmas = grid.timesteps.clone(), grid.sigmas.clone()
-        #: The evaluation that `tail` begins at; the grid's number where there is none.
-        self.begin, self.tail = grid.nfe, grid
+        #: The evaluation that the solve begins at, and the grid from there on.
+        self.begin, self.tail = 0, grid
         self._values = grid.values
         self._first, self._bytes = self.timesteps.data_ptr(), 4 * grid.nfe
         self._on_cpu = self.timesteps.is_cpu
@@ -44,23 +44,21 @@ class Call:
     def copy(self) -> Call:
         """The same, with memory of its own."""
         made = self.fresh()
-        if self.begin < self.grid.nfe:
+        if self.begin:
             made._put(self.begin, self.tail)
         return made
 
     def grid_of(self, k: int) -> Grid:
         """What evaluation ``k`` belongs to. One before the beginning says that the solve is a whole one."""
-        if k >= self.begin:
-            return self.tail
-        if self.begin < self.grid.nfe:
-            self._put(self.grid.nfe, self.grid)
-        return self.grid
+        if k < self.begin:
+            self._put(0, self.grid)
+        return self.tail
 
     def begin_at(self, k: int, level: float) -> float:
         """Has the solve begin at evaluation ``k`` and noise level ``level``; the timestep of that."""
         own = float(self.grid.levels[k])
         if abs(1 / (1 + level) - 1 / (1 + own)) <= _SAME:
-            self._put(self.grid.nfe, self.grid)
+            self._put(0, self.grid)
         else:
             self._put(k, self.grid.tail(k, level))
         return float(self._values[k])
@@ -71,7 +69,7 @@ class Call:
         self.begin, self.tail, self._values = k, tail, grid.values
         self.timesteps.copy_(grid.timesteps)
         self.sigmas.copy_(grid.sigmas)
-        if k < grid.nfe:
+        if k:
             self.timesteps[k:] = tail.timesteps
             self.sigmas[k:] = tail.sigmas
             self._values = np.append(grid.values[:k], tail.values)

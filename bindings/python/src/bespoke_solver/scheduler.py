@@ -331,7 +331,7 @@ class BespokeScheduler(ModelScheduler):
             if type(solve) is Rows:
                 solve = None
             k = call.evaluation(timestep, None if solve is None else solve.due + solve.grid.first)
-            grid = call.grid_of(k)
+            grid = call.tail if k >= call.begin else call.grid_of(k)
             following = self._one(grid, k - grid.first, model_output, sample, solve)
         local.index = k + 1
         if not return_dict:

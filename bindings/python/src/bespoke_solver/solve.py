@@ -98,12 +98,11 @@ class Solve:
 
     def advance(self, index: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The grid's evaluation ``index``: the next sample."""
-        if output.shape != sample.shape:
-            if output.shape[:1] + (output.shape[1] // 2,) + output.shape[2:] != sample.shape:
-                raise ValueError(
-                    f"model_output has shape {tuple(output.shape)}, expected {tuple(sample.shape)}, the sample's"
-                )
-            output = output[:, : sample.shape[1]]  # the other half is a learned variance
+        shape = sample.shape
+        if output.shape != shape:
+            if output.shape[:1] + (output.shape[1] // 2,) + output.shape[2:] != shape:
+                raise ValueError(f"model_output has shape {tuple(output.shape)}, expected {tuple(shape)}, the sample's")
+            output = output[:, : shape[1]]  # the other half is a learned variance
         k = index - self.first
         table = self.table
         if k >= table.nfe:
@@ -122,7 +121,7 @@ class Solve:
                 difference = None if difference is None else difference * frame.state
         on_host = given.is_cpu and output.is_cpu
         if on_host and not ((output.requires_grad or given.requires_grad) and torch.is_grad_enabled()):
-            following = self._in_library(k, output, given, difference)
+            following = self._in_library(k, output, given, difference, shape)
         else:
             following = self._in_torch(k, output, given, difference)
         if table.frames is not None and table.frames[k].following != 1.0:
@@ -165,13 +164,13 @@ class Solve:
         return expected if frames is None or frames[k - 1].following == 1.0 else expected * frames[k - 1].following
 
     def _in_library(
-        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None
+        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None, shape: torch.Size
     ) -> torch.Tensor:
         if not sample.is_contiguous():
             sample = sample.contiguous()
         if not output.is_contiguous():
             output = output.contiguous()
-        layout = sample.shape, sample.dtype, output.dtype
+        layout = shape, sample.dtype, output.dtype
         if layout != self._layout:
             self._describe(*layout)
         following = torch.empty_like(sample)
