@@ -1,8 +1,10 @@
 """docs/formats.md: how fast the runtimes evaluate the same networks, from one caller and from several."""
 
 import page
-from bespoke import MODELS, ROOT
+from bespoke import ROOT
 
+#: The other models of digits are the same network.
+MODELS = ["digits-fm-ot", "photos-fm-ot"]
 RUNTIMES = {"torchscript": "", "onnx": "-onnx", "pt2": "-pt2"}
 THREADS = [1, 2]
 CALLERS = 8
@@ -53,7 +55,7 @@ def measured(work, folder, model, runtime, threads, batches, callers=1):
     for line in lines[1:]:
         batch, count, rate, _, milliseconds, outside = line.split()
         if callers == 1:
-            found[int(batch), 1] = f"{float(milliseconds):.3g} ms ({outside} %)"
+            found[int(batch), 1] = f"{figures(float(milliseconds))} ms ({outside} %)"
         else:
             found[int(batch), int(count)] = float(rate)
     return found
@@ -61,4 +63,9 @@ def measured(work, folder, model, runtime, threads, batches, callers=1):
 
 def throughputs(found, batch):
     one, several = found[batch, 1], found[batch, CALLERS]
-    return f"{one:.3g}, {several:.3g} ({several / one:.2f})"
+    return f"{figures(one)}, {figures(several)} ({several / one:.2f})"
+
+
+def figures(number):
+    """Three of them, or all that are before the point."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

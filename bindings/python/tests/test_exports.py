@@ -120,7 +120,8 @@ class Conditioned(torch.nn.Module):
 
     def forward(self, t, x, strength, mask, text):
         told = self.tokens(text).mean(1)[:, None]
-        return torch.tanh(self.mix(x) * t[:, :, None] + told) * mask[:, :, None] * strength[:, None, None] * self.scale
+        factor = self.scale * (mask[:, :, None] + 0.5) * (strength[:, None, None] + 0.5)
+        return torch.tanh(self.mix(x) * t[:, :, None] + told) * factor
 
 
 CONDITIONED = {
