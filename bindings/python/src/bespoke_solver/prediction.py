@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
-from .convention import Convention
 from .grid import Grid
 
 
@@ -20,16 +19,15 @@ class _Output(SchedulerOutput):
 class Prediction(_Output):
     """The next sample, and the data that the model's output points to, computed where it is asked for."""
 
-    def __init__(
-        self, following: torch.Tensor, convention: Convention, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor
-    ) -> None:
+    def __init__(self, following: torch.Tensor, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor) -> None:
         super().__init__(prev_sample=following)
-        object.__setattr__(self, "_of", (convention, float(grid.levels[k]), output, sample))
+        object.__setattr__(self, "_of", (grid, k, output, sample))
 
     @property
     def pred_original_sample(self) -> torch.Tensor:
         """x_0 as the model predicts it."""
-        convention, level, output, sample = self._of
+        grid, k, output, sample = self._of
+        convention, level = grid.convention, float(grid.levels[k])
         output = output[:, : sample.shape[1]] * convention.sign
         over = 1 / level if level else float("inf")
         if convention.is_flow:

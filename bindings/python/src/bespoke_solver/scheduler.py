@@ -336,7 +336,7 @@ class BespokeScheduler(ModelScheduler):
         local.index = k + 1
         if not return_dict:
             return (following,)
-        return Prediction(following, grid.convention, grid, k - grid.first, model_output, sample)
+        return Prediction(following, grid, k - grid.first, model_output, sample)
 
     def _one(
         self, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor, solve: Solve | None
