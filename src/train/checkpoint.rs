@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const FORMAT: &str = "bespoke-checkpoint";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// What tells a checkpoint from other files.
 #[derive(Deserialize)]

@@ -146,7 +146,6 @@ impl<'a, F: VelocityField> Run<'a, F> {
                     iteration_cost: first.iteration_cost(),
                     validated: true,
                     stale: 0,
-                    start: candidate.validation,
                     log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
                     candidate,
                     others: Vec::new(),
@@ -284,9 +283,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
                 let entered = enter(self.field, self.settings, &self.validation, &next, i, self.ranks)?;
                 let mut last = std::mem::replace(&mut self.state.candidate, entered);
                 last.optimizer.forget_samples();
-                if new_rung {
-                    self.state.start = self.state.candidate.validation;
-                } else {
+                if !new_rung {
                     self.state.others.push(last);
                 }
             }
@@ -323,8 +320,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
         let evaluations =
             Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
-        theta.training = self.notes(&best.from, best.best.0, evaluations, stopped);
-        let trained = Trained { theta, best: best.best.0, start: self.state.start, evaluations };
+        theta.training = self.notes(best, evaluations, stopped);
+        let trained = Trained { theta, best: best.best.0, start: best.start, evaluations };
         self.state.done.push(trained);
         self.state.others.clear();
         self.state.log.clear();
@@ -334,7 +331,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         Ok(())
     }
 
-    fn notes(&self, from: &str, best: Quality, evaluations: Evaluations, stopped: bool) -> Notes {
+    fn notes(&self, best: &Candidate, evaluations: Evaluations, stopped: bool) -> Notes {
         let (settings, leg, state) = (self.settings, self.leg(), &self.state);
         let phase = leg.phase;
         let losses: Vec<_> = settings.phases.iter().map(|phase| phase.loss).collect();
@@ -356,8 +353,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "evaluations": evaluations,
             "ground_truth_evaluations": self.ground_truth.forward,
             "budget": settings.budget.map(|budget| json!({ "evaluations": budget, "spent": all })),
-            "validation": Measured { what: json!({ "count": settings.validation }), quality: best },
-            "start": Measured { what: json!({ "solver": from }), quality: state.start },
+            "validation": Measured { what: json!({ "count": settings.validation }), quality: best.best.0 },
+            "start": Measured { what: json!({ "solver": best.from }), quality: best.start },
             "log": state.log,
             "stopped": stopped,
             "version": env!("CARGO_PKG_VERSION"),
@@ -440,7 +437,7 @@ fn enter<F: VelocityField>(
     let validated = quality(field, settings, validation, &parameters, ranks)?;
     let optimizer = OptimizerState::new(leg.phase.optimizer, parameters.values.len());
     let best = (validated, parameters.clone());
-    Ok(Candidate { from, parameters, optimizer, loss: f64::NAN, validation: validated, best })
+    Ok(Candidate { from, start: validated, parameters, optimizer, loss: f64::NAN, validation: validated, best })
 }
 
 /// The solver of the least error on a few samples.

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Candidate {
     /// What it started from.
     pub from: String,
+    /// Validation of that.
+    pub start: Quality,
     /// The numbers now.
     pub parameters: Parameters,
     /// Of what moves them.
@@ -70,8 +72,6 @@ pub struct State {
     pub candidate: Candidate,
     /// What came of the rung's earlier starts.
     pub others: Vec<Candidate>,
-    /// Validation of the rung's first start.
-    pub start: Quality,
     /// At every validation of the rung: forward-equivalent evaluations of the whole run so far, best rmse.
     pub log: Vec<(u64, f64)>,
     /// Evaluations before the rung, ground truth aside.
@@ -117,7 +117,7 @@ pub struct Trained {
     pub theta: Theta,
     /// Its validation.
     pub best: Quality,
-    /// Validation of the solver that training started from.
+    /// Validation of the solver that it started from.
     pub start: Quality,
     /// What the field was asked for: the ground truth, and for this solver.
     pub evaluations: Evaluations,
