@@ -192,7 +192,7 @@ check-package: $(CHECK_STAMP)
 	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error check licenses bans sources
 	cargo package --quiet --allow-dirty --no-default-features
 
-# Undefined behaviour in the unit tests of what is unsafe; needs `rustup +nightly component add miri`.
+# Undefined behaviour in the unit tests of what is unsafe; needs `rustup component add --toolchain nightly miri rust-src`.
 miri:
 	cargo +nightly miri test --no-default-features --lib -- tensor:: sampler:: solvers:: capi::
 

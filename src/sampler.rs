@@ -626,9 +626,10 @@ mod tests {
     use crate::tensor::Host;
     use crate::theta::NsTable;
 
+    /// Of operations that are exact to the bit wherever they are made: Miri's `sin` is not.
     fn velocity(times: &[f64], x: &Host<f64>) -> Host<f64> {
         let rows = (0..x.batch()).flat_map(|row| x.row(row).iter().map(move |x| (row, x)));
-        Host::new(rows.map(|(row, x)| (2.0 * x + times[row]).sin()).collect(), x.elements()).unwrap()
+        Host::new(rows.map(|(row, x)| (times[row] + 0.5 - x) * (1.0 + x)).collect(), x.elements()).unwrap()
     }
 
     fn finish(sampler: &mut Sampler<Host<f64>>) -> Vec<Vec<f64>> {

@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn places_are_so_far_apart_wherever_the_allocator_puts_them() {
-        for length in [1, 100, 2048, 1 << 22] {
+        // Miri takes minutes for what is large.
+        let lengths: &[usize] = if cfg!(miri) { &[1, 100, 2048] } else { &[1, 100, 2048, 1 << 22] };
+        for &length in lengths {
             for place in 0..13 {
                 let mut numbers = Numbers::at(place);
                 numbers.resize(length).unwrap();
@@ -123,7 +125,10 @@ mod tests {
             assert_eq!((numbers.len(), offset(&numbers) % LINE), (length, 0));
             numbers.fill(7);
         }
-        assert!(matches!(numbers.resize(usize::MAX / 8), Err(Error::Memory { .. })));
-        assert_eq!(numbers.len(), 5000);
+        // Miri ends where there is no such memory.
+        if !cfg!(miri) {
+            assert!(matches!(numbers.resize(usize::MAX / 8), Err(Error::Memory { .. })));
+            assert_eq!(numbers.len(), 5000);
+        }
     }
 }
