@@ -42,8 +42,9 @@ need-test:
 need-mpi:
 	$(NEED) cc c++ pkg-config mpicc mpirun libclang
 
+# libpython: for the server's Python models.
 need-triton:
-	$(NEED) cc c++ venv cmake nlohmann-json
+	$(NEED) cc c++ venv cmake nlohmann-json libpython
 
 .venv/pyvenv.cfg: | need-build
 	python3 -m venv .venv

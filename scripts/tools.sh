@@ -13,16 +13,23 @@ shift
 # The wheel that has a tool; those of C++ formatters and linters are pinned in the Makefile.
 declare -A wheel=([cmake]='cmake>=3.18,<5' [pkg-config]='pkgconf==3.*' [nlohmann-json]='nlohmann-json==3.12.0')
 # The package that has it in Debian and Ubuntu, in Fedora, in Arch, and with Homebrew.
-declare -A apt=([cc]=gcc [c++]=g++ [valgrind]=valgrind [mpicc]=libopenmpi-dev [mpirun]=openmpi-bin
+python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
+declare -A apt=([libpython]="libpython$python" [cc]=gcc [c++]=g++ [valgrind]=valgrind [mpicc]=libopenmpi-dev [mpirun]=openmpi-bin
   [libclang]=libclang-dev [venv]=python3-venv [readelf]=binutils)
-declare -A dnf=([cc]=gcc [c++]=gcc-c++ [valgrind]=valgrind [mpicc]=openmpi-devel [mpirun]=openmpi
+declare -A dnf=([libpython]=python3-libs [cc]=gcc [c++]=gcc-c++ [valgrind]=valgrind [mpicc]=openmpi-devel [mpirun]=openmpi
   [libclang]=clang-devel [venv]=python3 [readelf]=binutils)
-declare -A pacman=([cc]=gcc [c++]=gcc [valgrind]=valgrind [mpicc]=openmpi [mpirun]=openmpi
+declare -A pacman=([libpython]=python [cc]=gcc [c++]=gcc [valgrind]=valgrind [mpicc]=openmpi [mpirun]=openmpi
   [libclang]=clang [venv]=python [readelf]=binutils)
 
 have() {
   case $1 in
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    libpython) # As a program beside the interpreter finds it, which may be in a folder of its own.
+      python3 -c 'import ctypes, os, sys, sysconfig
+name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
+inside = os.path.join(sysconfig.get_config_var("LIBDIR") or "", name)
+ctypes.CDLL(inside if os.path.exists(inside) else name)' 2>/dev/null
+      ;;
     libclang) [ -n "$(find /usr/lib /usr/lib64 -name 'libclang*.so*' -print -quit 2>/dev/null)" ] ;;
     nlohmann-json)
       for prefix in /usr /usr/local "$venv"/lib/python3*/site-packages/nlohmann_json; do
