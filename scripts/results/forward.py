@@ -1,23 +1,18 @@
 """docs/training.md: solvers learned from forward passes alone beside those learned by gradients, on the example
 networks, by nfe: the rmse on fresh noises, and the evaluations that each took."""
 
-import json
-
+import ladders
 import page
-from bespoke import MODELS, at_once, equivalents
+from bespoke import MODELS, at_once
 
 NFE = [8, 10, 16, 20, 32]
 WAYS = {
     "gradients": ["--optimizer", "gauss-newton"],
     "forward": ["--optimizer", "forward-gauss-newton"],
 }
-LOSSES = ["--loss", "log-mse,rmse"]
-SCHEDULES = {
-    ("rk2", "gradients"): ["--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
-    ("rk2", "forward"): ["--iterations", "30,12", "--validate-every", 3, "--patience", 4],
-    ("ns", "gradients"): ["--iterations", "30,12", "--validate-every", 3, "--patience", 4],
-    ("ns", "forward"): ["--iterations", "30,12", "--validate-every", 3, "--patience", 4],
-}
+SCHEDULE = ["--iterations", "30,12", "--validate-every", 3, "--patience", 4]
+# By gradients RK2 does with less.
+SCHEDULES = {("rk2", "gradients"): ["--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2]}
 
 
 def ladder(work, model, family, way):
@@ -30,13 +25,8 @@ def trained(work, model, way):
     for family in ("rk2", "ns"):
         start = ["--init", ladder(work, model, "rk2", way)] if family == "ns" else []
         several = ",".join(map(str, NFE))
-        options = [*LOSSES, *WAYS[way], *SCHEDULES[family, way], "--nfe", several, "--pool-file", pool]
+        options = [*ladders.LOSSES, *WAYS[way], *SCHEDULES.get((family, way), SCHEDULE), "--nfe", several, "--pool-file", pool]
         work.train(ladder(work, model, family, way), model, "--family", family, *start, *options)
-
-
-def spent(path):
-    rungs = json.loads(path.read_text())["rungs"]
-    return [equivalents(rung["training"]["evaluations"]) for rung in rungs]
 
 
 def rows(work, model):
@@ -45,11 +35,11 @@ def rows(work, model):
     out = work.path(model, "forward", f"evaluation-{work.count}.json")
     results = work.evaluate(out, model, solvers, "--count", work.count, "--seed", 2)["results"]
     errors = {place: [r["rmse"] for r in results[i * len(NFE) :][: len(NFE)]] for i, place in enumerate(places)}
-    costs = {place: spent(ladder(work, model, *place)) for place in places}
+    costs = {place: ladders.spent(ladder(work, model, *place)) for place in places}
     for i, nfe in enumerate(NFE):
         cells = [f"`{model}`", str(nfe)]
         for family in ("rk2", "ns"):
-            by = [(errors[family, way][i], costs[family, way][i]) for way in WAYS]
+            by = [(errors[family, way][i], costs[family, way][nfe]) for way in WAYS]
             cells += [f"{rmse:.5f} ({cost / 1e6:.2f})" for rmse, cost in by]
             cells.append(f"{by[1][0] / by[0][0]:.2f} ({by[1][1] / by[0][1]:.2f})")
         yield cells

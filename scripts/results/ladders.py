@@ -1,7 +1,9 @@
 """The ladders that several parts show: for each model, of the paper's training, of RK2 on the error at the end,
 and of ns started from that."""
 
-from bespoke import MODELS, at_once
+import json
+
+from bespoke import MODELS, at_once, equivalents
 
 NFE = [4, 6, 8, 10, 16, 20]
 BOUND_NFE = [8, 10, 16, 20]
@@ -33,3 +35,10 @@ def train(work, names=tuple(HEADINGS), models=MODELS):
 
         ladders |= zip(places, at_once([job(*place) for place in places]))
     return ladders
+
+
+def spent(ladder):
+    """{nfe: the forward evaluations, a backward one as two, that the rung of a ladder file took}."""
+    rungs = json.loads(ladder.read_text())["rungs"]
+    stages = {"rk2": 2, "ns": 1}
+    return {stages[rung["family"]] * rung["steps"]: equivalents(rung["training"]["evaluations"]) for rung in rungs}

@@ -1,11 +1,9 @@
 """docs/training.md: the best published solver, the paper's training, RK2 on the error at the end, and ns, with the
 velocity evaluations that each took."""
 
-import json
-
 import ladders
 import page
-from bespoke import MODELS, allows, at_once, equivalents
+from bespoke import MODELS, allows, at_once
 
 NFE = ladders.BOUND_NFE
 FEW = 500  # noises on which the best published solver is chosen
@@ -33,14 +31,8 @@ def compare(work, model):
     return {name: results[i * len(NFE) :][: len(NFE)] for i, name in enumerate(names)}
 
 
-def spent(work, model, name):
-    rungs = json.loads(work.path(model, f"{name}.json").read_text())["rungs"]
-    stages = {"rk2": 2, "ns": 1}
-    return {stages[rung["family"]] * rung["steps"]: equivalents(rung["training"]["evaluations"]) for rung in rungs}
-
-
 def rows(work, model, results):
-    costs = {name: spent(work, model, name) for name in ladders.HEADINGS}
+    costs = {name: ladders.spent(work.path(model, f"{name}.json")) for name in ladders.HEADINGS}
     for i, nfe in enumerate(NFE):
         found = results["published"][i]
         cells = [str(nfe), f"{found['rmse']:.5f} ({found['psnr']:.1f}, `{found['solver'].split('@')[0]}`)"]
