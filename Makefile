@@ -28,7 +28,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-package miri
-.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-wheel test-packages test-reproducible docs test-docs
+.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
@@ -269,6 +269,10 @@ test-wheel: wheel
 
 deb: need-deb build/dist/built
 	scripts/release/deb.sh build/dist/built build/dist
+
+# FetchContent and ExternalProject, from this folder.
+test-cmake: need-test
+	scripts/release/test-cmake.sh
 
 # The packages in a root file system where nothing of this project is (ROOT, by debootstrap); as root.
 test-packages: deb
