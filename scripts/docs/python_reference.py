@@ -11,9 +11,12 @@ from griffe2md import ConfigDict, render_package_docs
 OPTIONS = ConfigDict(show_submodules=False, show_signature_annotations=True, docstring_style="google", heading_level=1)
 
 
+PREFIX = "bespoke_solver."
+
+
 def anchor(heading):
     """A heading's name in a link, as mdBook has it."""
-    return re.sub(r"[^\w-]", "", heading.lower())
+    return re.sub(r"[^\w-]", "", heading.removeprefix(PREFIX).lower())
 
 
 def linked(page):
@@ -29,7 +32,7 @@ def linked(page):
 
 def main():
     sys.path.insert(0, sys.argv[1])
-    page = render_package_docs("bespoke_solver", OPTIONS)
+    page = re.sub(rf"^(#+ `){re.escape(PREFIX)}", r"\1", render_package_docs("bespoke_solver", OPTIONS), flags=re.MULTILINE)
     # Modules are where things lie, not what a user names.
     print(linked(re.sub(r"\*\*Modules:\*\*\n\n(- .*\n)+\n", "", page)))
 
