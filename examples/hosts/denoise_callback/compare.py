@@ -21,6 +21,7 @@ from digits import Digits, k_diffusion
 
 PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", ROOT / "target/release/bespoke"))
 MODELS = ["digits-cosine", "digits-vp", "digits-fm-ot"]
+TRAINING = ["--pool", "500", "--batch", "200", "--validation", "250", "--iterations", "12"]
 #: Of k-diffusion, and how many evaluations a step takes; the last one, to level 0, takes one.
 SAMPLERS = {"sample_euler": 1, "sample_lms": 1, "sample_dpmpp_2m": 1, "sample_heun": 2, "sample_dpm_2": 2}
 #: Karras levels, but for the 0 that follows.
@@ -92,7 +93,7 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         library = build(folder)
-        tables = {name: rows(name, library, arguments.nfe, noise, [], folder) for name in MODELS}
+        tables = {name: rows(name, library, arguments.nfe, noise, TRAINING, folder) for name in MODELS}
     print(f"| {arguments.nfe} evaluations | {' | '.join(MODELS)} |\n|{' --- |' * (len(MODELS) + 1)}")
     for sampler in tables[MODELS[0]]:
         note = f" ({arguments.nfe + 1})" if SAMPLERS.get(sampler) == 2 else ""

@@ -15,6 +15,7 @@ PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", ROOT / "target/release/bespoke"
 LIBRARY = Path(os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
 SOURCE = ROOT / ".venv-hosts/stable-diffusion.cpp"
 CARD = ROOT / "models/digits-fm-ot-onnx.json"
+TRAINING = ["--pool", "375", "--validation", "125", "--budget", "100000"]
 
 
 def table(folder, count, training=()):
@@ -45,4 +46,4 @@ def test_a_theta_is_closer_than_their_samplers(tmp_path):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        print(table(Path(made), int(sys.argv[1])), end="")
+        print(table(Path(made), int(sys.argv[1]), TRAINING), end="")

@@ -147,15 +147,15 @@ impl Package {
 
     /// The error of a run that libtorch reports so, in which `refused` bytes could not be had.
     fn failed(&self, message: &str, refused: i64, given: &[(&str, tch::Tensor)]) -> Error {
-        match usize::try_from(refused) {
-            Ok(bytes) if bytes > 0 => return Error::Memory { bytes },
-            _ => {}
+        if let Some(bytes) = usize::try_from(refused).ok().filter(|bytes| *bytes > 0) {
+            return Error::Memory { bytes };
         }
-        match explained(reported(message), given) {
-            // What a package fails of, it prints and does not hand on.
-            Error::Torch(cause) if cause.contains("API call failed") => {
-                Error::Torch(format!("{}: {cause}: AOTInductor prints why to standard error alone", self.document))
-            }
+        // What a package fails of, it prints and does not hand on.
+        let cause = match message.contains("API call failed") {
+            true => Error::Torch("the compiled network failed: AOTInductor prints why to standard error alone".into()),
+            false => reported(message),
+        };
+        match explained(cause, given) {
             Error::Torch(cause) => Error::Torch(format!("{}: {cause}", self.document)),
             other => other,
         }
