@@ -192,11 +192,14 @@ mod with_libtorch {
         }
     }
 
+    /// By the program, whose standard error is kept: libtorch writes its stack there.
     #[test]
     fn memory_that_a_package_cannot_have_is_said_in_bytes() {
-        let (_folder, path) = running(&["-DHUNGRY"]);
-        let error = model::open(&path, Device::Cpu).unwrap().with(Velocity(&[0.0; 6])).unwrap_err();
-        assert!(matches!(error, bespoke::Error::Memory { bytes } if bytes == 12 << 48), "{error:?}");
+        let (folder, path) = running(&["-DHUNGRY"]);
+        let mut command = assert_cmd::Command::cargo_bin("bespoke").unwrap();
+        command.args(["sample", "--solver", "euler@1", "--count", "2", "--model"]).arg(path);
+        let said = predicates::str::contains(format!("error: cannot allocate {} bytes", 12u64 << 48));
+        command.arg("--out").arg(folder.path().join("x.npy")).assert().code(1).stderr(said);
     }
 
     fn here() -> Value {
