@@ -7,7 +7,7 @@ use bespoke::sampler::{Plan, Sampler};
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::diffusion::{Bh, Knot, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, unipc};
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Element, Host, Tensor};
+use bespoke::tensor::{Element, Host, Register};
 use serde::Deserialize;
 use std::sync::Arc;
 
