@@ -4,6 +4,7 @@ use super::dlpack::{DLDevice, DLTensor, HOST_MEMORY, device_name, dtype_name};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Element};
 use half::{bf16, f16};
+use smallvec::{SmallVec, smallvec};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -68,6 +69,9 @@ struct Dimension {
     stride: isize,
 }
 
+/// As few as describe a tensor's memory: of what frameworks hand over 1 to 3, which need no memory of their own.
+type Dimensions = SmallVec<[Dimension; 4]>;
+
 /// A tensor of the host's whose descriptor has been checked. Only of one in host memory are the numbers touched.
 #[derive(Clone, Debug)]
 pub(super) struct HostTensor<'a> {
@@ -77,9 +81,8 @@ pub(super) struct HostTensor<'a> {
     /// The first number.
     first: *mut u8,
     shape: &'a [i64],
-    /// As few dimensions as describe the memory, none of size 1; empty for a single number.
-    dimensions: [Dimension; MAX_RANK],
-    rank: usize,
+    /// None of size 1; empty for a single number.
+    dimensions: Dimensions,
     /// The bytes between the lowest and the highest number, as addresses.
     bytes: Range<usize>,
     borrow: PhantomData<&'a DLTensor>,
@@ -122,9 +125,9 @@ impl<'a> HostTensor<'a> {
         if tensor.data.is_null() {
             return Err(Error::invalid(format!("{name}.data"), "NULL", "a pointer"));
         }
-        let (dimensions, rank) = merged(shape, strides);
+        let dimensions = merged(shape, strides);
         let address = usize::try_from(tensor.byte_offset).ok().and_then(|o| (tensor.data as usize).checked_add(o));
-        let extent = extent(&dimensions[..rank], bytes_of);
+        let extent = extent(&dimensions, bytes_of);
         let bytes = address.zip(extent).and_then(|(at, extent)| range(at, extent));
         let (Some(address), Some(bytes)) = (address, bytes) else {
             return Err(Error::invalid(
@@ -143,7 +146,7 @@ impl<'a> HostTensor<'a> {
         }
         let first = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         let device = tensor.device;
-        Ok(Self { name, device, dtype, first, shape, dimensions, rank, bytes, borrow: PhantomData })
+        Ok(Self { name, device, dtype, first, shape, dimensions, bytes, borrow: PhantomData })
     }
 
     /// Errors where its memory is not that of `device`, or where that is none, not the host's. On a device its numbers lie
@@ -177,8 +180,7 @@ impl<'a> HostTensor<'a> {
 
     /// Whether `other` describes the same numbers in memory, in the same order.
     pub(super) fn same_memory(&self, other: &HostTensor<'_>) -> bool {
-        let layout = |tensor: &HostTensor<'_>| (tensor.first, tensor.dimensions, tensor.rank);
-        layout(self) == layout(other)
+        (self.first, &self.dimensions) == (other.first, &other.dimensions)
     }
 
     pub(super) fn dtype(&self) -> SampleDtype {
@@ -217,8 +219,7 @@ impl<'a> HostTensor<'a> {
 
     /// Errors where two numbers might share memory: such a tensor cannot be written.
     pub(super) fn check_writable(&self) -> Result<()> {
-        let mut dimensions = self.dimensions;
-        let dimensions = &mut dimensions[..self.rank];
+        let mut dimensions = self.dimensions.clone();
         dimensions.sort_unstable_by_key(|d| d.stride.unsigned_abs());
         // Each dimension must step over all that the smaller ones span.
         let mut span = 1usize;
@@ -253,7 +254,11 @@ impl<'a> HostTensor<'a> {
 
     /// Whether its numbers lie one after the other.
     fn contiguous(&self) -> bool {
-        self.rank == 0 || (self.rank == 1 && self.dimensions[0].stride == 1)
+        match self.dimensions[..] {
+            [] => true,
+            [only] => only.stride == 1,
+            _ => false,
+        }
     }
 
     /// Its numbers in place, where they lie one after the other and are `E`, which is `dtype`.
@@ -344,11 +349,11 @@ impl<'a> HostTensor<'a> {
     /// Calls `visit(offset in the tensor, innermost dimension, index in row-major order)` for every run
     /// along the innermost dimension.
     fn runs(&self, mut visit: impl FnMut(isize, Dimension, usize)) {
-        let (outer, run) = match self.dimensions[..self.rank].split_last() {
+        let (outer, run) = match self.dimensions.split_last() {
             Some((run, outer)) => (outer, *run),
             None => (&[][..], Dimension { size: 1, stride: 1 }),
         };
-        let mut index = [0usize; MAX_RANK];
+        let mut index: SmallVec<[usize; 4]> = smallvec![0; outer.len()];
         let (mut offset, mut at) = (0isize, 0usize);
         loop {
             visit(offset, run, at);
@@ -394,26 +399,24 @@ fn check_sizes(name: &str, shape: &[i64], bytes_of: usize) -> Result<()> {
 }
 
 /// Drops dimensions of size 1 and joins those that are contiguous with their neighbour.
-fn merged(shape: &[i64], strides: Option<&[i64]>) -> ([Dimension; MAX_RANK], usize) {
-    let mut dimensions = [Dimension::default(); MAX_RANK];
-    let mut rank = 0usize;
-    let mut contiguous = shape.iter().product::<i64>();
-    for (axis, &size) in shape.iter().enumerate() {
-        contiguous /= size;
+fn merged(shape: &[i64], strides: Option<&[i64]>) -> Dimensions {
+    let mut dimensions = Dimensions::new();
+    let mut contiguous = 1i64;
+    for (axis, &size) in shape.iter().enumerate().rev() {
+        let stride = strides.map_or(contiguous, |strides| strides[axis]) as isize;
+        contiguous *= size;
         if size == 1 {
             continue;
         }
-        let stride = strides.map_or(contiguous, |strides| strides[axis]) as isize;
         let size = size as usize;
-        // All in i128: the strides have not been checked yet.
-        if rank > 0 && dimensions[rank - 1].stride as i128 == stride as i128 * size as i128 {
-            dimensions[rank - 1] = Dimension { size: dimensions[rank - 1].size * size, stride };
-        } else {
-            dimensions[rank] = Dimension { size, stride };
-            rank += 1;
+        match dimensions.last_mut() {
+            // All in i128: the strides have not been checked yet.
+            Some(inner) if stride as i128 == inner.stride as i128 * inner.size as i128 => inner.size *= size,
+            _ => dimensions.push(Dimension { size, stride }),
         }
     }
-    (dimensions, rank)
+    dimensions.reverse();
+    dimensions
 }
 
 /// Bytes before the first number and up to the end of the last, or `None` where they leave the address space.

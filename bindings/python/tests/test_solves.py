@@ -152,7 +152,10 @@ def test_rows_may_be_at_evaluations_of_their_own():
         for k in range(count - 2):
             t = torch.stack([scheduler.timesteps[k + 2], scheduler.timesteps[k]])
             made = torch.cat([output(t[i], x[i : i + 1]) for i in range(2)])
-            x = scheduler.step(made, t, x).prev_sample
+            alone = [scheduler.step(made[i : i + 1], t[i], x[i : i + 1].clone()).pred_original_sample for i in range(2)]
+            stepped = scheduler.step(made, t, x)
+            assert torch.equal(stepped.pred_original_sample, torch.cat(alone)), k
+            x = stepped.prev_sample
         done = x[:1].clone()
         if "theta" in options:
             assert torch.allclose(done, expected[0], atol=1e-6)

@@ -194,6 +194,11 @@ lib.bespoke_last_error_message.restype = c_char_p
 lib.bespoke_status_name.argtypes, lib.bespoke_status_name.restype = [c_int32], c_char_p
 lib.bespoke_version.restype = c_char_p
 
+#: `bespoke_sampler_advance` of a ``c_void_p``, an ``int`` and three ``ctypes.byref``: nothing is converted, which takes
+#: longer than the update of a small sample.
+advance = lib["bespoke_sampler_advance"]
+advance.restype = c_int32
+
 
 def check(status: int) -> None:
     """Raises what a status other than 0 says."""

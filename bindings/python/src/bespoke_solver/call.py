@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .grid import Grid
+from .solve import Solve
 
 #: Levels whose shares of data lie no further apart are one.
 _SAME = 1e-6
@@ -24,10 +25,16 @@ class Call:
         steps: What the pipeline is told to count.
         asked: The steps that the scheduler replaced would take.
         times: ``sigmas``, ``timesteps`` and ``mu``, as it was given them.
+        last: Of the same thread's call before, its `last`.
     """
 
-    def __init__(self, grid: Grid, steps: int, asked: int, times: tuple[Any, Any, float | None]) -> None:
+    def __init__(
+        self, grid: Grid, steps: int, asked: int, times: tuple[Any, Any, float | None], last: Solve | None = None
+    ) -> None:
         self.grid, self.steps, self.asked, self.times = grid, steps, asked, times
+        #: The solve that was advanced last, and the evaluation that its sample is due for; None before the first.
+        self.last = last
+        self.index: int | None = None
         with torch.inference_mode(False):
             # Whoever writes to them later may not be in that mode.
             self.timesteps, self.sigmas = grid.timesteps.clone(), grid.sigmas.clone()
@@ -74,18 +81,30 @@ class Call:
             self.sigmas[k:] = tail.sigmas
             self._values = np.append(grid.values[:k], tail.values)
 
-    def evaluation(self, timestep: Any, due: int | None) -> int:
+    def place(self, timestep: Any) -> int | None:
+        """The evaluation whose element of `timesteps` this is; None for one that lies elsewhere.
+
+        To read an element's value would wait for a GPU: it is told by where it lies in the memory of all.
+        """
+        if not isinstance(timestep, torch.Tensor):
+            return None
+        offset = timestep.data_ptr() - self._first
+        if 0 <= offset < self._bytes and timestep.is_cpu is self._on_cpu and timestep.numel() == 1:
+            return offset >> 2
+        return None
+
+    def evaluation(self, timestep: Any, solve: Solve | None = None) -> int:
         """Which evaluation ``timestep`` is: by its place in `timesteps`, where it is an element, else by its value.
 
-        A value in half precision, or a whole one, is the nearest that rounds to it. Of several, the one that is due.
+        A value in half precision, or a whole one, is the nearest that rounds to it. Of several, the one that ``solve``
+        is due for.
         """
         slack = 1e-6
         if isinstance(timestep, torch.Tensor):
-            # An element lies in the memory of all; to read its value would wait for a GPU.
-            offset = timestep.data_ptr() - self._first
-            if 0 <= offset < self._bytes and timestep.is_cpu is self._on_cpu:
-                return offset >> 2
-            timestep = timestep.reshape(-1)[0]
+            timestep = timestep[(0,) * timestep.dim()]
+            k = self.place(timestep)
+            if k is not None:
+                return k
             slack = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
         value = float(timestep)
         found = _equal(self._values, value, slack)
@@ -94,6 +113,7 @@ class Call:
             found = np.flatnonzero((distances == distances.min()) & (distances < 1.0))
         if len(found) == 0:
             raise ValueError(f"timestep is {value}, expected one of timesteps: {self.timesteps.tolist()}")
+        due = None if solve is None or solve.grid is None else solve.due + solve.grid.first
         return due if due is not None and due in found else int(found[np.argmin(np.abs(self._values - value)[found])])
 
     def beginning(self, timesteps: torch.Tensor, begin_index: int | None) -> int | None:

@@ -27,6 +27,8 @@ class Table:
         self.stages = course.theta.stages()
         #: Whether an evaluation needs nothing but its sample.
         self.self_contained = [stage.self_contained for stage in self.stages]
+        #: Whether the next one needs more than what an evaluation answers.
+        self.carried = [not alone for alone in self.self_contained[1:]] + [False]
 
     def velocity(self, k: int) -> tuple[float, float]:
         """(c, d): the velocity of evaluation ``k`` is c times the state plus d times the output, both in its frame."""

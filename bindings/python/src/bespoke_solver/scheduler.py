@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import logging
 
 from .base import ModelScheduler
@@ -20,7 +20,7 @@ from .configuration import TRAINING, left_out, understand
 from .convention import Convention
 from .grid import Grid
 from .ladder import Ladder
-from .prediction import Prediction
+from .prediction import Prediction, predicted
 from .published import intervals, learned, on_levels, on_own_grid, takes_levels
 from .replaced import begun_level, clocked, levels_of, named
 from .solve import HISTORY, Solve
@@ -32,7 +32,9 @@ _GRIDS = 32
 
 
 class Rows(list[Solve]):
-    """The solves of a batch whose samples are at different evaluations, one a sample."""
+    """The solves of a batch whose samples are at different evaluations, one a sample. As a batch it is due for none."""
+
+    due, grid = -1, None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
@@ -148,7 +150,8 @@ class BespokeScheduler(ModelScheduler):
     @property
     def step_index(self) -> int | None:
         """The evaluation that the calling thread's last sample is due for; None before the first."""
-        return getattr(self._local, "index", None)
+        chosen: Call | None = getattr(self._local, "chosen", None)
+        return None if chosen is None else chosen.index
 
     def _chosen(self) -> Call:
         """The calling thread's, at first like the one chosen last by any."""
@@ -207,8 +210,10 @@ class BespokeScheduler(ModelScheduler):
             # Who hands over times of its own counts them, and takes what comes back for as many steps.
             steps = grid.nfe if custom is not None else grid.steps
             asked = grid.steps if num_inference_steps is None else int(num_inference_steps)
-            self._local.chosen = self._latest = Call(grid, steps, asked, (*both, shift))
-        self._local.begin = self._local.index = None
+            before: Call | None = getattr(self._local, "chosen", None)
+            last = None if before is None else before.last
+            self._local.chosen = self._latest = Call(grid, steps, asked, (*both, shift), last)
+        self._local.begin = None
 
     def _clocked(self, both: Any, mu: float | None) -> Convention:
         sigmas, timesteps = both
@@ -289,7 +294,7 @@ class BespokeScheduler(ModelScheduler):
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,
         per_token_timesteps: torch.Tensor | None = None,
-    ) -> SchedulerOutput | tuple[torch.Tensor]:
+    ) -> Prediction | tuple[torch.Tensor]:
         """From the model's output at ``timestep`` and ``sample`` to the sample at the next timestep.
 
         The solve goes on from ``sample`` whatever was done to it since it was answered. One that begins at a later
@@ -317,47 +322,40 @@ class BespokeScheduler(ModelScheduler):
             raise ValueError(f"{name} is {value}, expected {0.0 if eta else False}: solvers are deterministic, and linear in the output")
         if per_token_timesteps is not None:
             raise ValueError("per_token_timesteps are given, expected none: parts of one sample at different times are more than one solve")
-        local = self._local
         try:
-            call = local.chosen
+            call = self._local.chosen
         except AttributeError:
             call = self._chosen()
         # Taken away: what comes of this sample is the only one that continues its solve.
         solve = sample.__dict__.pop(HISTORY, None)
-        if isinstance(timestep, torch.Tensor) and timestep.numel() > 1 and _differ(timestep):
-            following, k = self._rows(call, model_output, timestep, sample, solve)
-            grid = call.grid_of(k)
-        else:
-            if type(solve) is Rows:
-                solve = None
-            k = call.evaluation(timestep, None if solve is None else solve.due + solve.grid.first)
-            grid = call.tail if k >= call.begin else call.grid_of(k)
-            following = self._one(grid, k - grid.first, model_output, sample, solve)
-        local.index = k + 1
+        k = call.place(timestep)
+        if k is None:
+            if isinstance(timestep, torch.Tensor) and timestep.numel() > 1 and _differ(timestep):
+                rows = self._rows(call, model_output, timestep, sample, solve)
+                return rows if return_dict else (rows.prev_sample,)
+            k = call.evaluation(timestep, solve)
+        grid = call.tail if k >= call.begin else call.grid_of(k)
+        own = k - grid.first
+        if solve is None or solve.due != own or solve.grid is not grid:
+            solve = self._solve(call, grid, own)
+        following = sample
+        if solve is not None:
+            following = solve.advance(own, model_output, sample)
+            call.last = solve
+            if solve.due < solve.stop:
+                setattr(following, HISTORY, solve)
+        call.index = k + 1
         if not return_dict:
             return (following,)
-        return Prediction(following, grid, k - grid.first, model_output, sample)
+        return Prediction(following, functools.partial(predicted, grid, own, model_output, sample))
 
-    def _one(
-        self, grid: Grid, k: int, output: torch.Tensor, sample: torch.Tensor, solve: Solve | None
-    ) -> torch.Tensor:
-        """Evaluation ``k`` of a grid, for a batch, whose next sample carries its solve."""
-        if solve is None or solve.due != k or solve.grid is not grid:
-            solve = self._solve(grid, k)
-            if solve is None:
-                return sample
-        following = solve.advance(k, output, sample)
-        self._local.last = solve
-        if solve.due < solve.stop:
-            setattr(following, HISTORY, solve)
-        return following
-
-    def _solve(self, grid: Grid, k: int) -> Solve | None:
+    @staticmethod
+    def _solve(call: Call, grid: Grid, k: int) -> Solve | None:
         """For a sample that carries no solve: at the start of a step an idle one, else this thread's last, or a restart.
 
         None: nothing is left to be done until a later evaluation.
         """
-        last = getattr(self._local, "last", None)
+        last: Solve | None = call.last
         if last is not None and last.grid is grid and last.due < last.stop and last.due == k:
             return last
         if grid.table.self_contained[k]:
@@ -369,27 +367,26 @@ class BespokeScheduler(ModelScheduler):
 
     def _rows(
         self, call: Call, output: torch.Tensor, timesteps: torch.Tensor, sample: torch.Tensor, solves: Any
-    ) -> tuple[torch.Tensor, int]:
+    ) -> Prediction:
         """Samples at evaluations of their own, one by one."""
-        values = timesteps.reshape(-1).tolist()
-        if len(values) != len(sample):
+        if timesteps.numel() != len(sample):
             raise ValueError(
                 f"timestep has shape {tuple(timesteps.shape)} and different values, expected one for each of"
                 f" {len(sample)} samples: parts of one sample at different times are more than one solve"
             )
-        parts, following, k = list(solves) if type(solves) is Rows else [], [], 0
-        for row, value in enumerate(values):
-            solve = parts[row] if row < len(parts) else None
-            due = None if solve is None else solve.due + solve.grid.first
-            k = call.evaluation(torch.tensor(value, dtype=timesteps.dtype), due)
-            grid = call.grid_of(k)
-            self._local.last = solve
-            following.append(self._one(grid, k - grid.first, output[row : row + 1], sample[row : row + 1], solve))
-            parts[row : row + 1] = [self._local.last]
-        answer = torch.cat(following)
-        setattr(answer, HISTORY, Rows(parts))
-        self._local.last = None
-        return answer, k
+        parts: list[Any] = list(solves) if type(solves) is Rows else []
+        made: list[Any] = []
+        for row, time in enumerate(timesteps.reshape(-1)):
+            part = sample[row : row + 1]
+            call.last = parts[row] if row < len(parts) else None
+            if call.last is not None:
+                setattr(part, HISTORY, call.last)
+            made.append(self.step(output[row : row + 1], time, part))
+            parts[row : row + 1] = [call.last]
+        call.last = None
+        following = torch.cat([each.prev_sample for each in made])
+        setattr(following, HISTORY, Rows(parts))
+        return Prediction(following, lambda: torch.cat([each.pred_original_sample for each in made]))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Notes it for `begin_index`: which evaluation it is follows from the timestep.

@@ -15,7 +15,7 @@ import torch
 
 from . import _native
 from ._arrays import maker, view
-from ._native import BFLOAT, FLOAT, DLTensor, lib
+from ._native import BFLOAT, FLOAT, DLTensor, advance, lib
 from .grid import Grid, Table
 from .theta import STATE, Combination
 
@@ -108,28 +108,29 @@ class Solve:
         if k >= table.nfe:
             self.due = index + 1
             return sample
-        fresh = table.self_contained[k]
         difference = None
-        if not fresh and (self._answered is None or sample is not self._answered() or sample._version != self._version):
+        answered = self._answered
+        if not table.self_contained[k] and (
+            answered is None or sample is not answered() or sample._version != self._version
+        ):
             difference = self._difference(k, sample)
-        given = sample
-        if table.frames is not None:
-            frame = table.frames[k]
+        given, frame = sample, None if table.frames is None else table.frames[k]
+        if frame is not None:
             output = output * frame.output + sample * frame.x if frame.x else output * frame.output
             if frame.state != 1.0:
                 given = sample * frame.state
                 difference = None if difference is None else difference * frame.state
-        on_host = given.is_cpu and output.is_cpu
-        if on_host and not ((output.requires_grad or given.requires_grad) and torch.is_grad_enabled()):
+        graded = torch.is_grad_enabled() and (output.requires_grad or given.requires_grad)
+        if given.is_cpu and output.is_cpu and not graded:
             following = self._in_library(k, output, given, difference, shape)
         else:
             following = self._in_torch(k, output, given, difference)
-        if table.frames is not None and table.frames[k].following != 1.0:
-            following = following * table.frames[k].following
+        if frame is not None and frame.following != 1.0:
+            following = following * frame.following
         self.due = index + 1
-        if k + 1 < table.nfe and not table.self_contained[k + 1]:
-            self._answered, self._version, self._dtype = weakref.ref(following), following._version, following.dtype
-        else:
+        if table.carried[k]:
+            self._answered, self._version = weakref.ref(following), following._version
+        elif answered is not None:
             self._answered = None
         return following
 
@@ -177,7 +178,8 @@ class Solve:
         self._x.data = sample.data_ptr()
         self._u.data = output.data_ptr()
         self._following.data = following.data_ptr()
-        status = lib.bespoke_sampler_advance(self._handle, k, self._x, self._u, self._following)
+        x, u, to = self._tensors
+        status = advance(self._sampler, k, x, u, to)
         if status:
             _native.check(status)
         if self.table.self_contained[k]:
@@ -205,6 +207,7 @@ class Solve:
             raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
         if self._handle is None:
             self._handle = _native.make(lib.bespoke_sampler_new, self.table.theta._handle, None)
+            self._sampler = ctypes.c_void_p(self._handle)
         self._sizes = (ctypes.c_int64 * len(shape))(*shape)
 
         def tensor(of: torch.dtype) -> DLTensor:
@@ -213,6 +216,7 @@ class Solve:
             return DLTensor(None, host, len(shape), _native.DLDataType(*_DTYPES[of], 1), sizes, None, 0)
 
         self._x, self._u, self._following = tensor(dtype), tensor(output_dtype), tensor(dtype)
+        self._tensors = ctypes.byref(self._x), ctypes.byref(self._u), ctypes.byref(self._following)
         self._layout = shape, dtype, output_dtype
 
     def _in_torch(
@@ -232,6 +236,7 @@ class Solve:
         velocity = output.to(wide) * of_output
         if of_x:
             velocity = velocity.add(state, alpha=of_x)
+        self._dtype = sample.dtype
         # A copy of what is kept: a pipeline may write into it.
         return self._registers.advance(k, velocity).to(sample.dtype, copy=True)
 
