@@ -244,8 +244,8 @@ DEVICE void combine_at(const Lists &lists, const Part &part, std::uint64_t place
         for (int i = 0; i < N; i++) sums[s][i] = typename Types::Sum(-0.0);
         Types::add_terms(sums[s], lists.terms + sum.first_term, sum.term_count, sum.dtype, place);
     }
-    UNROLLED for (int s = 0; s < MAX_SUMS; s++)
-        if (s < part.sum_count) Types::put(sums[s], lists.sums[part.first_sum + s], place);
+    UNROLLED for (int s = 0; s < MAX_SUMS; s++) if (s < part.sum_count)
+        Types::put(sums[s], lists.sums[part.first_sum + s], place);
 }
 
 // What thread `thread` of the `threads` of a part does.

@@ -5,8 +5,7 @@ use crate::error::Result;
 use parking_lot::Mutex;
 use std::ffi::c_void;
 
-/// A number that is added to a sum: `coefficient` times one of an array, of which the sum's number of the same place is
-/// taken.
+/// What is added to a sum: `coefficient` times an array, number by number.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Term {

@@ -7,11 +7,8 @@
  * With BY_CUDA defined the arithmetic is that of bindings/cuda, compiled for the host.
  */
 #define _DEFAULT_SOURCE
-#include <stdio.h>
-
-#include "fake_device.h"
-/* In this order. */
 #include "check.h"
+#include "fake_device.h"
 #ifdef BY_CUDA
 #include "bespoke_cuda.h"
 #endif
@@ -209,7 +206,8 @@ static void mixed_types(const bespoke_theta *theta) {
     fake_device device = {0};
     bespoke_sampler *sampler = sampler_of(theta, &device);
     int64_t shape[2] = {BATCH, 4};
-    DLTensor x = lent(&device, room(&device, 48), types[0], shape), u = lent(&device, room(&device, 24), types[2], shape);
+    DLTensor x = lent(&device, room(&device, 48), types[0], shape),
+             u = lent(&device, room(&device, 24), types[2], shape);
     enter(&device);
     for (uint64_t i = 0; i < 12; i++) {
         fake_put(x.data, x.dtype, i, 1.0);
@@ -298,7 +296,7 @@ static int32_t refuses(void *user_data, const DLTensor *t, const DLTensor *x, DL
 }
 
 /* What is not finite is told when it is asked for. */
-static void finite(const bespoke_theta *theta) {
+static void not_finite(const bespoke_theta *theta) {
     uint8_t answers[BATCH];
     int64_t shape[2] = {BATCH, 4};
     fake_device device = {.inner = by_cuda.struct_size != 0 ? &by_cuda : NULL};
@@ -338,13 +336,13 @@ static void refusals(const bespoke_theta *theta) {
     bespoke_sampler *sampler = NULL;
     bespoke_device_ops ops = fake_ops(&device);
     bespoke_sampler_options options = {.struct_size = sizeof options, .device_ops = &ops};
-#define LACKS(operation)                                                                        \
-    do {                                                                                        \
-        ops = fake_ops(&device);                                                                \
-        ops.operation = NULL;                                                                   \
-        FAILS(bespoke_sampler_new(theta, &options, &sampler), BESPOKE_ERROR_INVALID,            \
-              "options.device_ops." #operation " is NULL, expected a function");                \
-        CHECK(sampler == NULL);                                                                 \
+#define LACKS(operation)                                                             \
+    do {                                                                             \
+        ops = fake_ops(&device);                                                     \
+        ops.operation = NULL;                                                        \
+        FAILS(bespoke_sampler_new(theta, &options, &sampler), BESPOKE_ERROR_INVALID, \
+              "options.device_ops." #operation " is NULL, expected a function");     \
+        CHECK(sampler == NULL);                                                      \
     } while (0)
     LACKS(allocate);
     LACKS(release);
@@ -353,14 +351,14 @@ static void refusals(const bespoke_theta *theta) {
     LACKS(finite);
     ops = fake_ops(&device);
     ops.struct_size = 5;
-    FAILS(bespoke_sampler_new(theta, &options, &sampler), BESPOKE_ERROR_INVALID,
-          "bespoke_device_ops.struct_size is 5");
+    FAILS(bespoke_sampler_new(theta, &options, &sampler), BESPOKE_ERROR_INVALID, "bespoke_device_ops.struct_size is 5");
 
     const bespoke_status invalid = BESPOKE_ERROR_INVALID;
     float numbers[8] = {0};
     int64_t shape[2] = {2, 4}, strides[2] = {1, 2};
     DLTensor near_x = lent(NULL, numbers, types[0], shape);
-    DLTensor x = lent(&device, room(&device, 32), types[0], shape), u = lent(&device, room(&device, 32), types[0], shape);
+    DLTensor x = lent(&device, room(&device, 32), types[0], shape),
+             u = lent(&device, room(&device, 32), types[0], shape);
     sampler = sampler_of(theta, &device);
     enter(&device);
     for (int i = 0; i < 8; i++) ((float *)x.data)[i] = ((float *)u.data)[i] = 0.5f;
@@ -404,7 +402,7 @@ static void refusals(const bespoke_theta *theta) {
     int64_t large[2] = {512, 4};
     x = lent(&device, room(&device, 8192), types[0], large);
     device.no_memory = 1;
-    FAILS(bespoke_sampler_start(sampler, &x), BESPOKE_ERROR_MEMORY, "cannot allocate 8.2 kB");
+    FAILS(bespoke_sampler_start(sampler, &x), BESPOKE_ERROR_MEMORY, "cannot allocate 8192 bytes");
     device.no_memory = 0;
     OK(bespoke_sampler_start(sampler, &x));
     bespoke_sampler_free(sampler);
@@ -439,9 +437,9 @@ int main(int count, char **arguments) {
     OK(bespoke_load_theta(arguments[1], &thetas[0]));
     OK(bespoke_load_theta(arguments[2], &thetas[1]));
     OK(bespoke_theta_solver("dpm++2m", 6, "vp", &thetas[2]));
-    const char *solvers[] = {"euler", "midpoint", "heun",    "ralston",   "rk4",    "ab2",        "ab3",   "ab4",
-                             "ddim",  "dpm-solver-2", "dpm-solver-3", "dpm++2m", "dpm++3m", "unipc", "unipc-bh1", "unipc3",
-                             "unipc3-bh1", "deis1", "deis2", "deis3", "ipndm"};
+    const char *solvers[] = {"euler",     "midpoint", "heun",         "ralston",      "rk4",     "ab2",     "ab3",
+                             "ab4",       "ddim",     "dpm-solver-2", "dpm-solver-3", "dpm++2m", "dpm++3m", "unipc",
+                             "unipc-bh1", "unipc3",   "unipc3-bh1",   "deis1",        "deis2",   "deis3",   "ipndm"};
     for (int i = 0; i < 3; i++) {
         /* Where vectors fit, and where they do not. */
         agree(thetas[i], "a theta", 64);
@@ -460,7 +458,7 @@ int main(int count, char **arguments) {
     bespoke_theta_free(edm);
     mixed_types(thetas[0]);
     continuous(thetas);
-    finite(thetas[0]);
+    not_finite(thetas[0]);
     refusals(thetas[0]);
     for (int i = 0; i < 3; i++) bespoke_theta_free(thetas[i]);
     puts("ok");

@@ -205,8 +205,8 @@ static inline int32_t fake_copy(void *context, void *to, const void *from, uint6
     return 0;
 }
 
-static inline int32_t fake_finite(void *context, const void *numbers, DLDataType dtype, uint64_t rows, uint64_t elements,
-                           uint8_t *finite) {
+static inline int32_t fake_finite(void *context, const void *numbers, DLDataType dtype, uint64_t rows,
+                                  uint64_t elements, uint8_t *finite) {
     fake_device *device = (fake_device *)context;
     int32_t answer = 0;
     device->answers++;
