@@ -69,6 +69,19 @@ def test_nothing_is_allocated_after_the_first_evaluation(remote):
     assert counts["allocate"] == before["allocate"] and counts["copy"] == before["copy"] + 2
 
 
+def test_numbers_that_are_not_finite_are_told_when_asked_for(remote):
+    for _ in range(2):
+        own, x0 = bespoke.Sampler(THETAS["rk2"]), start(3)
+        x0[1, 2] = torch.inf
+        with pytest.raises(bespoke.BespokeError, match="the sampler holds no samples"):
+            own.finite()
+        own.start(x0)
+        assert own.finite() == [True, False, True]
+        remote()
+    own.update(field(*own.query()))
+    assert own.finite() == [True, False, True]
+
+
 def test_samples_join_and_leave(remote):
     def ends():
         own, found, waiting, of_row = bespoke.Sampler(THETAS["rk2"]), {}, list(range(9)), []

@@ -232,6 +232,7 @@ _SIGNATURES = {
     "sampler_leave": [_HANDLE, c_uint32, Tensor],
     "sampler_row": [_HANDLE, c_uint32, POINTER(Row)],
     "sampler_batch": [_HANDLE, POINTER(c_uint32)],
+    "sampler_finite": [_HANDLE, c_uint32, POINTER(c_uint8)],
     "step": [_HANDLE, _HANDLE, c_uint32, Tensor, VELOCITY, c_void_p],
     "train": [c_char_p, POINTER(TrainCallbacks), _OUT],
 }

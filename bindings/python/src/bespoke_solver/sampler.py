@@ -130,7 +130,8 @@ class Sampler:
         """Takes in the velocity, ``[batch, ...]``, at what was asked; of any strides and float dtype, read in place.
 
         Raises:
-            NonFiniteError: The velocity of some sample held a NaN or an infinity; the others have advanced.
+            NonFiniteError: The velocity of some sample, in host memory, held a NaN or an infinity; the others have
+                advanced.
         """
         with self._lent("u", u) as tensor:
             self._check(lib.bespoke_sampler_update(self._handle, tensor))
@@ -157,6 +158,16 @@ class Sampler:
         found = _native.Row()
         _native.check(lib.bespoke_sampler_row(self._handle, row, found))
         return Row(found.evaluations, found.nfe, bool(found.failed))
+
+    def finite(self) -> list[bool]:
+        """Of every sample, whether the numbers of its state are all finite.
+
+        Of tensors on a device nobody else asks: no `NonFiniteError` is raised there, and this waits for the device.
+        """
+        count = len(self)
+        answers = (ctypes.c_uint8 * max(count, 1))()
+        self._check(lib.bespoke_sampler_finite(self._handle, count, answers))
+        return [bool(answer) for answer in answers[:count]]
 
     def __len__(self) -> int:
         """Number of samples."""
