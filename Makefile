@@ -204,10 +204,15 @@ check-cuda: $(CUDA_STAMP)
 	  -c bindings/cuda/bespoke_cuda.cu -o build/cuda/bespoke_cuda.o
 
 # Licences and sources of what is built in (advisories need their database: `cargo deny check advisories`), and
-# what is published, built from its own archive.
+# what is published, compiled from its own archive beside what clippy has compiled already: cargo's own verification
+# would build all dependencies anew.
 check-package: $(CHECK_STAMP)
 	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error check licenses bans sources
-	cargo package --quiet --allow-dirty --no-default-features
+	rm -rf target/package
+	cargo package --quiet --allow-dirty --no-verify
+	tar -xzf target/package/bespoke-*.crate -C target/package
+	cargo check --quiet --release --locked --no-default-features --target-dir target \
+	  --manifest-path "$$(echo target/package/bespoke-*/Cargo.toml)"
 
 # Undefined behaviour in the unit tests of what is unsafe; needs `rustup component add --toolchain nightly miri rust-src`.
 miri:

@@ -384,6 +384,31 @@ fn a_model_serves_many_threads_and_each_gets_its_own() {
     });
 }
 
+/// What is bound for a condition stays with it, for the model that bound it, whichever thread asks.
+#[test]
+fn one_condition_serves_threads_and_models_at_a_time() {
+    let sum = Graph::sum(FLOAT, FLOAT);
+    let mut difference = sum.clone();
+    difference.nodes[5] = node("Sub", &["x32", "column"], "sum", None);
+    let [sum, difference] = [sum, difference].map(|graph| written(&graph.bytes(), json!({})));
+    let models = [opened(&sum.1), opened(&difference.1)];
+    let condition = crate::common::condition(&[2, 5], &[]);
+    let x = [0.5f32, 0.25, -0.5, 1.0, 2.0, 3.0];
+    let check = |model: &Model, sign: f32, t: f32| {
+        let expected: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + sign * (t + [2.0, 5.0][i / 3])).collect();
+        assert_eq!(velocity(model, PerRow::All(t.into()), &x, &condition), expected);
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (model, sign) = (&models[thread % 2], [1.0, -1.0][thread % 2]);
+            let check = &check;
+            scope.spawn(move || (0..50).for_each(|i| check(model, sign, i as f32 / 64.0)));
+        }
+    });
+    drop(models);
+    check(&opened(&sum.1), 1.0, 0.5);
+}
+
 #[test]
 fn a_device_that_the_library_has_no_provider_for_is_said() {
     for (device, provider) in

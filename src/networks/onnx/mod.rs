@@ -1,23 +1,27 @@
 //! An ONNX model as a network, through ONNX Runtime's shared library, which is looked for when a model is opened.
 
+mod binding;
 mod library;
 mod session;
 
+use self::binding::Binding;
 use self::session::{Port, Session, View, ViewMut};
 use super::expected::{Expected, Found};
 use super::network::{Call, Network, Opened};
 use crate::card::{Card, TimeShape};
 use crate::error::{Error, Result};
+use crate::inputs::Inputs;
 use crate::memory;
 use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Register, Tensor};
 use crate::threads;
 use half::{bf16, f16};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// An ONNX model on its device. Any number of threads at a time: the processor's sessions serve them side by side, the
 /// others one after another.
 pub struct Onnx {
-    session: Session,
+    session: Arc<Session>,
     ports: Ports,
     time_shape: TimeShape,
 }
@@ -50,7 +54,7 @@ impl Onnx {
         let session = Session::open(&path, device, threads::count())?;
         let ports = matched(card, &session)
             .map_err(|(port, problem)| Error::format(path.display().to_string(), port, problem))?;
-        Ok(Self { session, ports, time_shape: card.time.shape })
+        Ok(Self { session: Arc::new(session), ports, time_shape: card.time.shape })
     }
 }
 
@@ -171,6 +175,21 @@ fn sizes(batch: usize, shape: &[usize]) -> Result<Vec<i64>> {
     all.map(|n| i64::try_from(*n).map_err(|_| Error::invalid("shape", n, "a size below 2^63"))).collect()
 }
 
+impl Onnx {
+    /// The graph with `inputs` bound: what was made at the evaluation before, where they are the same.
+    fn binding(&self, inputs: &Inputs) -> Result<Arc<Binding>> {
+        let column = |port: &Port| {
+            let name = port.name();
+            let column = inputs.get(&name).ok_or_else(|| Error::invalid(&*name, "absent", "there"))?;
+            Ok((port.name.clone(), column.clone()))
+        };
+        inputs.kept().get(
+            |binding: &Binding| binding.is_of(&self.session),
+            || Binding::new(self.session.clone(), self.ports.inputs.iter().map(column).collect::<Result<_>>()?),
+        )
+    }
+}
+
 impl Network for Onnx {
     type Tensor = Host<f32>;
 
@@ -188,25 +207,20 @@ impl Network for Onnx {
         let shape = sizes(batch, call.shape)?;
         let state = encoded(call.x.data(), *state_dtype)?;
         let (time, time_shape) = times(call.time, batch, *time_dtype, self.time_shape)?;
-        let mut inputs = vec![
+        let inputs = [
             (state_port.name.as_c_str(), View::new(*state_dtype, &shape, &state)?),
             (time_port.name.as_c_str(), View::new(*time_dtype, &time_shape, &time)?),
         ];
-        for port in &self.ports.inputs {
-            let name = port.name();
-            let column = call.inputs.get(&name).ok_or_else(|| Error::invalid(&*name, "absent", "there"))?;
-            let value = View::new(column.dtype(), &sizes(column.batch(), column.shape())?, column.bytes())?;
-            inputs.push((port.name.as_c_str(), value));
-        }
+        let binding = self.binding(call.inputs)?;
         let (port, dtype) = &self.ports.output;
         let name = port.name.as_c_str();
         if *dtype == Dtype::Float32 {
             let bytes = bytemuck::cast_slice_mut(output.data_mut());
-            self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, bytes)?))?;
+            binding.run(&inputs, (name, ViewMut::new(*dtype, &shape, bytes)?))?;
             return Ok(output);
         }
         let mut bytes = memory::filled(memory::numbers(output.data().len(), dtype.size())?, 0)?;
-        self.session.run(&inputs, (name, ViewMut::new(*dtype, &shape, &mut bytes)?))?;
+        binding.run(&inputs, (name, ViewMut::new(*dtype, &shape, &mut bytes)?))?;
         decode(&bytes, *dtype, output.data_mut());
         Ok(output)
     }

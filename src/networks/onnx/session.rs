@@ -96,32 +96,25 @@ impl Session {
         &self.outputs
     }
 
-    /// Runs the graph on `inputs`, into the memory of `output`.
+    /// For a binding.
+    pub fn as_ptr(&self) -> *mut sys::OrtSession {
+        self.session.as_ptr()
+    }
+
+    /// Runs the graph on what is bound, into what is bound.
     ///
     /// # Errors
     /// [`Error::Onnx`] in ONNX Runtime's words, as where an output has another shape than its memory;
     /// [`Error::Memory`].
-    pub fn run(&self, inputs: &[(&CStr, View<'_>)], output: (&CStr, ViewMut<'_>)) -> Result<()> {
-        let names: Vec<*const c_char> = inputs.iter().map(|(name, _)| name.as_ptr()).collect();
-        let values: Vec<*const sys::OrtValue> =
-            inputs.iter().map(|(_, value)| value.0.0.as_ptr().cast_const()).collect();
-        let (output_name, mut result) = (output.0.as_ptr(), output.1.0.0.as_ptr());
+    pub fn run(&self, binding: NonNull<sys::OrtIoBinding>) -> Result<()> {
         let _turn = self.turn.as_ref().map(Mutex::lock);
-        // SAFETY: names are NUL-terminated, values live and lie over memory that is borrowed for this call, the one
-        // output's mutably; the lengths are those of the arrays.
-        checked(unsafe {
-            (api().Run)(
-                self.session.as_ptr(),
-                null(),
-                names.as_ptr(),
-                values.as_ptr(),
-                values.len(),
-                &output_name,
-                1,
-                &mut result,
-            )
-        })
-        .map_err(reported)
+        // SAFETY: session and binding live, and what is bound lies over memory that is borrowed for this call, the one
+        // output's mutably. On a device copies may be under way before and after the run.
+        unsafe {
+            checked((api().SynchronizeBoundInputs)(binding.as_ptr())).map_err(reported)?;
+            checked((api().RunWithBinding)(self.session.as_ptr(), null(), binding.as_ptr())).map_err(reported)?;
+            checked((api().SynchronizeBoundOutputs)(binding.as_ptr())).map_err(reported)
+        }
     }
 
     /// The graph's inputs or outputs.
@@ -265,6 +258,10 @@ impl<'a> View<'a> {
         unsafe { Value::over(bytes.as_ptr().cast_mut(), bytes.len(), dtype, shape) }
             .map(|value| Self(value, PhantomData))
     }
+
+    pub fn as_ptr(&self) -> *const sys::OrtValue {
+        self.0.0.as_ptr()
+    }
 }
 
 /// A tensor to be written.
@@ -278,6 +275,10 @@ impl<'a> ViewMut<'a> {
     pub fn new(dtype: Dtype, shape: &[i64], bytes: &'a mut [u8]) -> Result<Self> {
         // SAFETY: the bytes are borrowed, mutably, for as long as the view lives.
         unsafe { Value::over(bytes.as_mut_ptr(), bytes.len(), dtype, shape) }.map(|value| Self(value, PhantomData))
+    }
+
+    pub fn as_ptr(&mut self) -> *mut sys::OrtValue {
+        self.0.0.as_ptr()
     }
 }
 
@@ -329,18 +330,18 @@ fn first_line(text: &str) -> &str {
 }
 
 /// The functions of the library, which `library::environment` has loaded.
-fn api() -> &'static sys::OrtApi {
+pub(super) fn api() -> &'static sys::OrtApi {
     ort::api()
 }
 
 /// ONNX Runtime's own words, where it failed.
-fn checked(status: sys::OrtStatusPtr) -> Result<(), String> {
+pub(super) fn checked(status: sys::OrtStatusPtr) -> Result<(), String> {
     // SAFETY: a status that a function of the library answered, and that is given away here.
     unsafe { ort::Error::result_from_status(status) }.map_err(|e| e.message().to_owned())
 }
 
 /// The error that ONNX Runtime's words are: memory that it could not have is said in three ways.
-fn reported(words: String) -> Error {
+pub(super) fn reported(words: String) -> Error {
     let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
     let wanted = words.split_once("requested buffer of size ").and_then(|(_, rest)| number(rest));
     let unnamed = ["bad_alloc", "bad allocation"].iter().any(|said| words.contains(said)).then_some(0);
