@@ -182,7 +182,7 @@ mod digits {
     use bespoke::sampler::{Plan, Sampler};
     use bespoke::solvers::diffusion::{Knot, Schedule};
     use bespoke::tensor::Device;
-    use bespoke::tensor::{PerRow, Tensor};
+    use bespoke::tensor::{PerRow, Register, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
     use std::path::Path;
     use std::sync::Arc;

@@ -265,6 +265,7 @@ fn derivatives<F: VelocityField>(
     pool: &Pool<F::Tensor>,
     rows: &[usize],
 ) -> Vec<(usize, Vec<f32>)> {
+    use bespoke::tensor::Tensor;
     let mut found = Vec::new();
     let mut take = |scalar: usize, derivative: F::Tensor| {
         found.push((scalar, derivative.to_f32()?));
