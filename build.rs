@@ -12,11 +12,11 @@ fn main() {
             compile_loader(std::path::Path::new(&lib));
             link_umbrella();
         }
+        // What torch-sys marks for export, for its own C++, is no part of this library's ABI.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     }
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{}", soname());
-        // What dependencies mark for export is no part of this library's ABI.
-        println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
     }
 }
 

@@ -15,7 +15,8 @@ declare -A wheel=([cmake]='cmake>=3.18,<5' [pkg-config]='pkgconf==3.*' [nlohmann
 # The package that has it in Debian and Ubuntu, in Fedora, in Arch, and with Homebrew.
 python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
 declare -A apt=([libpython]="libpython$python" [cc]=gcc [c++]=g++ [valgrind]=valgrind [mpicc]=libopenmpi-dev [mpirun]=openmpi-bin
-  [libclang]=libclang-dev [venv]=python3-venv [readelf]=binutils)
+  [libclang]=libclang-dev [venv]=python3-venv [readelf]=binutils
+  [dpkg-buildpackage]=dpkg-dev [dh]=debhelper)
 declare -A dnf=([libpython]=python3-libs [cc]=gcc [c++]=gcc-c++ [valgrind]=valgrind [mpicc]=openmpi-devel [mpirun]=openmpi
   [libclang]=clang-devel [venv]=python3 [readelf]=binutils)
 declare -A pacman=([libpython]=python [cc]=gcc [c++]=gcc [valgrind]=valgrind [mpicc]=openmpi [mpirun]=openmpi

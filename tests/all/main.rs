@@ -57,6 +57,7 @@ mod paths;
 mod pt2;
 mod references;
 mod registers;
+mod release;
 #[cfg(feature = "cli")]
 mod report;
 mod sampler;
