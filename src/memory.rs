@@ -42,6 +42,16 @@ pub fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> 
     Ok(all)
 }
 
+/// `length` bytes, those of `pattern` over and over; none where it has none.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub fn cycled(pattern: &[u8], length: usize) -> Result<Vec<u8>> {
+    let mut bytes = room(length)?;
+    bytes.extend(pattern.iter().cycle().take(length));
+    Ok(bytes)
+}
+
 /// How many numbers `count` samples of `elements` are.
 ///
 /// # Errors
@@ -63,6 +73,8 @@ mod tests {
         assert_eq!(numbers(3, 4).unwrap(), 12);
         assert_eq!(filled(2, 7).unwrap(), [7, 7]);
         assert_eq!(copied(&[1, 2]).unwrap(), [1, 2]);
+        assert_eq!(cycled(&[1, 2, 3], 7).unwrap(), [1, 2, 3, 1, 2, 3, 1]);
+        assert!(matches!(cycled(&[0], usize::MAX), Err(Error::Memory { .. })));
         assert_eq!(collected((0..3).map(|i| 2 * i)).unwrap(), [0, 2, 4]);
     }
 }

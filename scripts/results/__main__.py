@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import choosing
 import conditions
 import curves
 import demo
@@ -36,6 +37,7 @@ PARTS = {
     "memory": memory.write,
     "networks": networks.write,
     "schedulers": schedulers.write,
+    "choosing": choosing.write,
     "demo": demo.write,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
+use crate::memory;
 use crate::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,6 +47,8 @@ pub type Sizes = BTreeMap<String, usize>;
 
 /// Numbers of a sample, or of one row of an input, at most.
 const MOST: usize = 1 << 31;
+/// What a named size is where a sample, or a row, is made up.
+const MADE_UP_SIZE: usize = 8;
 /// What [`fits`] asks for.
 const FITTING: &str = "positive sizes whose product is below 2^31";
 
@@ -106,6 +109,14 @@ impl Shape {
             return Err(Error::invalid(format!("shape {self}"), format!("{numbers:?}"), FITTING));
         }
         Ok(numbers)
+    }
+
+    /// Its numbers where a sample, or a row, is made up: 8 for every name.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the shape that is too large then.
+    pub fn made_up(&self) -> Result<Vec<usize>> {
+        self.resolve(&self.names().map(|name| (name.to_owned(), MADE_UP_SIZE)).collect())
     }
 
     /// The same with numbers for those of its names that are among `sizes`.
@@ -235,6 +246,19 @@ pub struct Input {
     /// What an unconditional pass gets.
     #[serde(default, skip_serializing_if = "Null::is_keep")]
     pub null: Null,
+}
+
+impl Input {
+    /// A made-up row: the numbers whose bytes are `pattern`, over and over, in as many places as there are where every
+    /// named size is 8.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the shape that is too large; [`Error::Memory`].
+    pub fn made_up(&self, pattern: &[u8]) -> Result<Column> {
+        let shape = self.shape.made_up()?;
+        let length = shape.iter().try_fold(self.dtype.size(), |bytes, n| memory::numbers(bytes, *n))?;
+        Column::new(&self.name, self.dtype, &shape, 1, &memory::cycled(pattern, length)?)
+    }
 }
 
 /// All inputs of a network, in the order in which it takes them.

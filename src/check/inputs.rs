@@ -1,7 +1,7 @@
 //! What a checked network is given besides time and state.
 
 use super::Evidence;
-use crate::card::{Card, Input, Sizes};
+use crate::card::{Card, Input};
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::model::{NullRow, load_nulls};
@@ -26,7 +26,8 @@ pub struct Giver<'a> {
     conditions: Option<&'a Conditions>,
     places: &'a [usize],
     classes: i64,
-    /// Of each input its source, and the row that all samples get where it is one.
+    /// Of each input its source, and the row that all samples get where it is one: a number in every place is made up
+    /// at some size.
     rows: Vec<(Input, Source, Option<Column>)>,
 }
 
@@ -40,12 +41,12 @@ impl<'a> Giver<'a> {
         let mut rows = Vec::new();
         for (input, null) in signature.inputs().iter().zip(load_nulls(card)?) {
             let (source, row) = if card.guidance.scale_input.as_ref() == Some(&input.name) {
-                (Source::GuidanceScale, Some(constant(input, &input.dtype.encode(evidence.guidance_scale)?)?))
+                (Source::GuidanceScale, Some(input.made_up(&input.dtype.encode(evidence.guidance_scale)?)?))
             } else if evidence.conditions.is_some() {
                 (Source::Conditions, None)
             } else {
                 match null {
-                    NullRow::Number(number) => (Source::Null, Some(constant(input, &number)?)),
+                    NullRow::Number(number) => (Source::Null, Some(input.made_up(&number)?)),
                     NullRow::Row(row) => (Source::Null, Some(row)),
                     NullRow::Keep if input.name == CLASS && card.classes > 0 => (Source::ClassesInTurn, None),
                     NullRow::Keep => return Err(unknown(input)),
@@ -75,17 +76,6 @@ impl<'a> Giver<'a> {
         };
         Inputs::new(self.rows.iter().map(column).collect::<Result<_>>()?)
     }
-}
-
-/// What a named size is where nothing says it: a number in every place is one at any size.
-const NAMED_SIZE: usize = 8;
-
-/// A row of `input` with the number whose bytes are `number` in every place.
-fn constant(input: &Input, number: &[u8]) -> Result<Column> {
-    let sizes: Sizes = input.shape.names().map(|name| (name.to_owned(), NAMED_SIZE)).collect();
-    let shape = input.shape.resolve(&sizes)?;
-    let count = shape.iter().product();
-    Column::new(&input.name, input.dtype, &shape, 1, &number.repeat(count))
 }
 
 fn unknown(input: &Input) -> Error {

@@ -19,11 +19,15 @@ pub fn noises(
 ) -> Result<Noises> {
     let seeded = Noises::Seed { seed: args.seed, count: args.count.unwrap_or(default) };
     if conditioning.sizes() > 1 {
-        if args.noise.is_some() {
-            return Err(Error::invalid("noise", "there", "absent: the samples are of several sizes"));
+        let several = || Error::invalid("noise", "there", "absent: the samples are of several sizes");
+        match conditioning.sample_sizes(model.card()) {
+            Some(sizes) => model.set_sizes(&sizes),
+            None if args.noise.is_some() => return Err(several()),
+            None => {
+                seeded.validate(0)?;
+                return Ok(seeded);
+            }
         }
-        seeded.validate(0)?;
-        return Ok(seeded);
     }
     let noises = match &args.noise {
         Some(path) => {

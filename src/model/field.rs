@@ -188,7 +188,7 @@ impl<T: Tensor> ModelField<T> {
             for (pass, sample) in rows.iter().copied() {
                 let given = column.row(sample);
                 match self.chain.passes()[pass].without.iter().any(|name| name == column.name()) {
-                    true => bytes.extend(null.bytes(column.name(), column.dtype(), column.shape(), given)?),
+                    true => bytes.extend(null.bytes(column.name(), column.shape(), given)?),
                     false => bytes.extend_from_slice(given),
                 }
             }

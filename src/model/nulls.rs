@@ -3,8 +3,8 @@
 use crate::card::{Card, Input, Null, Sizes};
 use crate::error::{Error, Result};
 use crate::inputs::Column;
+use crate::memory;
 use crate::npy;
-use crate::tensor::Dtype;
 use npyz::NpyFile;
 use std::io::BufReader;
 use std::path::Path;
@@ -90,12 +90,12 @@ impl NullRow {
     /// The bytes of an unconditional row where the conditional one is `row`, of `shape`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the input whose null is of another shape than the row.
-    pub fn bytes(&self, input: &str, dtype: Dtype, shape: &[usize], row: &[u8]) -> Result<Vec<u8>> {
+    /// [`Error::Invalid`] naming the input whose null is of another shape than the row; [`Error::Memory`].
+    pub fn bytes(&self, input: &str, shape: &[usize], row: &[u8]) -> Result<Vec<u8>> {
         match self {
-            NullRow::Keep => Ok(row.to_vec()),
-            NullRow::Number(number) => Ok(number.repeat(row.len() / dtype.size())),
-            NullRow::Row(null) if null.shape() == shape => Ok(null.row(0).to_vec()),
+            NullRow::Keep => memory::copied(row),
+            NullRow::Number(number) => memory::cycled(number, row.len()),
+            NullRow::Row(null) if null.shape() == shape => memory::copied(null.row(0)),
             NullRow::Row(null) => {
                 let expected = format!("{:?}, as its null has: a null of a file fits that size alone", null.shape());
                 Err(Error::invalid(format!("inputs.{input}.shape"), format!("{shape:?}"), expected))

@@ -1,10 +1,9 @@
 //! What the runtimes of libtorch share: a call as libtorch's tensors, and a made-up sample on which a network is tried.
 
-use crate::card::{Card, Input, Order, Sizes, Time, TimeDtype, TimeShape};
+use crate::card::{Card, Input, Order, Time, TimeDtype, TimeShape};
 use crate::error::{Error, Result};
 use crate::inputs::{Column, Inputs};
-use crate::memory;
-use crate::tensor::{Compute, PerRow};
+use crate::tensor::{Compute, Dtype, PerRow};
 use crate::torch::{column, dense};
 use tch::Kind;
 
@@ -99,8 +98,20 @@ pub(super) fn shaped(x: &tch::Tensor, shape: &[usize]) -> Result<tch::Tensor> {
 /// How many numbers of a network's output are compared, to find one that draws at random.
 const DRAWS: usize = 128;
 
-/// What a named size is in a made-up sample.
-const NAMED_SIZE: usize = 8;
+/// Numbers of an input of a made-up sample, before they come again.
+const PATTERN: i32 = 13;
+
+/// A made-up row of `input`. Floats and masks are of many values: networks that are silent where they are given zeros
+/// are all alike there. Integers are 0, the one index that every table has.
+fn made_up(input: &Input) -> Result<Column> {
+    let number = |i: i32| match input.dtype {
+        Dtype::Int64 | Dtype::Int32 => 0.0,
+        Dtype::Bool => f64::from(i % 3).min(1.0),
+        Dtype::Float64 | Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16 => f64::from(i + 1).sin(),
+    };
+    let pattern: Vec<Vec<u8>> = (0..PATTERN).map(|i| input.dtype.encode(number(i))).collect::<Result<_>>()?;
+    input.made_up(&pattern.concat())
+}
 
 /// A made-up sample, on which a network is tried.
 pub(super) struct Trial {
@@ -116,15 +127,8 @@ pub(super) struct Trial {
 impl Trial {
     pub fn of(card: &Card, device: tch::Device, compute: Compute) -> Result<Self> {
         let signature = card.signature();
-        let shapes = std::iter::once(&card.shape).chain(signature.inputs().iter().map(|input| &input.shape));
-        let sizes: Sizes = shapes.flat_map(|shape| shape.names()).map(|name| (name.to_owned(), NAMED_SIZE)).collect();
-        let zeros = |input: &Input| {
-            let shape = input.shape.resolve(&sizes)?;
-            let bytes = shape.iter().try_fold(input.dtype.size(), |bytes, n| memory::numbers(bytes, *n))?;
-            Column::new(&input.name, input.dtype, &shape, 1, &memory::filled(bytes, 0)?)
-        };
-        let inputs = Inputs::new(signature.inputs().iter().map(zeros).collect::<Result<_>>()?)?;
-        let shape = std::iter::once(1).chain(card.shape.resolve(&sizes)?.into_iter().map(|n| n as i64)).collect();
+        let inputs = Inputs::new(signature.inputs().iter().map(made_up).collect::<Result<_>>()?)?;
+        let shape = std::iter::once(1).chain(card.shape.made_up()?.into_iter().map(|n| n as i64)).collect();
         let time = 0.5 * card.time.scale + card.time.offset;
         let time = if card.time.dtype == TimeDtype::Int64 { time.round() } else { time };
         let tolerance = if compute == Compute::Bf16 { 3e-2 } else { 1e-4 };
@@ -175,5 +179,30 @@ impl Trial {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_made_up_sample_is_not_silent() {
+        let text = r#"{ "format": "bespoke-model", "version": 1, "runtime": "pt2", "weights": "net.pt2",
+            "shape": ["frames", 3], "output": "velocity", "scheduler": { "name": "fm-ot" }, "inputs": [
+            { "name": "cond", "dtype": "float32", "shape": ["frames", 2] },
+            { "name": "half", "dtype": "float16", "shape": [] },
+            { "name": "mask", "dtype": "bool", "shape": ["frames"] },
+            { "name": "tokens", "dtype": "int64", "shape": ["tokens"] } ] }"#;
+        let card = Card::parse(text, Path::new("card.json")).unwrap();
+        let trial = Trial::of(&card, tch::Device::Cpu, Compute::F32).unwrap();
+        let bytes = |name: &str| trial.inputs().get(name).unwrap().bytes();
+        let cond: &[f32] = bytemuck::cast_slice(bytes("cond"));
+        assert_eq!((cond.len(), cond[0], cond[13]), (16, 1f32.sin(), cond[0]));
+        assert_ne!(bytes("half"), [0, 0]);
+        assert_eq!(bytes("mask"), [0, 1, 1, 0, 1, 1, 0, 1]);
+        assert_eq!(bytes("tokens"), [0; 64]);
+        assert_eq!(trial.tensors().unwrap().0.size(), [1, 8, 3]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::chunk;
 use super::conditioning::Conditioning;
-use crate::card::Card;
+use crate::card::{Card, Sizes};
 use std::ops::Range;
 
 /// Samples that share a batch.
@@ -63,6 +63,19 @@ impl Conditioning {
             Some(conditions) => card.with_sizes(conditions.sizes(size)),
             None => card.clone(),
         }
+    }
+
+    /// What the conditions say of the named sizes of samples, as opposed to those of inputs, where that is the same for
+    /// all.
+    pub fn sample_sizes(&self, card: &Card) -> Option<Sizes> {
+        let Some(conditions) = &self.conditions else { return Some(Sizes::new()) };
+        let of = |size: usize| {
+            let known = conditions.sizes(size);
+            let named = card.shape.names().filter_map(|name| known.get_key_value(name));
+            named.map(|(name, n)| (name.clone(), *n)).collect::<Sizes>()
+        };
+        let first = of(0);
+        (1..self.sizes()).all(|size| of(size) == first).then_some(first)
     }
 
     /// Numbers of a sample of the size `size`; `usual` where the conditions do not say.

@@ -1,5 +1,5 @@
-//! Cards of AOTInductor packages, and files that are none. Packages that run are machine code of one processor: they
-//! are made and run in the tests of Python.
+//! Cards of AOTInductor packages, files that are none, and a package that runs, made by hand. Those that PyTorch
+//! compiles are made and run in the tests of Python.
 
 use bespoke::card::Card;
 use serde_json::{Value, json};
@@ -57,9 +57,12 @@ fn a_build_without_libtorch_says_so() {
 #[cfg(feature = "torch")]
 mod with_libtorch {
     use super::*;
-    use bespoke::model;
-    use bespoke::tensor::{Compute, Device};
+    use crate::native;
+    use bespoke::model::{self, FieldTask};
+    use bespoke::tensor::{Compute, Device, PerRow, Tensor};
+    use bespoke::velocity::{Condition, VelocityField};
     use std::path::Path;
+    use std::process::Command;
 
     /// What opening says that cannot succeed.
     fn refused(bytes: &[u8], changes: Value) -> String {
@@ -123,16 +126,80 @@ mod with_libtorch {
 
     /// A package for the processor of this wrapper, whose code is none.
     fn package(model: &str, wrapper: &str, metadata: &Value) -> Vec<u8> {
+        package_of(b"no machine code", model, wrapper, metadata)
+    }
+
+    fn package_of(code: &[u8], model: &str, wrapper: &str, metadata: &Value) -> Vec<u8> {
         let metadata = metadata.to_string();
         let named = |end: &str| format!("net/data/aotinductor/{model}/c{end}");
         let names = [named(".wrapper_metadata.json"), named(".wrapper.cpp"), named(".wrapper.so")];
         zip(&[
             (&names[0], metadata.as_bytes()),
             (&names[1], wrapper.as_bytes()),
-            (&names[2], b"no machine code"),
+            (&names[2], code),
             ("net/.data/version", b"3\n"),
             ("net/archive_format", b"pt2"),
         ])
+    }
+
+    /// A package that runs, and its card: tests/pt2/network.c with `flags`.
+    fn running(flags: &[&str]) -> (TempDir, PathBuf) {
+        let folder = TempDir::new().unwrap();
+        let (library, source) = (folder.path().join("network.so"), native::root().join("tests/pt2/network.c"));
+        let mut command = Command::new("cc");
+        command.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]).args(flags);
+        command.arg(source).arg("-o").arg(&library).arg("-lm");
+        native::succeed(command);
+        let code = std::fs::read(library).unwrap();
+        let bytes = package_of(&code, "model", &wrapper(&STATE, "float32", None), &here());
+        written(&bytes, json!({ "classes": 0, "null_class": null }))
+    }
+
+    /// The velocity at `x`, all at t = .25.
+    struct Velocity<'a>(&'a [f32]);
+
+    impl FieldTask for Velocity<'_> {
+        type Output = bespoke::Result<Vec<f32>>;
+
+        fn run<F: VelocityField + Sync>(self, field: &F) -> Self::Output {
+            let x = field.upload(self.0, 3)?;
+            field.eval(PerRow::All(0.25), &x, &Condition::default())?.to_f32()
+        }
+    }
+
+    #[test]
+    fn a_package_runs() {
+        let (_folder, path) = running(&[]);
+        let x: Vec<f32> = (0..12).map(|i| i as f32 * 0.3).collect();
+        let u = model::open(&path, Device::Cpu).unwrap().with(Velocity(&x)).unwrap();
+        let expected: Vec<f32> = x.iter().map(|x| 0.75 * x.cos()).collect();
+        assert_close_f32(&u, &expected);
+    }
+
+    fn assert_close_f32(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn a_package_that_fails_names_itself_and_what_it_was_given() {
+        let (_folder, path) = running(&["-DFAILS"]);
+        let error = model::open(&path, Device::Cpu).unwrap().with(Velocity(&[0.0; 6])).unwrap_err();
+        assert!(matches!(error, bespoke::Error::Torch(_)), "{error:?}");
+        let message = error.to_string();
+        for part in ["net.pt2: ", "x float32 [2, 3]", "time float32 [2]", "standard error"] {
+            assert!(message.contains(part), "{message:?} does not say {part:?}");
+        }
+    }
+
+    /// By the program, whose standard error is kept: libtorch writes its stack there.
+    #[test]
+    fn memory_that_a_package_cannot_have_is_said_in_bytes() {
+        let (folder, path) = running(&["-DHUNGRY"]);
+        let mut command = assert_cmd::Command::cargo_bin("bespoke").unwrap();
+        command.args(["sample", "--solver", "euler@1", "--count", "2", "--model"]).arg(path);
+        let said = predicates::str::contains(format!("error: cannot allocate {} bytes", 12u64 << 48));
+        command.arg("--out").arg(folder.path().join("x.npy")).assert().code(1).stderr(said);
     }
 
     fn here() -> Value {

@@ -234,3 +234,37 @@ fn given_noise_says_its_size() {
     refused(&["--noise", "noise.npy"], "[3, 8, width]");
     refused(&["--count", "2"], "\"width\"");
 }
+
+/// Texts of several lengths, samples of one size.
+#[test]
+fn given_noise_serves_texts_of_several_lengths() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = std::fs::File::create(folder.path().join("noise.npy")).unwrap();
+    let mut array = bespoke::npy::begin(&mut file, 66, &[1, 8, 8]).unwrap();
+    array.extend(normal(SEED, Purpose::Sample, 0..66, 64).unwrap()).unwrap();
+    array.finish().unwrap();
+    let run = |command: &str, more: &[&str]| {
+        let mut made = Command::cargo_bin("bespoke").unwrap();
+        made.arg(command).arg("--model").arg(shipped(CARD)).args(["--solver", "midpoint@4"]);
+        files(&TEXTS).iter().for_each(|file| {
+            made.arg("--conditions").arg(file);
+        });
+        made.args(more).current_dir(folder.path()).assert().success();
+    };
+    let (seed, read) = (SEED.to_string(), |name: &str| std::fs::read(folder.path().join(name)).unwrap());
+    run("sample", &["--noise", "noise.npy", "--out", "given.npy"]);
+    run("sample", &["--seed", &seed, "--count", "66", "--out", "seeded.npy"]);
+    for (length, count) in [(9, 64), (11, 2)] {
+        let given = read(&format!("given-tokens-{length}.npy"));
+        assert_eq!(given, read(&format!("seeded-tokens-{length}.npy")));
+        let path = folder.path().join(format!("given-tokens-{length}.npy"));
+        assert_eq!(Samples::open(&path, &[1, 8, 8]).unwrap().count(), count);
+    }
+    run("eval", &["--noise", "noise.npy", "--json", "given.json"]);
+    run("eval", &["--seed", &seed, "--count", "66", "--json", "seeded.json"]);
+    let rmse = |name: &str| {
+        let found: serde_json::Value = serde_json::from_slice(&read(name)).unwrap();
+        found["results"][0]["rmse"].as_f64().unwrap()
+    };
+    assert_eq!(rmse("given.json"), rmse("seeded.json"));
+}

@@ -1,9 +1,11 @@
 """Model repositories for the tests, and what the command line says of the same samples."""
 
 import json
+import platform
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,35 @@ class Repository:
         version = self.add(name, own, extra, [BUILD / "tests" / "libvelocity.so"])
         (version / "card.json").write_text(json.dumps(document))
         return version
+
+
+    def add_package(self, name, parameters):
+        """A network of source (a) in a package as AOTInductor makes it: tests/pt2/network.c, samples of 3 numbers."""
+        libraries = ROOT / ".venv" / "libtorch" / "lib"
+        subprocess.run(
+            ["cc", "-std=c99", "-O1", "-shared", "-fPIC", ROOT / "tests" / "pt2" / "network.c", "-o", self.files / "network.so",
+             "-Wl,--no-as-needed", f"-L{libraries}", "-l:libtorch_cpu.so", "-lm"],
+            check=True,
+        )  # fmt: skip
+        version = self.add(name, {"card": "card.json", **parameters})
+        checks = [["3 != a_size[1]", "3 != a_stride[0]", "1 != a_stride[1]"], ["1 != a_stride[0]"]]
+        source = "".join(
+            f"static void check_input_{i}(\nint32_t a_expected_dtype = aoti_torch_dtype_float32();\n"
+            + "".join(f"if ({condition}) {{\n}}\n" for condition in conditions)
+            for i, conditions in enumerate(checks)
+        )
+        with zipfile.ZipFile(version / "net.pt2", "w") as package:
+            model = "net/data/aotinductor/model/network.wrapper"
+            package.writestr(f"{model}_metadata.json", json.dumps({"AOTI_DEVICE_KEY": "cpu", "AOTI_MACHINE": platform.machine()}))
+            package.writestr(f"{model}.cpp", source)
+            package.write(self.files / "network.so", f"{model}.so")
+            package.writestr("net/.data/version", "3\n")
+            package.writestr("net/archive_format", "pt2")
+        document = {
+            "format": "bespoke-model", "version": 1, "runtime": "pt2", "weights": "net.pt2", "shape": [3], "output": "velocity",
+            "scheduler": {"name": "fm-ot"},
+        }  # fmt: skip
+        (version / "card.json").write_text(json.dumps(document))
 
 
 def digits_noise(count, seed=0):

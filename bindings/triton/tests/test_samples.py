@@ -23,6 +23,7 @@ def setUpModule():
     repository.add_digits("digits-delayed", {"batching": "whole"}, delayed + tensors(batched=True))
     repository.add_digits("digits-unbatched", {"solver": "ladder@6"}, tensors(batched=False))
     files = [MODELS / "digits-fm-ot-onnx.json", MODELS / "digits-fm-ot.onnx", theta]
+    repository.add_package("package", {"solver": "euler@4"})
     repository.add("digits-onnx", {"card": "digits-fm-ot-onnx.json", "thetas": "theta.json"}, files=files)
     server = unittest.enterModuleContext(Server(repository.folder))
 
@@ -61,6 +62,14 @@ class Samples(OverBoth):
         expected = sampled(CARD, theta, digits_noise(12), guidance_scale=2)
         for client in self.clients():
             self.close(client.infer("digits-onnx", NOISE=digits_noise(12), GUIDANCE_SCALE=[2] * 12, CLASS=[i % 10 for i in range(12)])[0], expected)
+
+    def test_a_network_in_a_package_is_run(self):
+        noise = np.random.default_rng(6).standard_normal((5, 3)).astype(np.float32)
+        expected = noise
+        for t in (0, 0.25, 0.5, 0.75):
+            expected = expected + 0.25 * np.cos(expected) * (t + 0.5)
+        for client in self.clients():
+            self.close(client.infer("package", NOISE=noise)[0], expected)
 
     def test_seed_and_count_give_the_noise_of_the_command_line(self):
         expected = sampled(CARD, theta, seed=7, count=5)

@@ -116,7 +116,7 @@ impl Package {
         let dense =
             given.iter().map(|(_, tensor)| tensor.f_contiguous()).collect::<std::result::Result<Vec<_>, _>>()?;
         let inputs: Vec<*const C_tensor> = dense.iter().map(tch::Tensor::as_ptr).collect();
-        let (mut outputs, mut count) = ([null_mut::<C_tensor>(); OUTPUTS], 0);
+        let (mut outputs, mut count, mut refused) = ([null_mut::<C_tensor>(); OUTPUTS], 0, 0);
         // SAFETY: the loader lives, the inputs live and are what it was compiled for, and there is room for as many
         // outputs as it is told.
         let answer = unsafe {
@@ -127,12 +127,13 @@ impl Package {
                 outputs.as_mut_ptr(),
                 outputs.len(),
                 &mut count,
+                &mut refused,
             )
         };
         // SAFETY: those that are there are tensors of ours, which nothing else frees.
         let found: Vec<tch::Tensor> =
             outputs.into_iter().filter(|out| !out.is_null()).map(|out| unsafe { tch::Tensor::from_ptr(out) }).collect();
-        checked(answer).map_err(|message| explained(reported(&message), given))?;
+        checked(answer).map_err(|message| self.failed(&message, refused, given))?;
         let expected = match N {
             1 => "one tensor: the samples' prediction",
             _ => "three: the prediction, its gradients by x and by time",
@@ -141,6 +142,22 @@ impl Package {
         match count > N {
             true => Err(many(found)),
             false => <[tch::Tensor; N]>::try_from(found).map_err(many),
+        }
+    }
+
+    /// The error of a run that libtorch reports so, in which `refused` bytes could not be had.
+    fn failed(&self, message: &str, refused: i64, given: &[(&str, tch::Tensor)]) -> Error {
+        if let Some(bytes) = usize::try_from(refused).ok().filter(|bytes| *bytes > 0) {
+            return Error::Memory { bytes };
+        }
+        // What a package fails of, it prints and does not hand on.
+        let cause = match message.contains("API call failed") {
+            true => Error::Torch("the compiled network failed: AOTInductor prints why to standard error alone".into()),
+            false => reported(message),
+        };
+        match explained(cause, given) {
+            Error::Torch(cause) => Error::Torch(format!("{}: {cause}", self.document)),
+            other => other,
         }
     }
 }
@@ -306,6 +323,7 @@ unsafe extern "C" {
         outputs: *mut *mut C_tensor,
         most: usize,
         count: *mut usize,
+        refused: *mut i64,
     ) -> *mut c_char;
     fn bespoke_pt2_close(loader: *mut Loader);
     fn bespoke_pt2_free(message: *mut c_char);
