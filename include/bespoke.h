@@ -19,7 +19,7 @@
 #ifndef BESPOKE_DLPACK_H
 #define BESPOKE_DLPACK_H
 
-typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCMHost = 11 } DLDeviceType;
+typedef enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCM = 10, kDLROCMHost = 11, kDLExtDev = 12 } DLDeviceType;
 
 typedef enum { kDLInt = 0U, kDLUInt = 1U, kDLFloat = 2U, kDLBfloat = 4U, kDLBool = 6U } DLDataTypeCode;
 
@@ -407,6 +407,185 @@ typedef struct bespoke_reference {
 } bespoke_reference;
 
 /**
+ * Writes into `*memory` where `bytes` bytes of the device's memory are, at least 1, aligned to 16 bytes.
+ */
+typedef int32_t (*bespoke_device_allocate_fn)(void *context, uint64_t bytes, void **memory);
+
+/**
+ * Takes back what `allocate` gave, once what was queued before is done.
+ */
+typedef int32_t (*bespoke_device_release_fn)(void *context, void *memory);
+
+/**
+ * Sums over arrays of one length. All terms of all its sums are read at a place before any sum is written there: an
+ * array may be read and written. Parts of one launch touch nothing that another one writes.
+ */
+typedef struct bespoke_device_part {
+    /**
+     * Numbers in each array.
+     */
+    uint64_t count;
+    /**
+     * The first of its sums among the launch's.
+     */
+    uint32_t first_sum;
+    /**
+     * How many sums follow from there: 1 to 3.
+     */
+    uint32_t sum_count;
+} bespoke_device_part;
+
+/**
+ * An array that is written: the sum of its terms, number by number, in their order.
+ */
+typedef struct bespoke_device_sum {
+    /**
+     * Its first number, on the device.
+     */
+    void *out;
+    /**
+     * Its type, to which the sum is rounded: float32, float64, float16 or bfloat16. That of all sums of a launch.
+     */
+    DLDataType dtype;
+    /**
+     * The first of its terms among the launch's.
+     */
+    uint32_t first_term;
+    /**
+     * How many terms follow from there, at least 1.
+     */
+    uint32_t term_count;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} bespoke_device_sum;
+
+/**
+ * What is added to a sum: `coefficient` times an array, number by number.
+ */
+typedef struct bespoke_device_term {
+    /**
+     * The array's first number, on the device; NULL for an array of ones.
+     */
+    const void *numbers;
+    /**
+     * What its numbers are multiplied by: as float32, or as float64 where the sum is float64.
+     */
+    double coefficient;
+    /**
+     * The array's type: float32, float64, float16 or bfloat16.
+     */
+    DLDataType dtype;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} bespoke_device_term;
+
+/**
+ * All that one launch does.
+ */
+typedef struct bespoke_device_combination {
+    /**
+     * sizeof(bespoke_device_combination) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of `parts`, at least 1.
+     */
+    uint32_t part_count;
+    /**
+     * Length of `sums`.
+     */
+    uint32_t sum_count;
+    /**
+     * Length of `terms`.
+     */
+    uint32_t term_count;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_part *parts;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_sum *sums;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_term *terms;
+} bespoke_device_combination;
+
+/**
+ * Queues one launch: all sums of `combination`, which is valid during the call.
+ */
+typedef int32_t (*bespoke_device_combine_fn)(void *context,
+                                             const struct bespoke_device_combination *combination);
+
+/**
+ * Queues a copy of `bytes` bytes within the device's memory, between arrays that do not overlap.
+ */
+typedef int32_t (*bespoke_device_copy_fn)(void *context, void *to, const void *from, uint64_t bytes);
+
+/**
+ * Waits for what was queued, and writes into `finite`, host memory of `rows` bytes, 1 for each row of `elements`
+ * numbers from `numbers` on that are all finite, and 0 for each other one.
+ */
+typedef int32_t (*bespoke_device_finite_fn)(void *context,
+                                            const void *numbers,
+                                            DLDataType dtype,
+                                            uint64_t rows,
+                                            uint64_t elements,
+                                            uint8_t *finite);
+
+/**
+ * What a host does with the memory of a device, so that samples stay there: `bespoke_sampler_options.device_ops`.
+ *
+ * Every operation is queued behind those before it, on the stream that `context` stands for, and answers 0, or anything
+ * else where it failed. They are called on the threads that use the sampler, one at a time. Only `finite` waits.
+ */
+typedef struct bespoke_device_ops {
+    /**
+     * sizeof(bespoke_device_ops), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Whose memory it is: tensors of every other device are refused.
+     */
+    DLDevice device;
+    /**
+     * The host's own, given to every operation.
+     */
+    void *context;
+    /**
+     * Gives memory; its failure is `BESPOKE_ERROR_MEMORY`, and that of every other operation
+     * `BESPOKE_ERROR_CALLBACK`.
+     */
+    bespoke_device_allocate_fn allocate;
+    /**
+     * Takes memory back.
+     */
+    bespoke_device_release_fn release;
+    /**
+     * Sums.
+     */
+    bespoke_device_combine_fn combine;
+    /**
+     * Copies.
+     */
+    bespoke_device_copy_fn copy;
+    /**
+     * Asks for numbers that are not finite.
+     */
+    bespoke_device_finite_fn finite;
+} bespoke_device_ops;
+
+/**
  * How a sampler works. NULL or zeros are the defaults.
  */
 typedef struct bespoke_sampler_options {
@@ -418,14 +597,19 @@ typedef struct bespoke_sampler_options {
      * Threads that an update may use, the caller's included. 0 is 1: no thread but the caller's.
      */
     uint32_t threads;
+    /**
+     * NULL for samples in host memory. Else the operations of a device: what the sampler is given, and gives, is memory
+     * of that device, and the library touches none of it. The table is copied; its `context` must outlive the sampler.
+     */
+    const struct bespoke_device_ops *device_ops;
 } bespoke_sampler_options;
 
 /**
  * A velocity field of the host: writes u_t(x) for every sample of a batch.
  *
  * `t` is float32 `[batch]`, the times in [0, 1] from noise to data, one per sample. `x` and `u` have the shape and
- * dtype of the batch that is solved; all three are contiguous host memory of the library, valid
- * during the call; `t` and `x` must not be written. `user_data` is the caller's.
+ * dtype of the batch that is solved; all three are contiguous host memory of the library, or memory of the sampler's
+ * device, valid during the call; `t` and `x` must not be written. `user_data` is the caller's.
  *
  * Answers 0 when `u` is written. Anything else stops the call that evaluates, which then
  * returns `BESPOKE_ERROR_CALLBACK`.
@@ -749,7 +933,7 @@ bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler,
 /**
  * Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
  * sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
- * They are the sampler's, not to be written, and valid until its next call.
+ * They are the sampler's, on its device, not to be written, and valid until its next call.
  *
  * Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
  *
@@ -765,7 +949,8 @@ bespoke_status bespoke_sampler_query(struct bespoke_sampler *sampler,
  * and any of the four dtypes. It must not lie in the sampler's own memory.
  *
  * `BESPOKE_ERROR_NON_FINITE` says that some sample's velocity held a NaN or an infinity. The other
- * samples have advanced; go on after the failed ones have left, or start anew.
+ * samples have advanced; go on after the failed ones have left, or start anew. On a device it is not
+ * answered: see `bespoke_sampler_finite`; and `u` is contiguous there.
  *
  * # Safety
  * `sampler` is NULL or an object that has not been freed. `u` is NULL or describes memory that may be read during
@@ -828,6 +1013,18 @@ bespoke_status bespoke_sampler_join(struct bespoke_sampler *sampler,
 bespoke_status bespoke_sampler_leave(struct bespoke_sampler *sampler,
                                      uint32_t row,
                                      DLTensor *x);
+
+/**
+ * Says of every sample whether the numbers of its state are all finite: writes 1 or 0 into `finite`, of `count` bytes,
+ * the batch. Of a sampler with `device_ops` this is the only call that waits for the device, and the only way to learn
+ * that a velocity held a NaN or an infinity: samples go on with them there.
+ *
+ * # Safety
+ * `sampler` is NULL or an object that has not been freed. `finite` is NULL or has room for `count` bytes.
+ */
+bespoke_status bespoke_sampler_finite(struct bespoke_sampler *sampler,
+                                      uint32_t count,
+                                      uint8_t *finite);
 
 /**
  * Says where sample `row` stands. `progress->struct_size` must be set.
@@ -1011,8 +1208,9 @@ bespoke_status bespoke_sampler_new(const struct bespoke_theta *theta,
  * another: call them in order with the same sampler; the values in `x` are then read at step 0
  * alone. On failure `x` is as it was.
  *
- * `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
- * After the first call of a shape nothing is allocated.
+ * `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides, or contiguous in that of
+ * the sampler's device. After the first call of a shape nothing is allocated. On a device nobody waits for numbers
+ * that are not finite: ask `bespoke_sampler_finite`.
  *
  * # Safety
  * `theta` and `sampler` are NULL or objects that have not been freed. `x` is NULL or describes memory that may be

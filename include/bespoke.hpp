@@ -72,7 +72,8 @@ struct dtype_of<bool> {
 };
 
 /// A batch of samples in host memory, borrowed: like std::span, with a shape. `T` is const for what
-/// is only read, and such a view is not taken where the library writes.
+/// is only read, and such a view is not taken where the library writes. A view `on` a device is for a sampler with that
+/// device's `device_ops`; its numbers are not for this program to touch.
 template <class T>
 class tensor_view {
 public:
@@ -105,16 +106,26 @@ public:
         constexpr DLDataType own = dtype_of<value_type>::value;
         if (tensor.dtype.code != own.code || tensor.dtype.bits != own.bits || tensor.dtype.lanes != own.lanes)
             throw std::invalid_argument("bespoke::tensor_view: the tensor has another dtype");
+        device_ = tensor.device;
+    }
+
+    /// The same, of memory of `device`.
+    tensor_view on(DLDevice device) const noexcept {
+        tensor_view view = *this;
+        view.device_ = device;
+        return view;
     }
 
     /// A view that writes is also one that reads.
     operator tensor_view<const value_type>() const {
         tensor_view<const value_type> view(data_, shape_.data(), rank_);
         if (strided_) view.set_strides(strides_.data());
-        return view;
+        return view.on(device_);
     }
 
     T *data() const noexcept { return data_; }
+    /// Whose memory it is.
+    DLDevice device() const noexcept { return device_; }
     std::size_t rank() const noexcept { return rank_; }
     /// Size of a dimension; the batch is dimension 0.
     std::int64_t extent(std::size_t dimension) const { return shape_.at(dimension); }
@@ -134,7 +145,7 @@ public:
     DLTensor dl() const noexcept {
         DLTensor tensor{};  // NOLINT(bugprone-invalid-enum-default-initialization): it is set below
         tensor.data = const_cast<value_type *>(data_);
-        tensor.device.device_type = kDLCPU;
+        tensor.device = device_;
         tensor.ndim = static_cast<std::int32_t>(rank_);
         tensor.dtype = dtype_of<value_type>::value;
         tensor.shape = const_cast<std::int64_t *>(shape_.data());
@@ -153,6 +164,7 @@ private:
     std::array<std::int64_t, max_rank> shape_{};
     std::array<std::int64_t, max_rank> strides_{};
     bool strided_ = false;
+    DLDevice device_{kDLCPU, 0};
 };
 
 /// A tensor_view of any dtype, for a network's named inputs: what a condition holds. The numbers stay the lender's.
@@ -413,6 +425,7 @@ struct evaluation {
 /// Scratch of one batch; one thread at a time.
 class sampler {
 public:
+    /// `options.device_ops`, where it is given, need only live during the call; its context as long as the sampler.
     explicit sampler(const theta &theta, bespoke_sampler_options options = {}) {
         options.struct_size = sizeof options;
         bespoke_sampler *out = nullptr;
@@ -522,6 +535,13 @@ public:
         std::uint32_t batch = 0;
         check(bespoke_sampler_batch(get(), &batch));
         return batch;
+    }
+
+    /// Of every sample, whether the numbers of its state are all finite: 1 or 0. Waits for a device.
+    std::vector<std::uint8_t> finite() {
+        std::vector<std::uint8_t> answers(batch());
+        check(bespoke_sampler_finite(get(), static_cast<std::uint32_t>(answers.size()), answers.data()));
+        return answers;
     }
 
     bespoke_sampler *get() const noexcept { return handle_.get(); }

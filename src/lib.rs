@@ -25,7 +25,7 @@
 //! | 1 | [`threads`] | the threads that a computation is shared among, after a fork too |
 //! | 1 | [`number`] | f64, or a dual number over it |
 //! | 2 | [`scheduler`] | alpha_t, sigma_t, snr and its inverse; model outputs as velocities |
-//! | 2 | [`tensor`] | the few operations a solver needs, over host memory; dtypes and devices |
+//! | 2 | [`tensor`] | the few operations a solver needs, over host memory or a device's of the host program; dtypes |
 //! | 2 | [`inputs`] | what a network is given besides time and state: named columns |
 //! | 2 | `torch` | libtorch's tensors, devices and errors |
 //! | 3 | [`tableau`] | a solver as a table of scalars |

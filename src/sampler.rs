@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::path::GaussianPath;
 use crate::scheduler::Output;
 use crate::tableau::{Combination, Keep, Operand, Place, Tableau};
-use crate::tensor::{self, Crew, Element, Host, PerRow, Tensor, Update};
+use crate::tensor::{self, Crew, PerRow, Register, Tensor, Update};
 use crate::velocity::{Condition, VelocityField};
 use std::ops::Range;
 use std::sync::Arc;
@@ -300,7 +300,7 @@ pub struct Sampler<T> {
     times: Vec<f64>,
     /// Whether the samples are those of the last query, so that its velocity may come in.
     asked: bool,
-    /// Whether the last start failed, so that there is no solve.
+    /// Whether the last start or launch failed, so that there is no solve.
     failed: bool,
     /// Threads that share an update, where there is more than one.
     crew: Option<Crew>,
@@ -317,14 +317,14 @@ pub struct Row {
     pub failed: bool,
 }
 
-impl<T: Tensor> Sampler<T> {
+impl<T: Register> Sampler<T> {
     /// Scratch like `prototype` in elements, dtype and device; samples come with [`Sampler::start`].
     ///
     /// # Errors
-    /// The tensor's own, where memory cannot be had.
+    /// The register's own, where memory cannot be had.
     pub fn new(prototype: &T) -> Result<Self> {
         Ok(Self {
-            buffers: vec![prototype.zeros_beside(0, 1)?],
+            buffers: vec![prototype.beside(1, 0, prototype.elements())?],
             cursors: Vec::new(),
             times: Vec::new(),
             asked: false,
@@ -341,30 +341,111 @@ impl<T: Tensor> Sampler<T> {
     /// Begins a solve of the whole batch `x0`, `[batch, elements]`.
     ///
     /// # Errors
-    /// The tensor's own.
+    /// The register's own.
     pub fn start(&mut self, plan: &Arc<Plan>, x0: &T) -> Result<()> {
-        let batch = x0.batch();
+        self.begin(plan, 0, (x0.batch(), x0.elements()), |state| {
+            state.copy_rows(x0.view(), 0..x0.batch())?;
+            T::launch(std::slice::from_ref(state))
+        })
+    }
+
+    /// Begins a solve of `shape`, batch and elements, at `stage`; `write` writes all its states.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; [`Error::State`] where `stage` needs what an earlier one computed; those of `write`.
+    pub fn begin(
+        &mut self,
+        plan: &Arc<Plan>,
+        stage: usize,
+        (batch, elements): (usize, usize),
+        write: impl FnOnce(&mut T) -> Result<()>,
+    ) -> Result<()> {
+        if !plan.self_contained(stage) {
+            return Err(Error::State(format!("evaluation {stage} builds on earlier ones: begin with evaluation 0")));
+        }
         // Until the new solve stands, there is none.
         self.failed = true;
-        self.reserve(plan, x0, batch)?;
         self.cursors.clear();
-        self.cursors.resize(batch, Cursor::new(plan, 0));
+        if self.buffers[STATE].elements() != elements {
+            let state = self.buffers[STATE].beside(1, 0, elements)?;
+            self.buffers.clear();
+            self.buffers.push(state);
+        }
+        self.hold(plan, batch)?;
+        self.cursors.resize(batch, Cursor::new(plan, stage));
         self.times.resize(batch, 0.0);
         self.asked = false;
-        self.buffers[STATE].copy_rows(x0.view(), 0..batch)?;
+        write(&mut self.buffers[STATE])?;
         self.failed = false;
         Ok(())
     }
 
-    fn reserve(&mut self, plan: &Plan, x0: &T, batch: usize) -> Result<()> {
-        let fits = |buffer: &T| buffer.batch() == batch && buffer.elements() == x0.elements();
-        if !self.buffers.iter().all(fits) {
-            self.buffers.clear();
+    /// Appends `count` samples at the start of `plan`; `write` writes their states, the rows that it is told.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], and those of `write`; the batch is then as before.
+    pub fn join(
+        &mut self,
+        plan: &Arc<Plan>,
+        count: usize,
+        write: impl FnOnce(&mut T, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let (before, buffers) = (self.batch(), self.buffers.len());
+        let rows = before..before + count;
+        let joined = self.hold(plan, rows.end).and_then(|()| write(&mut self.buffers[STATE], rows.clone()));
+        if let Err(error) = joined {
+            self.buffers.truncate(buffers);
+            self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
+            return Err(error);
         }
-        while self.buffers.len() < FIRST_KEPT + plan.kept {
-            self.buffers.push(x0.zeros_beside(batch, self.buffers.len() + 1)?);
-        }
+        self.cursors.resize(rows.end, Cursor::new(plan, 0));
+        self.times.resize(rows.end, 0.0);
+        self.asked = false;
         Ok(())
+    }
+
+    /// Takes sample `row` out; the last sample takes its place.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sample.
+    pub fn leave(&mut self, row: usize) -> Result<()> {
+        let last = self.batch().checked_sub(1).filter(|last| row <= *last).ok_or_else(|| no_row(row, self.batch()))?;
+        self.buffers.iter_mut().try_for_each(|buffer| buffer.move_row(last, row))?;
+        T::launch(&self.buffers)?;
+        self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(last))?;
+        self.cursors.swap_remove(row);
+        self.times.truncate(last);
+        self.asked = false;
+        Ok(())
+    }
+
+    /// The register in whose sample `row` the state of sample `row` is now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no such sample.
+    pub fn holder(&self, row: usize) -> Result<&T> {
+        let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.batch()))?;
+        Ok(&self.buffers[cursor.point()])
+    }
+
+    /// All its registers.
+    pub fn registers(&self) -> &[T] {
+        &self.buffers
+    }
+
+    /// Whether all samples wait for the evaluation `stage` of `plan`.
+    pub fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
+        self.cursors.iter().all(|cursor| cursor.stands_at(plan, stage))
+    }
+
+    /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
+    fn hold(&mut self, plan: &Plan, batch: usize) -> Result<()> {
+        while self.buffers.len() < FIRST_KEPT + plan.kept {
+            let (place, state) = (self.buffers.len() + 1, &self.buffers[STATE]);
+            let buffer = state.beside(place, 0, state.elements())?;
+            self.buffers.push(buffer);
+        }
+        self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
     }
 
     /// Number of samples.
@@ -417,11 +498,15 @@ impl<T: Tensor> Sampler<T> {
                 outcome = Err(Error::NonFinite { evaluation: cursor.stage, t: stage.t });
             }
             for row in group {
-                let finite = finite || T::finite_row(velocity, row)?;
+                let finite = finite || self.buffers[STATE].finite_row(velocity, row)?;
                 let cursor = &mut self.cursors[row];
                 cursor.failed = !finite;
                 cursor.stage += usize::from(finite);
             }
+        }
+        if let Err(error) = T::launch(&self.buffers) {
+            self.failed = true;
+            return Err(error);
         }
         outcome
     }
@@ -449,17 +534,20 @@ impl<T: Tensor> Sampler<T> {
             return Ok(STATE);
         }
         let (bases, points) = self.buffers.split_at_mut(POINT);
-        for (row, cursor) in self.cursors.iter().enumerate() {
-            if cursor.point() == STATE {
-                points[0].copy_rows(bases[STATE].view(), row..row + 1)?;
+        let mut row = 0;
+        for run in self.cursors.chunk_by(|a, b| a.point() == b.point()) {
+            if run[0].point() == STATE {
+                points[0].copy_rows(bases[STATE].view(), row..row + run.len())?;
             }
+            row += run.len();
         }
+        T::launch(&self.buffers)?;
         Ok(POINT)
     }
 
     fn check(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::State("the solve failed at its start: start a new one".into()));
+            return Err(Error::State("the solve failed: start a new one".into()));
         }
         match self.cursors.iter().position(|cursor| cursor.failed) {
             None => Ok(()),
@@ -477,96 +565,6 @@ impl<T: Tensor> Sampler<T> {
     pub fn row(&self, row: usize) -> Result<Row> {
         let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.cursors.len()))?;
         Ok(Row { stage: cursor.stage, nfe: cursor.plan.nfe(), failed: cursor.failed })
-    }
-}
-
-impl<E: Element> Sampler<Host<E>> {
-    /// Begins a solve of `batch` samples at `stage`, and gives the memory of their states, `[batch, elements]`,
-    /// to be written.
-    ///
-    /// # Errors
-    /// [`Error::Memory`]; [`Error::State`] where `stage` needs what an earlier one computed.
-    pub fn begin(&mut self, plan: &Arc<Plan>, stage: usize, batch: usize, elements: usize) -> Result<&mut [E]> {
-        if !plan.self_contained(stage) {
-            return Err(Error::State(format!("evaluation {stage} builds on earlier ones: begin with evaluation 0")));
-        }
-        // Until the new solve stands, there is none.
-        self.failed = true;
-        self.cursors.clear();
-        if self.buffers.first().is_some_and(|buffer| buffer.elements() != elements) {
-            self.buffers.clear();
-        }
-        self.hold(plan, batch, elements)?;
-        self.cursors.resize(batch, Cursor::new(plan, stage));
-        self.times.resize(batch, 0.0);
-        self.asked = false;
-        self.failed = false;
-        Ok(self.buffers[STATE].data_mut())
-    }
-
-    /// Appends `count` samples at the start of `plan`, and gives the memory of their states,
-    /// `[count, elements]`, to be written.
-    ///
-    /// # Errors
-    /// [`Error::Memory`]; the batch is then as before.
-    pub fn join(&mut self, plan: &Arc<Plan>, count: usize) -> Result<&mut [E]> {
-        let (before, elements, buffers) = (self.batch(), self.buffers[STATE].elements(), self.buffers.len());
-        if let Err(error) = self.hold(plan, before + count, elements) {
-            self.buffers.truncate(buffers);
-            self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
-            return Err(error);
-        }
-        self.cursors.resize(before + count, Cursor::new(plan, 0));
-        self.times.resize(before + count, 0.0);
-        self.asked = false;
-        Ok(&mut self.buffers[STATE].data_mut()[before * elements..])
-    }
-
-    /// Takes sample `row` out; the last sample takes its place.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where there is no such sample.
-    pub fn leave(&mut self, row: usize) -> Result<()> {
-        let last = self.batch().checked_sub(1).filter(|last| row <= *last).ok_or_else(|| no_row(row, self.batch()))?;
-        for buffer in &mut self.buffers {
-            let elements = buffer.elements();
-            buffer.data_mut().copy_within(last * elements..(last + 1) * elements, row * elements);
-            buffer.resize(last)?;
-        }
-        self.cursors.swap_remove(row);
-        self.times.truncate(last);
-        self.asked = false;
-        Ok(())
-    }
-
-    /// The state where sample `row` is now, `[elements]`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where there is no such sample.
-    pub fn row_state(&self, row: usize) -> Result<&[E]> {
-        let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.batch()))?;
-        Ok(self.buffers[cursor.point()].row(row))
-    }
-
-    /// The addresses of all its samples' memory, buffer by buffer.
-    pub fn memory(&self) -> impl Iterator<Item = Range<usize>> {
-        self.buffers.iter().map(|buffer| {
-            let range = buffer.data().as_ptr_range();
-            range.start as usize..range.end as usize
-        })
-    }
-
-    /// Whether all samples wait for the evaluation `stage` of `plan`.
-    pub fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
-        self.cursors.iter().all(|cursor| cursor.stands_at(plan, stage))
-    }
-
-    /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
-    fn hold(&mut self, plan: &Plan, batch: usize, elements: usize) -> Result<()> {
-        while self.buffers.len() < FIRST_KEPT + plan.kept {
-            self.buffers.push(Host::zeros_at(self.buffers.len() + 1, 0, elements)?);
-        }
-        self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(batch))
     }
 }
 
@@ -623,7 +621,7 @@ pub fn sample<F: VelocityField>(
 mod tests {
     use super::*;
     use crate::solvers::classical::{euler, heun, rk4, uniform_grid};
-    use crate::tensor::Host;
+    use crate::tensor::{Host, Register};
     use crate::theta::NsTable;
 
     /// Of operations that are exact to the bit wherever they are made: Miri's `sin` is not.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::inputs::{self, Inputs};
 use crate::ranks::Ranks;
-use crate::tensor::{PerRow, Tensor};
+use crate::tensor::{PerRow, Register, Tensor};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 

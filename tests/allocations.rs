@@ -137,7 +137,11 @@ fn nothing_is_allocated_after_the_first_call_of_a_shape() {
     for (theta, other) in [(handles[0], handles[1]), (handles[1], handles[0])] {
         for (numbers, threads) in [(64, 1), (400_000, 1), (400_000, 2)] {
             let (mut x, mut u) = (vec![0.5f32; numbers], vec![0.25f32; numbers]);
-            let options = bespoke_sampler_options { struct_size: size_of::<bespoke_sampler_options>() as u32, threads };
+            let options = bespoke_sampler_options {
+                struct_size: size_of::<bespoke_sampler_options>() as u32,
+                threads,
+                device_ops: null(),
+            };
             for dtype in [FLOAT32, BFLOAT16] {
                 let mut sampler = null_mut();
                 unsafe {

@@ -37,16 +37,16 @@ sized_struct!(bespoke_row { evaluations, nfe, failed });
 pub unsafe extern "C" fn bespoke_sampler_start(sampler: *mut bespoke_sampler, x0: *const DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let x0 = HostTensor::new("x0", x0)?;
+        let x0 = HostTensor::anywhere("x0", x0)?;
         let mut inner = required("sampler", sampler)?.lock()?;
         let plan = inner.plan.clone();
-        inner.engine(x0.dtype())?.start(&plan, &x0)
+        inner.engine(&x0)?.start(&plan, &x0)
     })
 }
 
 /// Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
 /// sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
-/// They are the sampler's, not to be written, and valid until its next call.
+/// They are the sampler's, on its device, not to be written, and valid until its next call.
 ///
 /// Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
 ///
@@ -73,7 +73,8 @@ pub unsafe extern "C" fn bespoke_sampler_query(
 /// and any of the four dtypes. It must not lie in the sampler's own memory.
 ///
 /// `BESPOKE_ERROR_NON_FINITE` says that some sample's velocity held a NaN or an infinity. The other
-/// samples have advanced; go on after the failed ones have left, or start anew.
+/// samples have advanced; go on after the failed ones have left, or start anew. On a device it is not
+/// answered: see `bespoke_sampler_finite`; and `u` is contiguous there.
 ///
 /// # Safety
 /// `sampler` is NULL or an object that has not been freed. `u` is NULL or describes memory that may be read during
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn bespoke_sampler_query(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_update(sampler: *mut bespoke_sampler, u: *const DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.update(&HostTensor::new("u", u)?) })
+    guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.update(&HostTensor::anywhere("u", u)?) })
 }
 
 /// Takes one evaluation, for a host with a loop of its own. `u` is the velocity at the time of evaluation `k` and at
@@ -105,10 +106,11 @@ pub unsafe extern "C" fn bespoke_sampler_advance(
 ) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let (x, u, next) = (HostTensor::new("x", x)?, HostTensor::new("u", u)?, HostTensor::new("next", next)?);
+        let (x, u) = (HostTensor::anywhere("x", x)?, HostTensor::anywhere("u", u)?);
+        let next = HostTensor::anywhere("next", next)?;
         let mut inner = required("sampler", sampler)?.lock()?;
         let plan = inner.plan.clone();
-        inner.engine(x.dtype())?.advance(&plan, k as usize, &x, &u, &next)
+        inner.engine(&x)?.advance(&plan, k as usize, &x, &u, &next)
     })
 }
 
@@ -121,7 +123,7 @@ pub unsafe extern "C" fn bespoke_sampler_advance(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bespoke_sampler_finish(sampler: *mut bespoke_sampler, x: *mut DLTensor) -> bespoke_status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.finish(&HostTensor::new("x", x)?) })
+    guard(|| unsafe { begun(&mut *required("sampler", sampler)?.lock()?)?.finish(&HostTensor::anywhere("x", x)?) })
 }
 
 /// Adds the samples `x0`, `[count, ...]`, behind the present ones, at the start of `theta`; NULL is
@@ -138,7 +140,7 @@ pub unsafe extern "C" fn bespoke_sampler_join(
     x0: *const DLTensor,
 ) -> bespoke_status {
     // SAFETY: as the header asks.
-    guard(|| unsafe { required("sampler", sampler)?.lock()?.join(theta.as_ref(), &HostTensor::new("x0", x0)?) })
+    guard(|| unsafe { required("sampler", sampler)?.lock()?.join(theta.as_ref(), &HostTensor::anywhere("x0", x0)?) })
 }
 
 /// Takes sample `row` out, done or not, and writes its state into `x`, `[1, ...]`; NULL drops it.
@@ -155,8 +157,32 @@ pub unsafe extern "C" fn bespoke_sampler_leave(
 ) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let x = (!x.is_null()).then(|| HostTensor::new("x", x)).transpose()?;
+        let x = (!x.is_null()).then(|| HostTensor::anywhere("x", x)).transpose()?;
         begun(&mut *required("sampler", sampler)?.lock()?)?.leave(row as usize, x.as_ref())
+    })
+}
+
+/// Says of every sample whether the numbers of its state are all finite: writes 1 or 0 into `finite`, of `count` bytes,
+/// the batch. Of a sampler with `device_ops` this is the only call that waits for the device, and the only way to learn
+/// that a velocity held a NaN or an infinity: samples go on with them there.
+///
+/// # Safety
+/// `sampler` is NULL or an object that has not been freed. `finite` is NULL or has room for `count` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_sampler_finite(
+    sampler: *mut bespoke_sampler,
+    count: u32,
+    finite: *mut u8,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    guard(|| unsafe {
+        let mut inner = required("sampler", sampler)?.lock()?;
+        let engine = begun(&mut inner)?;
+        if count as usize != engine.batch() {
+            return Err(Error::invalid("count", count, format!("{}, the number of samples", engine.batch())));
+        }
+        required("finite", finite)?;
+        engine.finite(std::slice::from_raw_parts_mut(finite, count as usize))
     })
 }
 
@@ -206,7 +232,7 @@ impl Inner {
                 x0.check_dtype(*dtype)?;
                 engine.join(&plan, x0)
             }
-            _ => self.engine(x0.dtype())?.join(&plan, x0),
+            _ => self.engine(x0)?.join(&plan, x0),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! What the library asks of a host's network: one struct, so that what is added never breaks a callback.
 
-use super::dlpack::{DL_BFLOAT, DL_BOOL, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_INT, DL_ROCM_HOST};
-use super::dlpack::{DLDataType, DLDevice, DLTensor, device_name, dtype_name};
+use super::dlpack::{DLDevice, DLTensor, HOST_MEMORY, device_name, dtype_name};
 use super::guard::{required, text};
 use super::status;
 use crate::error::{Error, Result};
 use crate::inputs::Column;
 use crate::networks::Call;
-use crate::tensor::{Dtype, Host, Tensor};
+use crate::tensor::{Dtype, Host, Register};
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 
@@ -114,9 +113,9 @@ fn c_name(name: &str) -> Result<CString> {
 fn describe(data: *const c_void, dtype: Dtype, shape: &mut [i64]) -> DLTensor {
     DLTensor {
         data: data.cast_mut(),
-        device: DLDevice { device_type: DL_CPU, device_id: 0 },
+        device: DLDevice::HOST,
         ndim: shape.len() as i32,
-        dtype: dlpack(dtype),
+        dtype: dtype.dlpack(),
         shape: shape.as_mut_ptr(),
         strides: null_mut(),
         byte_offset: 0,
@@ -135,17 +134,6 @@ pub(super) fn answered(callback: &'static str, call: impl FnOnce() -> i32) -> Re
     }
 }
 
-/// As DLPack writes it.
-pub(super) fn dlpack(dtype: Dtype) -> DLDataType {
-    let code = match dtype {
-        Dtype::Float64 | Dtype::Float32 | Dtype::Float16 => DL_FLOAT,
-        Dtype::Bfloat16 => DL_BFLOAT,
-        Dtype::Int64 | Dtype::Int32 => DL_INT,
-        Dtype::Bool => DL_BOOL,
-    };
-    DLDataType { code, bits: 8 * dtype.size() as u8, lanes: 1 }
-}
-
 /// Dimensions of an input at most.
 const MAX_RANK: usize = 32;
 
@@ -162,13 +150,12 @@ pub(super) unsafe fn column(input: &bespoke_input) -> Result<Column> {
     };
     const ALL: [Dtype; 7] =
         [Dtype::Float64, Dtype::Float32, Dtype::Float16, Dtype::Bfloat16, Dtype::Int64, Dtype::Int32, Dtype::Bool];
-    let Some(dtype) = ALL.into_iter().find(|dtype| dlpack(*dtype) == tensor.dtype) else {
+    let Some(dtype) = ALL.into_iter().find(|dtype| dtype.dlpack() == tensor.dtype) else {
         let expected = "float64, float32, float16, bfloat16, int64, int32 or bool";
         return wrong("dtype", dtype_name(tensor.dtype), expected);
     };
-    if ![DL_CPU, DL_CUDA_HOST, DL_ROCM_HOST].contains(&tensor.device.device_type) {
-        let expected = "host memory (kDLCPU, kDLCUDAHost or kDLROCMHost)";
-        return wrong("device", device_name(tensor.device.device_type), expected);
+    if !tensor.device.is_host() {
+        return wrong("device", device_name(tensor.device.device_type), HOST_MEMORY);
     }
     let Some(rank) = usize::try_from(tensor.ndim).ok().filter(|rank| (1..=MAX_RANK).contains(rank)) else {
         return wrong("ndim", tensor.ndim.to_string(), "1 to 32, the batch first");

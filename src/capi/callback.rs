@@ -8,8 +8,8 @@ use std::ffi::c_void;
 /// A velocity field of the host: writes u_t(x) for every sample of a batch.
 ///
 /// `t` is float32 `[batch]`, the times in [0, 1] from noise to data, one per sample. `x` and `u` have the shape and
-/// dtype of the batch that is solved; all three are contiguous host memory of the library, valid
-/// during the call; `t` and `x` must not be written. `user_data` is the caller's.
+/// dtype of the batch that is solved; all three are contiguous host memory of the library, or memory of the sampler's
+/// device, valid during the call; `t` and `x` must not be written. `user_data` is the caller's.
 ///
 /// Answers 0 when `u` is written. Anything else stops the call that evaluates, which then
 /// returns `BESPOKE_ERROR_CALLBACK`.

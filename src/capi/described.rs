@@ -1,6 +1,5 @@
 //! A model's signature in C's terms, in memory that stays where it is.
 
-use super::call::dlpack;
 use super::dlpack::DLDataType;
 use crate::card::{Card, Shape, Size};
 use std::ffi::{CString, c_char};
@@ -79,7 +78,7 @@ impl Described {
         let properties = signature.inputs().iter().zip(&shapes).zip(&inputs).map(|((input, shape), name)| {
             bespoke_input_properties {
                 name: name.as_ptr(),
-                dtype: dlpack(input.dtype),
+                dtype: input.dtype.dlpack(),
                 ndim: shape.sizes.len() as u32,
                 shape: shape.sizes.as_ptr(),
                 shape_names: shape.pointers.as_ptr(),

@@ -2,22 +2,33 @@
 //!
 //! The header brings these structs itself, unless the official `dlpack.h` was included first.
 
+pub use crate::tensor::DLDataType;
 use std::ffi::c_void;
 
 /// `kDLCPU`.
-pub(super) const DL_CPU: i32 = 1;
+const DL_CPU: i32 = 1;
 /// `kDLCUDAHost`: pinned memory, which the host reads and writes like its own.
-pub(super) const DL_CUDA_HOST: i32 = 3;
+const DL_CUDA_HOST: i32 = 3;
 /// `kDLROCMHost`: as [`DL_CUDA_HOST`].
-pub(super) const DL_ROCM_HOST: i32 = 11;
-/// `kDLInt`.
-pub(super) const DL_INT: u8 = 0;
-/// `kDLBool`.
-pub(super) const DL_BOOL: u8 = 6;
-/// `kDLFloat`.
-pub(super) const DL_FLOAT: u8 = 2;
-/// `kDLBfloat`.
-pub(super) const DL_BFLOAT: u8 = 4;
+const DL_ROCM_HOST: i32 = 11;
+
+impl DLDevice {
+    /// The host's memory.
+    pub(super) const HOST: Self = Self { device_type: DL_CPU, device_id: 0 };
+
+    /// Whether this program may read and write its memory.
+    pub(super) fn is_host(self) -> bool {
+        [DL_CPU, DL_CUDA_HOST, DL_ROCM_HOST].contains(&self.device_type)
+    }
+
+    /// Its name, for messages, with its index.
+    pub(super) fn indexed(self) -> String {
+        format!("{}:{}", device_name(self.device_type), self.device_id)
+    }
+}
+
+/// What messages call [`DLDevice::is_host`].
+pub(super) const HOST_MEMORY: &str = "host memory (kDLCPU, kDLCUDAHost or kDLROCMHost)";
 
 /// Where a tensor's memory is.
 #[repr(C)]
@@ -27,18 +38,6 @@ pub struct DLDevice {
     pub device_type: i32,
     /// Index among the devices of its type.
     pub device_id: i32,
-}
-
-/// Type of a tensor's numbers.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DLDataType {
-    /// `DLDataTypeCode`.
-    pub code: u8,
-    /// Bits of one lane.
-    pub bits: u8,
-    /// Lanes of a vector type; 1 for numbers.
-    pub lanes: u16,
 }
 
 /// A borrowed tensor: its memory, shape and strides are the lender's.

@@ -1,13 +1,16 @@
 //! A sampler for one dtype, spoken to in tensors of the host.
 
 use super::callback::Velocity;
-use super::dlpack::DLTensor;
+use super::device::Place;
+use super::dlpack::{DLDevice, DLTensor};
 use super::layout::{HostTensor, SampleDtype, describe};
+use super::lent::Lent;
 use super::watched::Watched;
 use crate::error::{Error, Result};
 use crate::sampler::{Plan, Row, Sampler};
-use crate::tensor::{Crew, Element, Host, HostView, Tensor};
+use crate::tensor::{Crew, Host, Remote};
 use half::{bf16, f16};
+use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -53,24 +56,37 @@ pub(super) trait Engine: Send {
 
     /// Number of samples.
     fn batch(&self) -> usize;
+
+    /// Says of every sample whether its state is finite: 1 or 0, `batch` of them. Waits for a device.
+    fn finite(&mut self, finite: &mut [u8]) -> Result<()>;
 }
 
-/// The engine for a dtype, with updates on `threads` threads.
-pub(super) fn engine(dtype: SampleDtype, threads: usize) -> Result<Box<dyn Engine>> {
+/// The engine for a dtype of a place, with updates on `threads` threads.
+pub(super) fn engine(dtype: SampleDtype, threads: usize, place: &Place) -> Result<Box<dyn Engine>> {
+    let device = match place {
+        Place::Host => None,
+        Place::Device(device, memory) => Some((*device, memory)),
+    };
+    if let Some((device, memory)) = device {
+        let prototype = Remote::new(memory.clone(), dtype.any(), 1);
+        return Ok(Box::new(Typed::new(prototype, dtype, threads, Some(device))?));
+    }
     Ok(match dtype {
-        SampleDtype::F32 => Box::new(Typed::<f32>::new(dtype, threads)?),
-        SampleDtype::F64 => Box::new(Typed::<f64>::new(dtype, threads)?),
-        SampleDtype::F16 => Box::new(Typed::<f16>::new(dtype, threads)?),
-        SampleDtype::BF16 => Box::new(Typed::<bf16>::new(dtype, threads)?),
+        SampleDtype::F32 => Box::new(Typed::new(Host::<f32>::zeros(0, 1)?, dtype, threads, None)?),
+        SampleDtype::F64 => Box::new(Typed::new(Host::<f64>::zeros(0, 1)?, dtype, threads, None)?),
+        SampleDtype::F16 => Box::new(Typed::new(Host::<f16>::zeros(0, 1)?, dtype, threads, None)?),
+        SampleDtype::BF16 => Box::new(Typed::new(Host::<bf16>::zeros(0, 1)?, dtype, threads, None)?),
     })
 }
 
-struct Typed<E> {
+struct Typed<T: Lent> {
     dtype: SampleDtype,
-    sampler: Sampler<Host<E>>,
+    /// Whose memory all tensors are in; `None` for the host's own.
+    device: Option<DLDevice>,
+    sampler: Sampler<T>,
     /// Where a callback writes the velocity, or one that cannot be read in place is gathered.
-    velocity: Host<E>,
-    times: Vec<f32>,
+    velocity: T,
+    times: T::Times,
     /// Of the batch, the batch first.
     shape: Vec<i64>,
     /// Whether the host's velocity function leaves the states as they are.
@@ -80,54 +96,61 @@ struct Typed<E> {
 }
 
 // SAFETY: the descriptors point to memory that this very object owns.
-unsafe impl<E: Send> Send for Typed<E> {}
+unsafe impl<T: Lent> Send for Typed<T> {}
 
-impl<E: Element> Typed<E> {
-    fn new(dtype: SampleDtype, threads: usize) -> Result<Self> {
-        let mut sampler = Sampler::new(&Host::zeros(0, 1)?)?;
+impl<T: Lent> Typed<T> {
+    fn new(prototype: T, dtype: SampleDtype, threads: usize, device: Option<DLDevice>) -> Result<Self> {
+        let mut sampler = Sampler::new(&prototype)?;
         if threads > 1 {
             let refused = |e| Error::State(format!("the system gives no {threads} threads: {e}"));
             sampler.set_crew(Some(Crew::new(threads).map_err(refused)?));
         }
-        let nothing = describe::<E>(null_mut(), dtype, null_mut(), 0);
+        let nothing = describe(null_mut(), DLDevice::HOST, dtype, null_mut(), 0);
         Ok(Self {
             dtype,
+            device,
             sampler,
-            velocity: Host::zeros(0, 1)?,
-            times: Vec::new(),
+            times: prototype.times(),
+            velocity: prototype,
             shape: Vec::new(),
             watched: Watched::default(),
             asked: (nothing, nothing),
         })
     }
 
+    /// Errors where one of `tensors` is not where this sampler's memory is.
+    fn check_device(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
+        tensors.iter().try_for_each(|tensor| tensor.check_device(self.device))
+    }
+
     /// Begins at `stage` with the samples `x`.
     fn begin(&mut self, plan: &Arc<Plan>, stage: usize, x: &HostTensor<'_>) -> Result<()> {
-        x.gather(self.sampler.begin(plan, stage, x.batch(), x.elements())?, self.dtype);
+        let (dtype, shape) = (self.dtype, (x.batch(), x.elements()));
+        self.sampler.begin(plan, stage, shape, |state| state.gather(0..x.batch(), x, dtype))?;
         self.shape.clear();
         self.shape.extend_from_slice(x.shape());
         Ok(())
     }
 
+    /// A tensor of the batch's shape, or of its first `rank` sizes, in this object's memory.
+    fn describe(&mut self, data: *mut c_void, dtype: SampleDtype, rank: usize) -> DLTensor {
+        describe(data, self.device.unwrap_or(DLDevice::HOST), dtype, self.shape.as_mut_ptr(), rank)
+    }
+
     /// The times and states of the next evaluation, as tensors of this object's memory.
     fn ask(&mut self) -> Result<Option<(DLTensor, DLTensor)>> {
         let Some((times, x)) = self.sampler.query()? else { return Ok(None) };
-        self.times.clear();
-        let bytes = size_of_val(times);
-        self.times.try_reserve(times.len()).map_err(|_| Error::Memory { bytes })?;
-        self.times.extend(times.iter().map(|t| *t as f32));
-        let shape = self.shape.as_mut_ptr();
-        let t = describe(self.times.as_mut_ptr(), SampleDtype::F32, shape, 1);
         // The host is told not to write through it.
-        let x = describe(x.data().as_ptr().cast_mut(), self.dtype, shape, self.shape.len());
-        Ok(Some((t, x)))
+        let (times, states) = (T::put_times(&mut self.times, times)?, x.first());
+        let rank = self.shape.len();
+        Ok(Some((self.describe(times, SampleDtype::F32, 1), self.describe(states, self.dtype, rank))))
     }
 
     /// Makes room for one velocity of the batch.
     fn hold_velocity(&mut self) -> Result<()> {
         let elements = self.shape[1..].iter().product::<i64>() as usize;
         if self.velocity.elements() != elements {
-            self.velocity = Host::zeros(0, elements)?;
+            self.velocity = self.velocity.beside(0, 0, elements)?;
         }
         self.velocity.resize(self.sampler.batch())
     }
@@ -138,28 +161,30 @@ impl<E: Element> Typed<E> {
         let Some((t, x)) = self.ask()? else {
             return Err(Error::State("there is no evaluation left".into()));
         };
-        let mut u =
-            describe(self.velocity.data_mut().as_mut_ptr(), self.dtype, self.shape.as_mut_ptr(), self.shape.len());
+        let (own, rank) = (self.velocity.first(), self.shape.len());
+        let mut u = self.describe(own, self.dtype, rank);
+        let numbers = self.velocity.batch() * self.velocity.elements();
         // SAFETY: the states of the batch, which this object owns and nothing but the callback could write.
-        let states = unsafe { std::slice::from_raw_parts(x.data.cast::<E>(), self.velocity.data().len()) };
-        self.watched.run("velocity", states, || velocity.call(&t, &x, &mut u))?;
+        let checksum = || unsafe { T::checksum(x.data, numbers) };
+        self.watched.run("velocity", checksum, || velocity.call(&t, &x, &mut u))?;
         self.sampler.update(self.velocity.view())
     }
 
     /// Writes the states where the samples are.
     fn write_state(&mut self, x: &HostTensor<'_>) -> Result<()> {
-        x.scatter(self.sampler.state()?.data(), self.dtype);
-        Ok(())
+        let rows = 0..self.batch();
+        self.sampler.state()?.scatter(rows, x, self.dtype)
     }
 
-    /// Errors where a state overflowed although every velocity was finite.
+    /// Errors where a state overflowed although every velocity was finite, as far as that is known.
     fn check_end(&mut self, evaluation: usize) -> Result<()> {
-        if self.sampler.state()?.is_finite()? { Ok(()) } else { Err(Error::NonFinite { evaluation, t: 1.0 }) }
+        if self.sampler.state()?.known_finite() { Ok(()) } else { Err(Error::NonFinite { evaluation, t: 1.0 }) }
     }
 }
 
-impl<E: Element> Engine for Typed<E> {
+impl<T: Lent> Engine for Typed<T> {
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()> {
+        self.check_device(&[x])?;
         let no_step = || Error::invalid("step", step, format!("0 to {}", plan.steps() - 1));
         let stages = plan.step_stages(step).ok_or_else(no_step)?;
         x.check_writable()?;
@@ -186,6 +211,7 @@ impl<E: Element> Engine for Typed<E> {
         x1: &HostTensor<'_>,
         velocity: &Velocity,
     ) -> Result<()> {
+        self.check_device(&[x0, x1])?;
         x1.check_shape(x0.shape())?;
         x1.check_dtype(self.dtype)?;
         x1.check_writable()?;
@@ -201,6 +227,7 @@ impl<E: Element> Engine for Typed<E> {
     }
 
     fn start(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()> {
+        self.check_device(&[x0])?;
         self.begin(plan, 0, x0)
     }
 
@@ -211,13 +238,15 @@ impl<E: Element> Engine for Typed<E> {
     }
 
     fn update(&mut self, u: &HostTensor<'_>) -> Result<()> {
+        self.check_device(&[u])?;
         u.check_shape(&self.shape)?;
-        self.sampler.memory().try_for_each(|own| u.check_apart(&own, "the sampler's own memory"))?;
-        if let Some(numbers) = u.as_slice(self.dtype) {
-            return self.sampler.update(HostView::new(numbers, u.elements())?);
+        let own = "the sampler's own memory";
+        self.sampler.registers().iter().try_for_each(|register| u.check_apart(&register.addresses(), own))?;
+        if let Some(lent) = T::lend(u, self.dtype)? {
+            return self.sampler.update(lent);
         }
         self.hold_velocity()?;
-        u.gather(self.velocity.data_mut(), self.dtype);
+        self.velocity.gather(0..u.batch(), u, self.dtype)?;
         self.sampler.update(self.velocity.view())
     }
 
@@ -232,6 +261,7 @@ impl<E: Element> Engine for Typed<E> {
         if k >= plan.nfe() {
             return Err(Error::invalid("k", k, format!("0 to {}", plan.nfe() - 1)));
         }
+        self.check_device(&[x, u, next])?;
         next.check_shape(x.shape())?;
         next.check_dtype(self.dtype)?;
         next.check_writable()?;
@@ -251,6 +281,7 @@ impl<E: Element> Engine for Typed<E> {
     }
 
     fn finish(&mut self, x: &HostTensor<'_>) -> Result<()> {
+        self.check_device(&[x])?;
         x.check_shape(&self.shape)?;
         x.check_dtype(self.dtype)?;
         x.check_writable()?;
@@ -269,6 +300,7 @@ impl<E: Element> Engine for Typed<E> {
     }
 
     fn join(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()> {
+        self.check_device(&[x0])?;
         if self.batch() == 0 {
             return self.begin(plan, 0, x0);
         }
@@ -277,21 +309,23 @@ impl<E: Element> Engine for Typed<E> {
             return Err(Error::invalid("x0.shape", format!("{:?}", x0.shape()), expected));
         }
         x0.check_dtype(self.dtype)?;
-        x0.gather(self.sampler.join(plan, x0.batch())?, self.dtype);
+        let dtype = self.dtype;
+        self.sampler.join(plan, x0.batch(), |state, rows| state.gather(rows, x0, dtype))?;
         self.shape[0] = self.sampler.batch() as i64;
         Ok(())
     }
 
     fn leave(&mut self, row: usize, x: Option<&HostTensor<'_>>) -> Result<()> {
-        let state = self.sampler.row_state(row)?;
+        let state = self.sampler.holder(row)?;
         if let Some(x) = x {
+            self.check_device(&[x])?;
             if x.shape()[0] != 1 || x.shape()[1..] != self.shape[1..] {
                 let expected = format!("[1, {}", &format!("{:?}", &self.shape[1..])[1..]);
                 return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));
             }
             x.check_dtype(self.dtype)?;
             x.check_writable()?;
-            x.scatter(state, self.dtype);
+            state.scatter(row..row + 1, x, self.dtype)?;
         }
         self.sampler.leave(row)?;
         self.shape[0] = self.sampler.batch() as i64;
@@ -304,5 +338,9 @@ impl<E: Element> Engine for Typed<E> {
 
     fn batch(&self) -> usize {
         self.sampler.batch()
+    }
+
+    fn finite(&mut self, finite: &mut [u8]) -> Result<()> {
+        self.sampler.state()?.finite_rows(finite)
     }
 }

@@ -8,6 +8,7 @@ use super::watched::Watched;
 use crate::error::Error;
 use crate::model::open_caller;
 use crate::networks::Forward;
+use crate::tensor::checksum;
 use std::ffi::{c_char, c_void};
 
 /// A network of the host: writes `call->output` for every sample of a batch. `call` is valid during the call.
@@ -56,7 +57,7 @@ pub unsafe extern "C" fn bespoke_model_host(
                 // SAFETY: as the header asks; the tensors describe live memory of their shape.
                 let run =
                     || ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call));
-                watched.run("network", call.x.data(), run)
+                watched.run("network", || checksum(call.x.data()), run)
             });
             bespoke_model::new(open_caller(self::path("path", path)?, forward)?)
         })

@@ -1,12 +1,11 @@
 //! A host's `DLTensor`, checked, and copied to and from contiguous memory.
 
-use super::dlpack::{
-    DL_BFLOAT, DL_CPU, DL_CUDA_HOST, DL_FLOAT, DL_ROCM_HOST, DLDataType, DLDevice, DLTensor, device_name, dtype_name,
-};
+use super::dlpack::{DLDevice, DLTensor, HOST_MEMORY, device_name, dtype_name};
 use crate::error::{Error, Result};
-use crate::tensor::Element;
+use crate::tensor::{Dtype, Element};
 use half::{bf16, f16};
 use smallvec::{SmallVec, smallvec};
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -23,37 +22,40 @@ pub(super) enum SampleDtype {
 }
 
 impl SampleDtype {
+    const ALL: [Self; 4] = [SampleDtype::F32, SampleDtype::F64, SampleDtype::F16, SampleDtype::BF16];
+
     pub(super) fn name(self) -> &'static str {
-        match self {
-            SampleDtype::F32 => "float32",
-            SampleDtype::F64 => "float64",
-            SampleDtype::F16 => "float16",
-            SampleDtype::BF16 => "bfloat16",
-        }
+        self.any().name()
     }
 
-    /// As DLPack writes it.
-    pub(super) fn dlpack(self) -> DLDataType {
-        let code = if self == SampleDtype::BF16 { DL_BFLOAT } else { DL_FLOAT };
-        DLDataType { code, bits: 8 * self.bytes() as u8, lanes: 1 }
+    /// Among all types.
+    pub(super) fn any(self) -> Dtype {
+        match self {
+            SampleDtype::F32 => Dtype::Float32,
+            SampleDtype::F64 => Dtype::Float64,
+            SampleDtype::F16 => Dtype::Float16,
+            SampleDtype::BF16 => Dtype::Bfloat16,
+        }
     }
 
     fn bytes(self) -> usize {
-        match self {
-            SampleDtype::F64 => 8,
-            SampleDtype::F32 => 4,
-            SampleDtype::F16 | SampleDtype::BF16 => 2,
-        }
+        self.any().size()
     }
 }
 
 /// A contiguous tensor of this library's own memory.
-pub(super) fn describe<T>(data: *mut T, dtype: SampleDtype, shape: *mut i64, rank: usize) -> DLTensor {
+pub(super) fn describe(
+    data: *mut c_void,
+    device: DLDevice,
+    dtype: SampleDtype,
+    shape: *mut i64,
+    rank: usize,
+) -> DLTensor {
     DLTensor {
-        data: data.cast(),
-        device: DLDevice { device_type: DL_CPU, device_id: 0 },
+        data,
+        device,
         ndim: rank as i32,
-        dtype: dtype.dlpack(),
+        dtype: dtype.any().dlpack(),
         shape,
         strides: std::ptr::null_mut(),
         byte_offset: 0,
@@ -70,10 +72,11 @@ struct Dimension {
 /// As few as describe a tensor's memory: of what frameworks hand over 1 to 3, which need no memory of their own.
 type Dimensions = SmallVec<[Dimension; 4]>;
 
-/// A tensor in host memory whose descriptor has been checked.
+/// A tensor of the host's whose descriptor has been checked. Only of one in host memory are the numbers touched.
 #[derive(Clone, Debug)]
 pub(super) struct HostTensor<'a> {
     name: &'static str,
+    device: DLDevice,
     dtype: SampleDtype,
     /// The first number.
     first: *mut u8,
@@ -86,22 +89,25 @@ pub(super) struct HostTensor<'a> {
 }
 
 impl<'a> HostTensor<'a> {
-    /// Checks the descriptor `tensor` that the caller passed as `name`.
+    /// Checks the descriptor `tensor` that the caller passed as `name`, in host memory.
+    ///
+    /// # Safety
+    /// As [`HostTensor::anywhere`].
+    pub(super) unsafe fn new(name: &'static str, tensor: *const DLTensor) -> Result<Self> {
+        // SAFETY: by this function's contract.
+        let tensor = unsafe { Self::anywhere(name, tensor) }?;
+        tensor.check_device(None)?;
+        Ok(tensor)
+    }
+
+    /// Checks the descriptor `tensor` that the caller passed as `name`, whatever device its memory is of.
     ///
     /// # Safety
     /// `tensor` is NULL or a `DLTensor` that tells the truth and lives for `'a`.
-    pub(super) unsafe fn new(name: &'static str, tensor: *const DLTensor) -> Result<Self> {
+    pub(super) unsafe fn anywhere(name: &'static str, tensor: *const DLTensor) -> Result<Self> {
         // SAFETY: by this function's contract, here and for the two slices.
         let tensor = unsafe { super::guard::required(name, tensor) }?;
         let dtype = dtype_of(name, tensor)?;
-        let device = tensor.device.device_type;
-        if ![DL_CPU, DL_CUDA_HOST, DL_ROCM_HOST].contains(&device) {
-            return Err(Error::invalid(
-                format!("{name}.device"),
-                device_name(device),
-                "host memory (kDLCPU, kDLCUDAHost or kDLROCMHost)",
-            ));
-        }
         let rank = usize::try_from(tensor.ndim).ok().filter(|rank| (1..=MAX_RANK).contains(rank)).ok_or_else(|| {
             Error::invalid(format!("{name}.ndim"), tensor.ndim, format!("1 to {MAX_RANK}, the batch first"))
         })?;
@@ -139,7 +145,37 @@ impl<'a> HostTensor<'a> {
             ));
         }
         let first = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
-        Ok(Self { name, dtype, first, shape, dimensions, bytes, borrow: PhantomData })
+        let device = tensor.device;
+        Ok(Self { name, device, dtype, first, shape, dimensions, bytes, borrow: PhantomData })
+    }
+
+    /// Errors where its memory is not that of `device`, or where that is none, not the host's. On a device its numbers lie
+    /// one after the other.
+    pub(super) fn check_device(&self, device: Option<DLDevice>) -> Result<()> {
+        let there = match device {
+            None => self.device.is_host(),
+            Some(device) => self.device == device,
+        };
+        if !there {
+            let (value, expected) = match device {
+                None => (device_name(self.device.device_type), HOST_MEMORY.to_owned()),
+                Some(device) => (self.device.indexed(), format!("{}, options.device_ops's", device.indexed())),
+            };
+            return Err(Error::invalid(format!("{}.device", self.name), value, expected));
+        }
+        if device.is_some() && !self.contiguous() {
+            return Err(Error::invalid(
+                format!("{}.strides", self.name),
+                "not contiguous",
+                "NULL or contiguous on a device",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where its first number is.
+    pub(super) fn address(&self) -> *mut c_void {
+        self.first.cast()
     }
 
     /// Whether `other` describes the same numbers in memory, in the same order.
@@ -340,13 +376,10 @@ impl<'a> HostTensor<'a> {
 
 fn dtype_of(name: &str, tensor: &DLTensor) -> Result<SampleDtype> {
     let dtype = tensor.dtype;
-    match (dtype.code, dtype.bits, dtype.lanes) {
-        (DL_FLOAT, 32, 1) => Ok(SampleDtype::F32),
-        (DL_FLOAT, 64, 1) => Ok(SampleDtype::F64),
-        (DL_FLOAT, 16, 1) => Ok(SampleDtype::F16),
-        (DL_BFLOAT, 16, 1) => Ok(SampleDtype::BF16),
-        _ => Err(Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16")),
-    }
+    let known = SampleDtype::ALL.into_iter().find(|known| known.any().dlpack() == dtype);
+    known.ok_or_else(|| {
+        Error::invalid(format!("{name}.dtype"), dtype_name(dtype), "float32, float64, float16 or bfloat16")
+    })
 }
 
 /// Every size at least 1, and the whole within what memory can hold.

@@ -7,11 +7,13 @@ mod batch;
 mod call;
 mod callback;
 mod described;
+mod device;
 mod dlpack;
 mod engine;
 mod guard;
 mod host;
 mod layout;
+mod lent;
 mod model;
 mod noise;
 mod output;
@@ -28,6 +30,11 @@ pub use batch::*;
 pub use call::{bespoke_call, bespoke_input};
 pub use callback::bespoke_velocity_fn;
 pub use described::bespoke_input_properties;
+pub use device::{
+    bespoke_device_allocate_fn, bespoke_device_combination, bespoke_device_combine_fn, bespoke_device_copy_fn,
+    bespoke_device_finite_fn, bespoke_device_ops, bespoke_device_part, bespoke_device_release_fn, bespoke_device_sum,
+    bespoke_device_term,
+};
 pub use dlpack::{DLDataType, DLDevice, DLTensor};
 pub use host::*;
 pub use model::*;

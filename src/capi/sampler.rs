@@ -1,6 +1,7 @@
 //! The sampler: scratch of one batch on its way through a solver.
 
 use super::callback::{Velocity, bespoke_velocity_fn};
+use super::device::{Place, bespoke_device_ops};
 use super::dlpack::DLTensor;
 use super::engine::{self, Engine};
 use super::guard::{create, destroy, guard, required};
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::sampler::Plan;
 use parking_lot::{Mutex, MutexGuard};
 use std::ffi::c_void;
+use std::ptr::null;
 use std::sync::Arc;
 
 /// More threads than any machine has is a mistake.
@@ -27,6 +29,8 @@ pub(super) struct Inner {
     /// The solver of samples that name no other.
     pub(super) plan: Arc<Plan>,
     threads: usize,
+    /// Where its batches are.
+    place: Place,
     /// For the dtype of the last batch.
     engine: Option<(SampleDtype, Box<dyn Engine>)>,
 }
@@ -39,9 +43,12 @@ pub struct bespoke_sampler_options {
     pub struct_size: u32,
     /// Threads that an update may use, the caller's included. 0 is 1: no thread but the caller's.
     pub threads: u32,
+    /// NULL for samples in host memory. Else the operations of a device: what the sampler is given, and gives, is memory
+    /// of that device, and the library touches none of it. The table is copied; its `context` must outlive the sampler.
+    pub device_ops: *const bespoke_device_ops,
 }
 
-sized_struct!(bespoke_sampler_options { threads });
+sized_struct!(bespoke_sampler_options { threads, device_ops });
 
 /// Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
 ///
@@ -65,8 +72,9 @@ pub unsafe extern "C" fn bespoke_sampler_new(
 /// another: call them in order with the same sampler; the values in `x` are then read at step 0
 /// alone. On failure `x` is as it was.
 ///
-/// `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides.
-/// After the first call of a shape nothing is allocated.
+/// `x` is float32, float64, float16 or bfloat16 in host memory, `[batch, ...]`, of any strides, or contiguous in that of
+/// the sampler's device. After the first call of a shape nothing is allocated. On a device nobody waits for numbers
+/// that are not finite: ask `bespoke_sampler_finite`.
 ///
 /// # Safety
 /// `theta` and `sampler` are NULL or objects that have not been freed. `x` is NULL or describes memory that may be
@@ -84,8 +92,8 @@ pub unsafe extern "C" fn bespoke_step(
     // SAFETY: as the header asks.
     guard(|| unsafe {
         let (theta, x, velocity) =
-            (required("theta", theta)?, HostTensor::new("x", x)?, Velocity::new(velocity, user_data)?);
-        required("sampler", sampler)?.lock()?.engine(x.dtype())?.step(&theta.plan, step as usize, &x, &velocity)
+            (required("theta", theta)?, HostTensor::anywhere("x", x)?, Velocity::new(velocity, user_data)?);
+        required("sampler", sampler)?.lock()?.engine(&x)?.step(&theta.plan, step as usize, &x, &velocity)
     })
 }
 
@@ -107,9 +115,10 @@ pub unsafe extern "C" fn bespoke_sample(
 ) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let (theta, x0, x1) = (required("theta", theta)?, HostTensor::new("x0", x0)?, HostTensor::new("x1", x1)?);
+        let (theta, x0, x1) =
+            (required("theta", theta)?, HostTensor::anywhere("x0", x0)?, HostTensor::anywhere("x1", x1)?);
         let velocity = Velocity::new(velocity, user_data)?;
-        required("sampler", sampler)?.lock()?.engine(x0.dtype())?.sample(&theta.plan, &x0, &x1, &velocity)
+        required("sampler", sampler)?.lock()?.engine(&x0)?.sample(&theta.plan, &x0, &x1, &velocity)
     })
 }
 
@@ -129,11 +138,13 @@ impl bespoke_sampler {
     unsafe fn new(theta: &bespoke_theta, options: *const bespoke_sampler_options) -> Result<Self> {
         // SAFETY: by this function's contract.
         let options = (!options.is_null()).then(|| unsafe { structs::read("options", options) }).transpose()?;
-        let threads = options.map_or(0, |options| options.threads) as usize;
+        let (threads, ops) = options.map_or((0, null()), |options| (options.threads as usize, options.device_ops));
         if threads > MAX_THREADS {
             return Err(Error::invalid("options.threads", threads, format!("at most {MAX_THREADS}")));
         }
-        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), threads, engine: None }) })
+        // SAFETY: by this function's contract.
+        let place = unsafe { Place::new(ops) }?;
+        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), threads, place, engine: None }) })
     }
 
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -143,11 +154,13 @@ impl bespoke_sampler {
 }
 
 impl Inner {
-    /// The engine for `dtype`; a batch of another dtype is given up.
-    pub(super) fn engine(&mut self, dtype: SampleDtype) -> Result<&mut dyn Engine> {
+    /// The engine for a batch like `x`; one of another dtype is given up.
+    pub(super) fn engine(&mut self, x: &HostTensor<'_>) -> Result<&mut dyn Engine> {
+        x.check_device(self.place.device())?;
+        let dtype = x.dtype();
         let engine = match self.engine.take() {
             Some(engine) if engine.0 == dtype => engine,
-            _ => (dtype, engine::engine(dtype, self.threads)?),
+            _ => (dtype, engine::engine(dtype, self.threads, &self.place)?),
         };
         Ok(self.engine.insert(engine).1.as_mut())
     }

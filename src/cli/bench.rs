@@ -4,7 +4,7 @@ use super::say::say;
 use bespoke::Result;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Crew, Element, Host, PARALLEL, Tensor};
+use bespoke::tensor::{Crew, Element, Host, PARALLEL, Register};
 use bespoke::theta::NsTable;
 use bespoke::theta::knots::{Knots, rk1, rk2};
 use clap::Subcommand;

@@ -6,7 +6,7 @@ use bespoke::model::FieldTask;
 use bespoke::reference::Solver;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::samples::{Conditioning, Noises};
-use bespoke::tensor::{PerRow, Tensor};
+use bespoke::tensor::{PerRow, Register, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result};
 use clap::value_parser;

@@ -5,7 +5,7 @@ use super::say::say;
 use bespoke::model::FieldTask;
 use bespoke::samples::Conditioning;
 use bespoke::samples::Noises;
-use bespoke::tensor::{PerRow, PerRowBuf, Tensor};
+use bespoke::tensor::{PerRow, PerRowBuf, Register, Tensor};
 use bespoke::train::{Loss, Optimizer, Progress, Settings, TrainConfig, TrainedFamily, suited_to, train};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use bespoke::{Error, Result};

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::networks::{Call, times};
-use crate::tensor::{Host, PerRow, Tensor};
+use crate::tensor::{Host, PerRow, Register, Tensor};
 use crate::velocity::{Condition, VelocityField, Vjp};
 
 /// Evaluates a batch: reads times `[batch]` and the call's states and inputs, and writes velocities,

@@ -3,7 +3,7 @@
 use super::network::{Call, Network};
 use crate::error::Result;
 use crate::memory;
-use crate::tensor::{Host, PerRow, Tensor};
+use crate::tensor::{Host, PerRow, Register, Tensor};
 
 /// One forward pass of the caller: reads times `[batch]` and the call's states and inputs, and writes the
 /// outputs, `[batch, elements]`.

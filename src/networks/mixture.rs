@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column};
 use crate::number::Number;
 use crate::scheduler::{Output, Scheduler};
-use crate::tensor::{Compute, Device, Element, Host, PerRow, Tensor};
+use crate::tensor::{Compute, Device, Element, Host, PerRow, Register, Tensor};
 use crate::threads;
 use crate::velocity::{Condition, VelocityField, Vjp};
 use num_dual::Dual64;

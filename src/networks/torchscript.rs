@@ -5,7 +5,7 @@ use super::network::{Call, Network, Opened};
 use crate::card::{Card, TimeDtype};
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
-use crate::tensor::{Compute, Device, Tensor};
+use crate::tensor::{Compute, Device, Register};
 use crate::torch::{Autocast, TorchTensor, explained, prepare};
 use crate::velocity::Vjp;
 use std::sync::OnceLock;

@@ -23,7 +23,39 @@ pub enum Dtype {
     Bool,
 }
 
+/// Type of a tensor's numbers, as DLPack has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DLDataType {
+    /// `DLDataTypeCode`.
+    pub code: u8,
+    /// Bits of one lane.
+    pub bits: u8,
+    /// Lanes of a vector type; 1 for numbers.
+    pub lanes: u16,
+}
+
+/// `kDLInt`.
+const DL_INT: u8 = 0;
+/// `kDLFloat`.
+const DL_FLOAT: u8 = 2;
+/// `kDLBfloat`.
+const DL_BFLOAT: u8 = 4;
+/// `kDLBool`.
+const DL_BOOL: u8 = 6;
+
 impl Dtype {
+    /// As DLPack writes it.
+    pub fn dlpack(self) -> DLDataType {
+        let code = match self {
+            Dtype::Float64 | Dtype::Float32 | Dtype::Float16 => DL_FLOAT,
+            Dtype::Bfloat16 => DL_BFLOAT,
+            Dtype::Int64 | Dtype::Int32 => DL_INT,
+            Dtype::Bool => DL_BOOL,
+        };
+        DLDataType { code, bits: 8 * self.size() as u8, lanes: 1 }
+    }
+
     /// Bytes of one number.
     pub fn size(self) -> usize {
         match self {

@@ -2,7 +2,7 @@
 
 use super::element::LANES;
 use super::numbers::Numbers;
-use super::{Crew, Element, Operand, PerRow, Tensor, Update};
+use super::{Crew, Element, Operand, PerRow, Register, Tensor, Update};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::threads;
@@ -92,19 +92,11 @@ impl<E: Element> Host<E> {
         Self::zeros_at(0, batch, elements)
     }
 
-    /// [`Host::zeros`], for [`Tensor::zeros_beside`].
-    pub(crate) fn zeros_at(place: usize, batch: usize, elements: usize) -> Result<Self> {
+    /// [`Host::zeros`], for [`Register::beside`].
+    fn zeros_at(place: usize, batch: usize, elements: usize) -> Result<Self> {
         let mut zeros = Self { data: Numbers::at(place), elements };
         zeros.resize(batch)?;
         Ok(zeros)
-    }
-
-    /// Keeps the first `batch` samples, or appends zeros. Memory once had is kept.
-    ///
-    /// # Errors
-    /// [`Error::Memory`]; the samples are then as before.
-    pub fn resize(&mut self, batch: usize) -> Result<()> {
-        self.data.resize(batch.saturating_mul(self.elements))
     }
 
     /// Rounds f32 values into this dtype.
@@ -416,7 +408,7 @@ fn set_apart(updates: &[Update]) -> (&[Update], Option<usize>) {
     }
 }
 
-impl<E: Element> Tensor for Host<E> {
+impl<E: Element> Register for Host<E> {
     type View<'a> = HostView<'a, E>;
 
     fn view(&self) -> HostView<'_, E> {
@@ -431,12 +423,13 @@ impl<E: Element> Tensor for Host<E> {
         self.elements
     }
 
-    fn zeros_like(&self, batch: usize) -> Result<Self> {
-        Self::zeros(batch, self.elements)
+    fn beside(&self, place: usize, batch: usize, elements: usize) -> Result<Self> {
+        Self::zeros_at(place, batch, elements)
     }
 
-    fn zeros_beside(&self, batch: usize, place: usize) -> Result<Self> {
-        Self::zeros_at(place, batch, self.elements)
+    /// More samples are zeros.
+    fn resize(&mut self, batch: usize) -> Result<()> {
+        self.data.resize(batch.saturating_mul(self.elements))
     }
 
     fn advance(
@@ -469,7 +462,7 @@ impl<E: Element> Tensor for Host<E> {
         Ok(unsafe { blocks.share(range, crew) })
     }
 
-    fn finite_row(batch: HostView<'_, E>, row: usize) -> Result<bool> {
+    fn finite_row(&self, batch: HostView<'_, E>, row: usize) -> Result<bool> {
         let numbers = batch.data.get(row * batch.elements..(row + 1) * batch.elements);
         numbers.map(E::finite).ok_or_else(|| Error::State(format!("row {row} is out of bounds")))
     }
@@ -483,6 +476,21 @@ impl<E: Element> Tensor for Host<E> {
             }
             _ => Err(Error::State(format!("rows {rows:?} are out of bounds"))),
         }
+    }
+
+    fn move_row(&mut self, from: usize, to: usize) -> Result<()> {
+        if from.max(to) >= self.batch() {
+            return Err(Error::State(format!("row {} is out of bounds", from.max(to))));
+        }
+        let elements = self.elements;
+        self.data.copy_within(from * elements..(from + 1) * elements, to * elements);
+        Ok(())
+    }
+}
+
+impl<E: Element> Tensor for Host<E> {
+    fn zeros_like(&self, batch: usize) -> Result<Self> {
+        Self::zeros(batch, self.elements)
     }
 
     fn linear_combination(terms: &[(PerRow<'_>, &Self)]) -> Result<Self> {

@@ -1,4 +1,5 @@
-//! The few operations a solver and its trainer need, over host memory and over libtorch.
+//! The few operations a solver and its trainer need, over host memory, over libtorch, and, the solver's alone, over
+//! memory of a device that the host program owns.
 //!
 //! A tensor here is a batch of flat samples: `[batch, elements]`. Scalars are `f64` on the
 //! outside; [`Host`] computes in the accumulation type of its dtype (f32 for f16, bf16 and f32;
@@ -9,14 +10,18 @@ mod device;
 mod dtype;
 mod element;
 mod host;
+mod launch;
 mod numbers;
+mod remote;
 
 pub use crew::Crew;
 pub use device::{Compute, Device};
-pub use dtype::Dtype;
+pub use dtype::{DLDataType, Dtype};
 pub use element::Element;
 pub use host::{Host, HostView, PARALLEL};
 pub(crate) use host::{check_length, checksum};
+pub use launch::{Combination, DeviceMemory, Operations, Part, Sum, Term};
+pub use remote::{Remote, RemoteView};
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -87,29 +92,29 @@ impl PerRowBuf {
 /// What a term of an [`Update`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
-    /// A buffer of the sampler, by index.
+    /// A register of the sampler, by index.
     Buffer(usize),
     /// The velocity that just came in.
     Velocity,
 }
 
-/// `buffers[out] = sum_j coefficient_j * operand_j`.
+/// `registers[out] = sum_j coefficient_j * operand_j`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
-    /// Index of the buffer that is written.
+    /// Index of the register that is written.
     pub out: usize,
     /// What is summed. All operands are read before anything is written.
     pub terms: Vec<(Operand, f64)>,
 }
 
-/// A batch of samples, `[batch, elements]`.
-pub trait Tensor: Sized + Send {
+/// A batch of samples, `[batch, elements]`, as a solver asks of it: one of its registers.
+pub trait Register: Sized + Send {
     /// A borrowed batch, so that a host's own memory can be read in place.
     type View<'a>: Copy
     where
         Self: 'a;
 
-    /// This tensor, borrowed.
+    /// This register, borrowed.
     fn view(&self) -> Self::View<'_>;
 
     /// Number of samples.
@@ -118,34 +123,61 @@ pub trait Tensor: Sized + Send {
     /// Numbers per sample.
     fn elements(&self) -> usize;
 
-    /// A tensor of `batch` samples of zeros, of the same dtype and device.
-    fn zeros_like(&self, batch: usize) -> Result<Self>;
+    /// Room for `batch` samples of `elements` numbers, of the same dtype and device: the `place`-th of several registers
+    /// that are read side by side, from 1. Host memory is placed by that number, so that no two of them displace each
+    /// other from the caches. What the samples are before they are written is not said.
+    fn beside(&self, place: usize, batch: usize, elements: usize) -> Result<Self>;
 
-    /// [`Tensor::zeros_like`] for several tensors that are read side by side, of which this is the `place`-th, from 1.
-    /// A tensor in host memory is placed by that number, so that no two of them displace each other from the caches.
-    fn zeros_beside(&self, batch: usize, _place: usize) -> Result<Self> {
-        self.zeros_like(batch)
-    }
+    /// Keeps the first `batch` samples, or makes room for more. Memory once had may be kept.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; the samples are then as before.
+    fn resize(&mut self, batch: usize) -> Result<()>;
 
     /// The solver's hot loop: all `updates` on the samples `rows`, in one pass over memory.
     ///
-    /// Every operand is read before any output is written, so a buffer may stand on both sides.
+    /// Every operand is read before any output is written, so a register may stand on both sides.
     /// Returns whether every velocity read was finite; a device that would have to wait for the
-    /// answer may return `true` and leave the check to [`Tensor::is_finite`] at the end.
+    /// answer returns `true` and leaves the check to whoever asks for it at the end.
     /// Host memory shares the work with `crew`.
+    ///
+    /// This and the two copies below may wait for [`Register::launch`]: until then, none of them writes what another one
+    /// reads or writes.
     fn advance(
-        buffers: &mut [Self],
+        registers: &mut [Self],
         velocity: Self::View<'_>,
         rows: Range<usize>,
         updates: &[Update],
         crew: Option<&mut Crew>,
     ) -> Result<bool>;
 
-    /// Whether every number of sample `row` is finite.
-    fn finite_row(batch: Self::View<'_>, row: usize) -> Result<bool>;
-
     /// Overwrites the samples `rows` with those of `source`.
     fn copy_rows(&mut self, source: Self::View<'_>, rows: Range<usize>) -> Result<()>;
+
+    /// Overwrites sample `to` with sample `from`.
+    fn move_row(&mut self, from: usize, to: usize) -> Result<()>;
+
+    /// Runs what waits on `registers`, all at once.
+    fn launch(_registers: &[Self]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether every number of sample `row` of `batch`, which is like this register, is finite.
+    fn finite_row(&self, batch: Self::View<'_>, row: usize) -> Result<bool>;
+
+    /// Says of each of the first `finite.len()` samples whether every number of it is finite: 1 or 0.
+    fn finite_rows(&self, finite: &mut [u8]) -> Result<()> {
+        for (row, finite) in finite.iter_mut().enumerate() {
+            *finite = self.finite_row(self.view(), row)?.into();
+        }
+        Ok(())
+    }
+}
+
+/// A batch of samples, `[batch, elements]`, as networks, the ground truth and training ask of it.
+pub trait Tensor: Register {
+    /// A tensor of `batch` samples of zeros, of the same dtype and device.
+    fn zeros_like(&self, batch: usize) -> Result<Self>;
 
     /// `sum_j coefficient_j * tensor_j`, each coefficient for the batch or per sample.
     fn linear_combination(terms: &[(PerRow<'_>, &Self)]) -> Result<Self>;

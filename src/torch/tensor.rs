@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::inputs::Column;
-use crate::tensor::{Crew, Device, Dtype, Operand, PerRow, Tensor, Update, check_length};
+use crate::tensor::{Crew, Device, Dtype, Operand, PerRow, Register, Tensor, Update, check_length};
 use std::ops::Range;
 use tch::Kind;
 
@@ -101,7 +101,7 @@ fn sum(terms: &[(PerRow<'_>, tch::Tensor)]) -> Result<tch::Tensor> {
     Ok(out)
 }
 
-impl Tensor for TorchTensor {
+impl Register for TorchTensor {
     type View<'a> = &'a TorchTensor;
 
     fn view(&self) -> &TorchTensor {
@@ -116,8 +116,17 @@ impl Tensor for TorchTensor {
         self.0.size()[1] as usize
     }
 
-    fn zeros_like(&self, batch: usize) -> Result<Self> {
-        self.zeros(batch, self.elements())
+    fn beside(&self, _place: usize, batch: usize, elements: usize) -> Result<Self> {
+        self.zeros(batch, elements)
+    }
+
+    fn resize(&mut self, batch: usize) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        *self = match batch.checked_sub(self.batch()) {
+            None => self.narrow(0..batch)?,
+            Some(more) => Self::concatenate(&[self, &self.zeros(more, self.elements())?])?,
+        };
+        Ok(())
     }
 
     fn advance(
@@ -150,7 +159,7 @@ impl Tensor for TorchTensor {
         Ok(u.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
     }
 
-    fn finite_row(batch: &Self, row: usize) -> Result<bool> {
+    fn finite_row(&self, batch: &Self, row: usize) -> Result<bool> {
         batch.narrow(row..row + 1)?.is_finite()
     }
 
@@ -158,6 +167,18 @@ impl Tensor for TorchTensor {
         let _guard = tch::no_grad_guard();
         self.rows(&rows)?.f_copy_(&source.rows(&rows)?)?;
         Ok(())
+    }
+
+    fn move_row(&mut self, from: usize, to: usize) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        self.rows(&(to..to + 1))?.f_copy_(&self.rows(&(from..from + 1))?)?;
+        Ok(())
+    }
+}
+
+impl Tensor for TorchTensor {
+    fn zeros_like(&self, batch: usize) -> Result<Self> {
+        self.zeros(batch, self.elements())
     }
 
     fn linear_combination(terms: &[(PerRow<'_>, &Self)]) -> Result<Self> {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
 use crate::samples::chunk;
-use crate::tensor::{PerRow, Tensor};
+use crate::tensor::{PerRow, Register, Tensor};
 use crate::threads;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};

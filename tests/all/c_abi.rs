@@ -91,6 +91,7 @@ impl Bench {
         self.run("tests/c/versions.c", &[self.rk2.as_path(), card], mode);
         self.run("tests/c/train.c", &[card], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
+        self.run("tests/c/device.c", &[&self.rk2, &self.ns], mode);
         self.run("tests/cpp/abi.cpp", &[self.rk2.as_path(), &self.ladder, card], mode);
         #[cfg(feature = "onnx")]
         self.run("tests/c/network.c", &self.network("onnx", "models/digits-fm-ot-onnx.json"), mode);
@@ -111,6 +112,30 @@ impl Bench {
 #[test]
 fn the_programs_pass() {
     Bench::new().all(Mode::Plain);
+}
+
+#[test]
+fn the_kernel_of_cuda_computes_what_host_memory_does() {
+    let bench = Bench::new();
+    let folder = root().join("bindings/cuda");
+    let object = bench.workshop.path("bespoke_cuda.o");
+    let mut command = Command::new("c++");
+    command.args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O2", "-ffp-contract=off", "-DBESPOKE_CUDA_ON_HOST"]);
+    command.arg("-I").arg(root().join("include")).args(["-x", "c++", "-c"]).arg(folder.join("bespoke_cuda.cu"));
+    command.arg("-o").arg(&object);
+    succeed(command);
+    let flags = [format!("-I{}", folder.display()), object.display().to_string(), "-DBY_CUDA".into()];
+    let flags = flags.each_ref().map(String::as_str);
+    bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns], Mode::Plain, &flags);
+}
+
+#[test]
+fn a_stray_access_to_a_devices_memory_crashes() {
+    use std::os::unix::process::ExitStatusExt;
+    let bench = Bench::new();
+    let output =
+        bench.command("tests/c/device.c", &[Path::new("stray"), &bench.rk2], Mode::Plain, &[]).output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
 }
 
 #[test]

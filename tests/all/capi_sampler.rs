@@ -2,7 +2,7 @@
 
 use bespoke::capi::*;
 use bespoke::sampler::{Plan, sample};
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow, Register};
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use bespoke::velocity::{Condition, VelocityField};
 use half::{bf16, f16};

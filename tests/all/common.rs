@@ -6,7 +6,7 @@ use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
 use bespoke::sampler::{self, Plan};
 use bespoke::scheduler::Scheduler;
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Element, Host, PerRow, Tensor};
+use bespoke::tensor::{Element, Host, PerRow, Register};
 use bespoke::theta::Knots;
 use bespoke::velocity::{Condition, VelocityField};
 use proptest::prelude::*;

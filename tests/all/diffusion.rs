@@ -7,7 +7,7 @@ use bespoke::sampler::{Plan, Sampler};
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::diffusion::{Bh, Knot, Schedule, ddim, deis, dpm_solver, dpm_solver_pp, edm, ipndm, unipc};
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Element, Host, Tensor};
+use bespoke::tensor::{Element, Host, Register};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -182,7 +182,7 @@ mod digits {
     use bespoke::sampler::{Plan, Sampler};
     use bespoke::solvers::diffusion::{Knot, Schedule};
     use bespoke::tensor::Device;
-    use bespoke::tensor::{PerRow, Tensor};
+    use bespoke::tensor::{PerRow, Register, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
     use std::path::Path;
     use std::sync::Arc;

@@ -8,7 +8,7 @@ use bespoke::path::GaussianPath;
 use bespoke::sampler::{Plan, sample};
 use bespoke::scheduler::Scheduler;
 use bespoke::tableau::Tableau;
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow, Register, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
 use std::sync::Arc;
 

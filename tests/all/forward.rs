@@ -8,7 +8,7 @@ use bespoke::ranks::Ranks;
 use bespoke::sampler::{self, Plan};
 use bespoke::samples::Conditioning;
 use bespoke::scheduler::Scheduler;
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow, Register};
 use bespoke::train::loss::Tangents;
 use bespoke::train::{
     Accuracy, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings, Structure,
@@ -265,6 +265,7 @@ fn derivatives<F: VelocityField>(
     pool: &Pool<F::Tensor>,
     rows: &[usize],
 ) -> Vec<(usize, Vec<f32>)> {
+    use bespoke::tensor::Tensor;
     let mut found = Vec::new();
     let mut take = |scalar: usize, derivative: F::Tensor| {
         found.push((scalar, derivative.to_f32()?));

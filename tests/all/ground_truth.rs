@@ -3,7 +3,7 @@
 use crate::common::{Formula, assert_close, noise, rms};
 use bespoke::dopri5::{self, Solution, Tolerance};
 use bespoke::error::Error;
-use bespoke::tensor::{Host, Tensor};
+use bespoke::tensor::{Host, Register, Tensor};
 use bespoke::velocity::Condition;
 use std::sync::atomic::Ordering;
 

@@ -6,8 +6,9 @@ use std::path::Path;
 fn the_committed_header_is_the_generated_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    let bindings =
-        cbindgen::Builder::new().with_config(config).with_src(root.join("src/capi/mod.rs")).generate().unwrap();
+    let sources = ["src/capi/mod.rs", "src/tensor/launch.rs"].map(|source| root.join(source));
+    let builder = sources.iter().fold(cbindgen::Builder::new().with_config(config), |all, one| all.with_src(one));
+    let bindings = builder.generate().unwrap();
     let mut generated = Vec::new();
     bindings.write(&mut generated);
     let generated = String::from_utf8(generated).unwrap();

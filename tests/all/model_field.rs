@@ -8,7 +8,7 @@ use bespoke::model::ModelField;
 use bespoke::networks::MixtureDocument;
 use bespoke::networks::{Call, Network};
 use bespoke::scheduler::{Output, Scheduler};
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow, Register, Tensor};
 use bespoke::velocity::{Condition, VelocityField, Vjp};
 use proptest::prelude::*;
 use serde_json::json;

@@ -6,7 +6,7 @@ use bespoke::reference::Solver;
 use bespoke::sampler::{Plan, Sampler};
 use bespoke::scheduler::Scheduler;
 use bespoke::solvers::SolverName;
-use bespoke::tensor::{Host, Tensor};
+use bespoke::tensor::{Host, Register};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use bespoke::error::Error;
 use bespoke::sampler::{self, Plan, Sampler};
 use bespoke::solvers::classical::{euler, heun, midpoint, rk4, uniform_grid};
 use bespoke::tableau::{Combination, Keep, Operand, Place, Stage, Tableau};
-use bespoke::tensor::{Crew, Element, Host, HostView, Tensor};
+use bespoke::tensor::{Crew, Element, Host, HostView, Register};
 use bespoke::theta::NsTable;
 use bespoke::theta::knots::{Knots, rk2};
 use bespoke::velocity::Condition;

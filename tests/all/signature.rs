@@ -7,7 +7,7 @@ use bespoke::inputs::{Column, Inputs};
 use bespoke::model::ModelField;
 use bespoke::networks::{Call, CallerNetwork};
 use bespoke::samples::{Conditioning, Conditions, Extent, GuidanceScale};
-use bespoke::tensor::{Dtype, Host, PerRow, Tensor};
+use bespoke::tensor::{Dtype, Host, PerRow, Register};
 use bespoke::velocity::{Condition, Scale, VelocityField};
 use safetensors::tensor::{Dtype as Stored, TensorView, serialize_to_file};
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::samples::{Conditioning, Conditions, Noises};
 use bespoke::scheduler::Scheduler;
-use bespoke::tensor::{Host, Tensor};
+use bespoke::tensor::{Host, Register, Tensor};
 use bespoke::train::{Job, Outcome, Pool, PoolOptions, Progress, TrainConfig, train_job};
 use bespoke::velocity::{VelocityField, Vjp};
 use safetensors::Dtype;

@@ -1,7 +1,7 @@
 //! The operations on tensors: one body for host memory and, with libtorch, for its tensors.
 
 use bespoke::error::{Error, Result};
-use bespoke::tensor::{Host, Operand, PerRow, Tensor, Update};
+use bespoke::tensor::{Host, Operand, PerRow, Register, Tensor, Update};
 use half::bf16;
 
 fn values(seed: u64, batch: usize, elements: usize) -> Vec<f32> {

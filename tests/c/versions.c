@@ -86,6 +86,11 @@ static void read_structs(void) {
     OLDER(options, threads);
     OK(bespoke_sampler_new(theta, &options, &made));
     bespoke_sampler_free(made);
+    /* As it was in 0.1. */
+    OLDER(options, device_ops);
+    options.threads = 1;
+    OK(bespoke_sampler_new(theta, &options, &made));
+    bespoke_sampler_free(made);
 
     float numbers[2] = {0.5f, 0.25f}, time[1] = {0.5f}, plain[2], velocity[2];
     int64_t shape[2] = {1, 2};

@@ -15,6 +15,7 @@
 #include "bespoke.h"
 #include "bespoke.hpp"
 #include "bespoke.hpp"
+#include "fake_device.h"
 // clang-format on
 
 #define CHECK(condition)                                                         \
@@ -121,6 +122,36 @@ static void driving(const bespoke::theta &theta) {
     CHECK(theta.stage(0).t == 0.0);
 }
 
+// The same numbers from a device whose memory this program may not touch.
+static void on_a_device(const bespoke::theta &theta) {
+    static fake_device fake;
+    const bespoke_device_ops ops = fake_ops(&fake);
+    bespoke_sampler_options options{};
+    options.device_ops = &ops;
+    bespoke::sampler sampler(theta, options), near(theta);
+    float numbers[4] = {1.0f, 2.0f, 3.0f, 4.0f}, end[4];
+    void *memory = nullptr;
+    CHECK(fake_allocate(&fake, sizeof numbers, &memory) == 0);
+    fake_open(&fake, 1);
+    std::memcpy(memory, numbers, sizeof numbers);
+    fake_open(&fake, -1);
+    const auto x = tensor_view<float>(static_cast<float *>(memory), {2, 2}).on(ops.device);
+    sampler.sample(theta, x, [&](tensor_view<const float> t, tensor_view<const float> x, tensor_view<float> u) {
+        CHECK(t.device().device_type == ops.device.device_type && x.device().device_id == 3);
+        fake_open(&fake, 1);
+        decay(t, x, u);
+        fake_open(&fake, -1);
+    });
+    CHECK(sampler.finite() == std::vector<std::uint8_t>({1, 1}));
+    fake_open(&fake, 1);
+    std::memcpy(end, memory, sizeof end);
+    fake_open(&fake, -1);
+    near.sample(theta, tensor_view<float>(numbers, {2, 2}), decay);
+    CHECK(std::memcmp(end, numbers, sizeof end) == 0 && end[0] == 0.390625f);
+    CHECK(status_of([&] { near.start(x); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([&] { sampler.start(tensor_view<float>(numbers, {2, 2})); }) == BESPOKE_ERROR_INVALID);
+}
+
 static void training(const std::string &card) {
     const auto model = bespoke::model::open(card);
     CHECK(model.info().ndim == 1);
@@ -215,6 +246,7 @@ int main(int count, char **arguments) {
     exceptions(theta);
     views(theta);
     driving(theta);
+    on_a_device(theta);
     solvers(theta, arguments[2]);
     rows(theta);
     fields(theta, arguments[3]);

@@ -6,7 +6,7 @@ use bespoke::dopri5;
 use bespoke::evaluate::Ready;
 use bespoke::model::FieldTask;
 use bespoke::sampler::{Plan, Sampler};
-use bespoke::tensor::{PerRow, Tensor};
+use bespoke::tensor::{PerRow, Register, Tensor};
 use bespoke::velocity::{Condition, VelocityField};
 use serde::Serialize;
 use std::sync::Arc;

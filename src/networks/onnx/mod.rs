@@ -12,7 +12,7 @@ use crate::card::{Card, TimeShape};
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
 use crate::memory;
-use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Tensor};
+use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Register, Tensor};
 use crate::threads;
 use half::{bf16, f16};
 use std::borrow::Cow;

@@ -11,7 +11,7 @@ use super::network::{Call, Network, Opened};
 use crate::card::{Card, Order};
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
-use crate::tensor::{Compute, Device, Dtype, Tensor};
+use crate::tensor::{Compute, Device, Dtype, Register, Tensor};
 use crate::torch::{TorchTensor, kind_of, prepare};
 use crate::velocity::Vjp;
 use std::path::Path;

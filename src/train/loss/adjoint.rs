@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::tableau::{Keep, Operand, Place, Stage, Tableau};
-use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::tensor::{PerRow, PerRowBuf, Register, Tensor};
 use crate::velocity::{Condition, VelocityField};
 
 /// What a term of a trained table reads.

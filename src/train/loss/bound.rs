@@ -8,7 +8,7 @@ use super::adjoint::{check_finite, forward, reverse};
 use super::differences::SolverStep;
 use crate::error::{Error, Result};
 use crate::tableau::{Combination, Keep, Stage, Tableau};
-use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::tensor::{PerRow, PerRowBuf, Register, Tensor};
 use crate::train::parameters::{Coordinates, Parameters, Structure};
 use crate::train::paths::Pool;
 use crate::velocity::{Condition, VelocityField};

@@ -17,7 +17,7 @@
 use super::adjoint::{Source, sources};
 use crate::error::{Error, Result};
 use crate::tableau::Tableau;
-use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::tensor::{PerRow, PerRowBuf, Register, Tensor};
 use crate::velocity::{Condition, VelocityField};
 
 /// A step, its states and velocities, for tangents along them.

@@ -4,7 +4,7 @@ use super::LossGradient;
 use super::adjoint::{check_finite, forward, reverse};
 use crate::error::{Error, Result};
 use crate::tableau::{Contents, Tableau};
-use crate::tensor::{PerRow, PerRowBuf, Tensor};
+use crate::tensor::{PerRow, PerRowBuf, Register, Tensor};
 use crate::train::parameters::Parameters;
 use crate::train::paths::Pool;
 use crate::velocity::{Condition, VelocityField};

@@ -15,7 +15,7 @@
 use crate::error::Result;
 use crate::number::Number;
 use crate::tableau::{Contents, Tableau};
-use crate::tensor::{PerRow, Tensor};
+use crate::tensor::{PerRow, Register, Tensor};
 use crate::train::accuracy::Differences;
 use crate::velocity::{Condition, VelocityField};
 use num_dual::Dual64;

@@ -66,14 +66,19 @@ class Borrowed:
         return tuple(self.tensor.shape[: self.tensor.ndim])
 
 
+_HOST = DLDevice(CPU, 0)
+
+
 class Described:
     """A contiguous `DLTensor` for memory at ``address``, which others keep alive."""
 
-    def __init__(self, address: int, shape: tuple[int, ...], code: int, bits: int) -> None:
+    def __init__(
+        self, address: int, shape: tuple[int, ...], code: int, bits: int, device: DLDevice = _HOST
+    ) -> None:
         self._sizes = (c_int64 * len(shape))(*shape)
         self.tensor = DLTensor(
             address,
-            DLDevice(CPU, 0),
+            device,
             len(shape),
             Dtype(code, bits, 1),
             ctypes.cast(self._sizes, POINTER(c_int64)),
@@ -100,6 +105,11 @@ def empty(shape: tuple[int, ...], code: int, bits: int) -> tuple[np.ndarray, Des
     """New memory of the caller's, and its description."""
     array = np.empty(shape, _NUMPY.get((code, bits), np.uint16))
     return array, Described(array.ctypes.data, shape, code, bits)
+
+
+def device_of(array: Any) -> Any:
+    """The device of a torch tensor that the library cannot read where it is; None for all other arrays."""
+    return array.device if type(array).__module__.partition(".")[0] == "torch" and not array.is_cpu else None
 
 
 def maker_like(array: Any) -> Maker:

@@ -46,8 +46,59 @@ class _Sized(ctypes.Structure):
         super().__init__(struct_size=ctypes.sizeof(type(self)), **members)
 
 
+class DeviceTerm(ctypes.Structure):
+    _fields_ = [("numbers", c_void_p), ("coefficient", c_double), ("dtype", DLDataType), ("reserved", c_uint32)]
+
+
+class DeviceSum(ctypes.Structure):
+    _fields_ = [
+        ("out", c_void_p),
+        ("dtype", DLDataType),
+        ("first_term", c_uint32),
+        ("term_count", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class DevicePart(ctypes.Structure):
+    _fields_ = [("count", c_uint64), ("first_sum", c_uint32), ("sum_count", c_uint32)]
+
+
+class DeviceCombination(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("part_count", c_uint32),
+        ("sum_count", c_uint32),
+        ("term_count", c_uint32),
+        ("parts", POINTER(DevicePart)),
+        ("sums", POINTER(DeviceSum)),
+        ("terms", POINTER(DeviceTerm)),
+    ]
+
+
+ALLOCATE = ctypes.CFUNCTYPE(c_int32, c_void_p, c_uint64, POINTER(c_void_p))
+RELEASE = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p)
+COMBINE = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(DeviceCombination))
+COPY = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p, c_uint64)
+FINITE = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, DLDataType, c_uint64, c_uint64, POINTER(c_uint8))
+
+
+class DeviceOps(_Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("device", DLDevice),
+        ("context", c_void_p),
+        ("allocate", ALLOCATE),
+        ("release", RELEASE),
+        ("combine", COMBINE),
+        ("copy", COPY),
+        ("finite", FINITE),
+    ]
+
+
 class SamplerOptions(_Sized):
-    _fields_ = [("struct_size", c_uint32), ("threads", c_uint32)]
+    _fields_ = [("struct_size", c_uint32), ("threads", c_uint32), ("device_ops", POINTER(DeviceOps))]
 
 
 class Row(_Sized):
@@ -181,6 +232,7 @@ _SIGNATURES = {
     "sampler_leave": [_HANDLE, c_uint32, Tensor],
     "sampler_row": [_HANDLE, c_uint32, POINTER(Row)],
     "sampler_batch": [_HANDLE, POINTER(c_uint32)],
+    "sampler_finite": [_HANDLE, c_uint32, POINTER(c_uint8)],
     "step": [_HANDLE, _HANDLE, c_uint32, Tensor, VELOCITY, c_void_p],
     "train": [c_char_p, POINTER(TrainCallbacks), _OUT],
 }

@@ -15,19 +15,14 @@ import torch
 
 from . import _native
 from ._arrays import maker, view
-from ._native import BFLOAT, FLOAT, DLTensor, advance, lib
+from ._native import DLTensor, advance, lib
+from .device import DTYPES, TorchDevice
 from .grid import Grid, Table
 from .theta import STATE, Combination
 
 #: Under this name a sample carries its `Solve` to the next step.
 HISTORY = "_bespoke_solve"
 
-_DTYPES = {
-    torch.float32: (FLOAT, 32),
-    torch.float64: (FLOAT, 64),
-    torch.float16: (FLOAT, 16),
-    torch.bfloat16: (BFLOAT, 16),
-}
 _TORCH = maker("torch")
 #: Below this part of the base in a point, a difference moves the base by itself and no more.
 _LEAST = 0.1
@@ -87,8 +82,9 @@ class Solve:
         self.due, self.stop = first, first + table.nfe if stop is None else stop
         self._layout: Any = None
         self._handle: int | None = None
-        self._registers: Registers | None = None
-        #: In the library's place of `_registers`: what the differences of edited samples amount to.
+        #: Where the library does not read the tensors itself.
+        self._device: TorchDevice | None = None
+        #: What the differences of edited samples amount to.
         self._moved: Registers | None = None
         self._offset: torch.Tensor | None = None
         #: The sample that was answered last, and its version then.
@@ -122,9 +118,13 @@ class Solve:
                 difference = None if difference is None else difference * frame.state
         graded = torch.is_grad_enabled() and (output.requires_grad or given.requires_grad)
         if given.is_cpu and output.is_cpu and not graded:
-            following = self._in_library(k, output, given, difference, shape)
+            following = self._in_place(k, output, given, shape)
         else:
-            following = self._in_torch(k, output, given, difference)
+            following = self._on_device(k, output, given)
+        if table.self_contained[k]:
+            self._moved = self._offset = None
+        elif difference is not None or self._moved is not None:
+            following = self._move(k, following, difference)
         if frame is not None and frame.following != 1.0:
             following = following * frame.following
         self.due = index + 1
@@ -153,27 +153,28 @@ class Solve:
         """What evaluation ``k - 1`` answered, from what is kept of it anyway: a pipeline may write into what it was answered."""
         if self._answered is None:
             return None
-        if self._registers is not None:
-            expected = self._registers.held[self.table.stages[k - 1].next.target].to(self._dtype)
-        else:
-            times, point = _native.Tensor(), _native.Tensor()
-            _native.check(lib.bespoke_sampler_query(self._handle, times, point))
+        times, point = _native.Tensor(), _native.Tensor()
+        status = lib.bespoke_sampler_query(self._handle, times, point)
+        if self._device is None:
+            _native.check(status)
             expected = _TORCH(*view(point.contents, self))
-            if self._offset is not None:
-                expected = expected + self._offset.to(expected.dtype)
+        else:
+            self._device.check(status)
+            expected = self._device.view(point.contents).to(self._dtype)
+        if self._offset is not None:
+            expected = expected + self._offset.to(expected.dtype)
         frames = self.table.frames
         return expected if frames is None or frames[k - 1].following == 1.0 else expected * frames[k - 1].following
 
-    def _in_library(
-        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None, shape: torch.Size
-    ) -> torch.Tensor:
+    def _in_place(self, k: int, output: torch.Tensor, sample: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The evaluation, of tensors that the library reads where they are."""
         if not sample.is_contiguous():
             sample = sample.contiguous()
         if not output.is_contiguous():
             output = output.contiguous()
         layout = shape, sample.dtype, output.dtype
         if layout != self._layout:
-            self._describe(*layout)
+            self._describe(None, *layout)
         following = torch.empty_like(sample)
         self._x.data = sample.data_ptr()
         self._u.data = output.data_ptr()
@@ -182,11 +183,28 @@ class Solve:
         status = advance(self._sampler, k, x, u, to)
         if status:
             _native.check(status)
-        if self.table.self_contained[k]:
-            self._moved = self._offset = self._registers = None
-        elif difference is not None or self._moved is not None:
-            following = self._move(k, following, difference)
         return following
+
+    def _on_device(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The evaluation, of tensors that the library cannot touch: on a GPU, and where gradients are carried along."""
+        wide = torch.promote_types(sample.dtype, torch.float32)
+        self._dtype, state = sample.dtype, sample.to(wide)
+        layout = sample.device, sample.shape, wide, output.dtype
+        if layout != self._layout:
+            self._describe(*layout)
+        device = self._device
+        assert device is not None
+        self._x.data, self._u.data = device.lend(state), device.lend(output)
+        self._following.data = device.room(state.numel() * state.element_size())
+        x, u, to = self._tensors
+        try:
+            device.check(advance(self._sampler, k, x, u, to))
+        finally:
+            for lent in (self._x, self._u):
+                device.take(lent.data)
+            following = device.take(self._following.data)
+        assert following is not None
+        return following.reshape(sample.shape).to(sample.dtype)
 
     def _move(self, k: int, following: torch.Tensor, difference: torch.Tensor | None) -> torch.Tensor:
         """The library goes on from the points it knows; all is linear, so the rest is a solve of the differences."""
@@ -200,50 +218,40 @@ class Solve:
         self._offset = self._moved.advance(k, self._offset * self.table.velocity(k)[0])
         return following + self._offset.to(following.dtype)
 
-    def _describe(self, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype) -> None:
-        """Descriptors for batches of this shape; what changes from call to call is where they lie."""
-        unknown = [str(d) for d in (dtype, output_dtype) if d not in _DTYPES]
+    def _describe(
+        self, device: torch.device | None, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype
+    ) -> None:
+        """Descriptors for batches of this shape; what changes from call to call is where they lie.
+
+        ``device`` is None where the library reads the tensors itself.
+        """
+        unknown = [str(d) for d in (dtype, output_dtype) if d not in DTYPES]
         if unknown:
             raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
-        if self._handle is None:
-            self._handle = _native.make(lib.bespoke_sampler_new, self.table.theta._handle, None)
+        if self._handle is None or device != (self._device and self._device.device):
+            self._release()
+            self._device = None if device is None else TorchDevice(device)
+            theta = self.table.theta._handle
+            self._handle = self._device.sampler(theta) if self._device else _native.make(lib.bespoke_sampler_new, theta, None)
             self._sampler = ctypes.c_void_p(self._handle)
         self._sizes = (ctypes.c_int64 * len(shape))(*shape)
 
         def tensor(of: torch.dtype) -> DLTensor:
             sizes = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
-            host = _native.DLDevice(_native.CPU, 0)
-            return DLTensor(None, host, len(shape), _native.DLDataType(*_DTYPES[of], 1), sizes, None, 0)
+            place = self._device.place if self._device else _native.DLDevice(_native.CPU, 0)
+            return DLTensor(None, place, len(shape), _native.DLDataType(*DTYPES[of], 1), sizes, None, 0)
 
         self._x, self._u, self._following = tensor(dtype), tensor(output_dtype), tensor(dtype)
         self._tensors = ctypes.byref(self._x), ctypes.byref(self._u), ctypes.byref(self._following)
-        self._layout = shape, dtype, output_dtype
-
-    def _in_torch(
-        self, k: int, output: torch.Tensor, sample: torch.Tensor, difference: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The same with torch's operations and the library's scalars: on a GPU, and where gradients are asked for."""
-        wide = torch.promote_types(sample.dtype, torch.float32)
-        state = sample.to(wide)
-        if self.table.self_contained[k]:
-            self._registers = Registers(self.table)
-            self._registers.held[STATE] = state
-        elif self._registers is None:
-            raise _native.BespokeError(f"evaluation {k} builds on the ones before it", "BESPOKE_ERROR_STATE")
-        elif difference is not None:
-            self._registers.move(k, difference)
-        of_x, of_output = self.table.velocity(k)
-        velocity = output.to(wide) * of_output
-        if of_x:
-            velocity = velocity.add(state, alpha=of_x)
-        self._dtype = sample.dtype
-        # A copy of what is kept: a pipeline may write into it.
-        return self._registers.advance(k, velocity).to(sample.dtype, copy=True)
+        self._layout = (shape, dtype, output_dtype) if device is None else (device, shape, dtype, output_dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A sample that is copied or stored leaves its history behind.
         return type(None), ()
 
-    def __del__(self, free: Any = lib.bespoke_sampler_free) -> None:
+    def _release(self, free: Any = lib.bespoke_sampler_free) -> None:
         if handle := getattr(self, "_handle", None):
+            self._handle = None
             free(handle)
+
+    __del__ = _release

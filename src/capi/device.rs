@@ -1,0 +1,168 @@
+//! Samples that stay on a device of the host's, by a table of its operations.
+
+use super::dlpack::{DLDataType, DLDevice};
+use super::structs::{self, sized_struct};
+use crate::error::{Error, Result};
+use crate::tensor::{Combination, DeviceMemory, Operations};
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+pub use crate::tensor::{
+    Combination as bespoke_device_combination, Part as bespoke_device_part, Sum as bespoke_device_sum,
+    Term as bespoke_device_term,
+};
+
+/// Writes into `*memory` where `bytes` bytes of the device's memory are, at least 1, aligned to 16 bytes.
+pub type bespoke_device_allocate_fn =
+    Option<unsafe extern "C-unwind" fn(context: *mut c_void, bytes: u64, memory: *mut *mut c_void) -> i32>;
+
+/// Takes back what `allocate` gave, once what was queued before is done.
+pub type bespoke_device_release_fn =
+    Option<unsafe extern "C-unwind" fn(context: *mut c_void, memory: *mut c_void) -> i32>;
+
+/// Queues one launch: all sums of `combination`, which is valid during the call.
+pub type bespoke_device_combine_fn =
+    Option<unsafe extern "C-unwind" fn(context: *mut c_void, combination: *const Combination) -> i32>;
+
+/// Queues a copy of `bytes` bytes within the device's memory, between arrays that do not overlap.
+pub type bespoke_device_copy_fn =
+    Option<unsafe extern "C-unwind" fn(context: *mut c_void, to: *mut c_void, from: *const c_void, bytes: u64) -> i32>;
+
+/// Waits for what was queued, and writes into `finite`, host memory of `rows` bytes, 1 for each row of `elements`
+/// numbers from `numbers` on that are all finite, and 0 for each other one.
+pub type bespoke_device_finite_fn = Option<
+    unsafe extern "C-unwind" fn(
+        context: *mut c_void,
+        numbers: *const c_void,
+        dtype: DLDataType,
+        rows: u64,
+        elements: u64,
+        finite: *mut u8,
+    ) -> i32,
+>;
+
+/// What a host does with the memory of a device, so that samples stay there: `bespoke_sampler_options.device_ops`.
+///
+/// Every operation is queued behind those before it, on the stream that `context` stands for, and answers 0, or anything
+/// else where it failed. They are called on the threads that use the sampler, one at a time. Only `finite` waits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct bespoke_device_ops {
+    /// sizeof(bespoke_device_ops), set by the caller.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Whose memory it is: tensors of every other device are refused.
+    pub device: DLDevice,
+    /// The host's own, given to every operation.
+    pub context: *mut c_void,
+    /// Gives memory; its failure is `BESPOKE_ERROR_MEMORY`, and that of every other operation
+    /// `BESPOKE_ERROR_CALLBACK`.
+    pub allocate: bespoke_device_allocate_fn,
+    /// Takes memory back.
+    pub release: bespoke_device_release_fn,
+    /// Sums.
+    pub combine: bespoke_device_combine_fn,
+    /// Copies.
+    pub copy: bespoke_device_copy_fn,
+    /// Asks for numbers that are not finite.
+    pub finite: bespoke_device_finite_fn,
+}
+
+sized_struct!(bespoke_device_ops { reserved, device, context, allocate, release, combine, copy, finite });
+
+/// The memory that a sampler's tensors are in.
+pub(super) enum Place {
+    /// The host's.
+    Host,
+    /// That of a device, by the host's operations.
+    Device(DLDevice, Arc<DeviceMemory>),
+}
+
+impl Place {
+    /// # Safety
+    /// `ops` is NULL or a struct that starts with its size, whose functions may be called as their types say as long as
+    /// what is made of it lives.
+    pub(super) unsafe fn new(ops: *const bespoke_device_ops) -> Result<Self> {
+        if ops.is_null() {
+            return Ok(Place::Host);
+        }
+        // SAFETY: by this function's contract.
+        let ops = unsafe { structs::read("options.device_ops", ops) }?;
+        Ok(Place::Device(ops.device, Arc::new(DeviceMemory::new(Box::new(Table::new(&ops)?)))))
+    }
+
+    /// Whose memory it is; `None` for the host's own.
+    pub(super) fn device(&self) -> Option<DLDevice> {
+        match self {
+            Place::Host => None,
+            Place::Device(device, _) => Some(*device),
+        }
+    }
+}
+
+/// A table all of whose operations are there.
+struct Table {
+    context: *mut c_void,
+    allocate: unsafe extern "C-unwind" fn(*mut c_void, u64, *mut *mut c_void) -> i32,
+    release: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> i32,
+    combine: unsafe extern "C-unwind" fn(*mut c_void, *const Combination) -> i32,
+    copy: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void, *const c_void, u64) -> i32,
+    finite: unsafe extern "C-unwind" fn(*mut c_void, *const c_void, DLDataType, u64, u64, *mut u8) -> i32,
+}
+
+// SAFETY: the header says on which threads the operations are called; a sampler is for one thread at a time.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Table {
+    fn new(ops: &bespoke_device_ops) -> Result<Self> {
+        Ok(Self {
+            context: ops.context,
+            allocate: there("allocate", ops.allocate)?,
+            release: there("release", ops.release)?,
+            combine: there("combine", ops.combine)?,
+            copy: there("copy", ops.copy)?,
+            finite: there("finite", ops.finite)?,
+        })
+    }
+}
+
+fn there<F>(name: &str, operation: Option<F>) -> Result<F> {
+    operation.ok_or_else(|| Error::invalid(format!("options.device_ops.{name}"), "NULL", "a function"))
+}
+
+fn answered(callback: &'static str, code: i32) -> Result<()> {
+    if code == 0 { Ok(()) } else { Err(Error::Callback { callback, code, detail: String::new() }) }
+}
+
+// SAFETY of the calls: by the contract of `Place::new`.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "said above, of all of them")]
+impl Operations for Table {
+    fn allocate(&self, bytes: usize) -> Result<*mut c_void> {
+        let mut memory = null_mut();
+        let code = unsafe { (self.allocate)(self.context, bytes as u64, &mut memory) };
+        if code != 0 || memory.is_null() { Err(Error::Memory { bytes }) } else { Ok(memory) }
+    }
+
+    fn release(&self, memory: *mut c_void) {
+        // Nobody to report to: it is asked for where objects are freed.
+        let _ = unsafe { (self.release)(self.context, memory) };
+    }
+
+    fn combine(&self, combination: &Combination) -> Result<()> {
+        answered("device_ops.combine", unsafe { (self.combine)(self.context, combination) })
+    }
+
+    fn copy(&self, to: *mut c_void, from: *const c_void, bytes: usize) -> Result<()> {
+        answered("device_ops.copy", unsafe { (self.copy)(self.context, to, from, bytes as u64) })
+    }
+
+    fn finite(&self, numbers: *const c_void, dtype: DLDataType, elements: usize, finite: &mut [u8]) -> Result<()> {
+        let rows = finite.len() as u64;
+        let code = unsafe { (self.finite)(self.context, numbers, dtype, rows, elements as u64, finite.as_mut_ptr()) };
+        answered("device_ops.finite", code)
+    }
+}
