@@ -14,7 +14,6 @@ import ablations
 import choosing
 import conditions
 import curves
-import demo
 import forward
 import memory
 import optimizers
@@ -23,6 +22,7 @@ import schedulers
 import trainings
 from bespoke import Work
 
+import demo
 import networks
 import solvers
 
