@@ -7,6 +7,6 @@ set -euo pipefail
 out=$(realpath -m "${1:?usage: scripts/release/sbom.sh FILE}")
 cd "$(dirname "$0")/../.."
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-cargo cyclonedx --quiet --format json --spec-version 1.5 --no-default-features --features cli,onnx --target "$(rustc -vV | sed -n 's/^host: //p')" \
-  --describe crate --override-filename sbom-of-release
+cargo cyclonedx --quiet --format json --no-build-deps --spec-version 1.5 --no-default-features --features cli,onnx --target "$(rustc -vV | sed -n 's/^host: //p')" \
+  --override-filename sbom-of-release
 mv sbom-of-release.json "$out"
