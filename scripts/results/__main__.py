@@ -14,17 +14,16 @@ import ablations
 import choosing
 import conditions
 import curves
+import demo
 import forward
 import memory
+import networks
 import optimizers
 import page
 import schedulers
+import solvers
 import trainings
 from bespoke import Work
-
-import demo
-import networks
-import solvers
 
 PARTS = {
     "trainings": trainings.write,

@@ -13,9 +13,8 @@ import time
 
 import numpy as np
 from client import Client
-from server import Server
-
 from models import MODELS, Repository
+from server import Server
 
 WIDTHS = (8, 16, 24)
 NFE = 8

@@ -9,12 +9,11 @@ import os
 import threading
 import time
 
+import models
 import numpy as np
 from client import Client, tensors
 from repository import digits_noise
 from server import BUILD, Server
-
-import models
 
 # Of the models in turn, so that a machine that slows down slows all of them.
 ROUNDS = 5
