@@ -39,8 +39,9 @@ impl Guidance {
 
     /// What is wrong with it in a card of this signature, if anything is: the key and the problem.
     pub(super) fn problem(&self, signature: &Signature) -> Option<(String, String)> {
-        if let Some([a, b]) = self.interval.filter(|[a, b]| !(a.is_finite() && b.is_finite() && a <= b)) {
-            return Some(("guidance.interval".into(), format!("is [{a}, {b}], expected two times in order")));
+        if let Some([a, b]) = self.interval.filter(|[a, b]| !(0.0 <= *a && a <= b && *b <= 1.0)) {
+            let expected = "two times in order, of the solver's, 0 (noise) to 1 (data)";
+            return Some(("guidance.interval".into(), format!("is [{a}, {b}], expected {expected}")));
         }
         if let Some(name) = &self.scale_input {
             return self.scale_input_problem(name, signature);

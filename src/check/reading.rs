@@ -41,6 +41,8 @@ pub enum Verdict {
     Unclear(usize),
     /// Another reading is the best, the first.
     Wrong,
+    /// The card's is not the best, but the best is no better than others (the index of the first).
+    Alike(usize),
     /// No reading explains the network.
     Unexplained,
 }
@@ -55,8 +57,15 @@ impl Verdict {
         }
         if own.score > best.score && !best.same_as(own) {
             // Not a hair's breadth apart: then neither is clear.
-            let close = own.score < best.score * MARGIN;
-            return if close { Verdict::Unclear(0) } else { Verdict::Wrong };
+            if own.score < best.score * MARGIN {
+                return Verdict::Unclear(0);
+            }
+            // What explains a network stands out; where nothing does, the best of many is a matter of chance.
+            let rival = readings.iter().position(|other| !other.same_as(best));
+            return match rival.filter(|rival| readings[*rival].score < best.score * MARGIN) {
+                Some(rival) => Verdict::Alike(rival),
+                None => Verdict::Wrong,
+            };
         }
         match readings.iter().position(|other| !other.own && !other.same_as(own)) {
             Some(rival) if readings[rival].score < own.score * MARGIN => Verdict::Unclear(rival),

@@ -163,6 +163,14 @@ fn judge(card: &Card, report: &Report) -> Result<()> {
         Verdict::Wrong => {
             wrong(best.differs_in(own).join(", "), format!("this network looks like {best}; the card says {own}"))
         }
+        Verdict::Alike(rival) => {
+            let rival = &report.readings[rival];
+            let problem = format!(
+                "no reading explains this network on this data so well that it stands out (the best are {best}, and \
+                {rival}; the card says {own}): are data, data_range and conditions those it was trained on?"
+            );
+            wrong("output".to_owned(), problem)
+        }
         Verdict::Unexplained => {
             let problem = format!(
                 "no reading explains this network on this data (the best, {best}, is no better \

@@ -165,7 +165,11 @@ impl<T: Tensor> ModelField<T> {
         if let Some(scale) = condition.scales.iter().find(|scale| scale.name != GUIDANCE_SCALE) {
             return Err(Error::invalid(&scale.name, "there", "absent: the model's only scale is guidance_scale"));
         }
-        let bytes = values.iter().map(|s| dtype.encode(*s)).collect::<Result<Vec<_>>>()?.concat();
+        let encoded = |s: &f64| {
+            let held = || format!("a number that {dtype} holds, the type of the network's input {name:?}");
+            dtype.encode(*s).map_err(|_| Error::invalid(GUIDANCE_SCALE, s, held()))
+        };
+        let bytes = values.iter().map(encoded).collect::<Result<Vec<_>>>()?.concat();
         Column::new(name, dtype, &[], batch, &bytes)
     }
 

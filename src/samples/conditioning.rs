@@ -233,9 +233,20 @@ impl FromStr for GuidanceScale {
             let named =
                 part.split_once('=').ok_or_else(|| Error::invalid(GUIDANCE_SCALE, format!("{text:?}"), expected));
             let (name, scale) = named?;
-            Ok((name.trim().to_owned(), scale.parse()?))
+            match name.trim() {
+                "" => Err(Error::invalid(GUIDANCE_SCALE, format!("{text:?}"), expected)),
+                name => Ok((name.to_owned(), scale.parse()?)),
+            }
         };
-        text.split(',').map(one).collect::<Result<_>>().map(Self)
+        let mut scales = BTreeMap::new();
+        for part in text.split(',') {
+            let (name, scale) = one(part)?;
+            if scales.contains_key(&name) {
+                return Err(Error::invalid(GUIDANCE_SCALE, format!("{name} twice"), "each scale once"));
+            }
+            scales.insert(name, scale);
+        }
+        Ok(Self(scales))
     }
 }
 

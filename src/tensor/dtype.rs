@@ -85,12 +85,16 @@ impl Dtype {
     /// [`Error::Invalid`] where this type does not hold `value` exactly, or, for a float, not to its precision.
     pub fn encode(self, value: f64) -> Result<Vec<u8>> {
         let whole = |low: f64, high: f64| value.fract() == 0.0 && value >= low && value <= high;
+        // Not one that overflows.
+        let kept = |rounded: f64| rounded.is_finite() || !value.is_finite();
+        let (half, brain) = (half::f16::from_f64(value), half::bf16::from_f64(value));
         Ok(match self {
             Dtype::Float64 => value.to_le_bytes().to_vec(),
-            Dtype::Float32 => (value as f32).to_le_bytes().to_vec(),
-            Dtype::Float16 => half::f16::from_f64(value).to_le_bytes().to_vec(),
-            Dtype::Bfloat16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
-            Dtype::Int64 if whole(-9_007_199_254_740_992.0, 9_007_199_254_740_992.0) => {
+            Dtype::Float32 if kept(f64::from(value as f32)) => (value as f32).to_le_bytes().to_vec(),
+            Dtype::Float16 if kept(half.to_f64()) => half.to_le_bytes().to_vec(),
+            Dtype::Bfloat16 if kept(brain.to_f64()) => brain.to_le_bytes().to_vec(),
+            // Above 2^53 a float is not the number that was written.
+            Dtype::Int64 if whole(-9_007_199_254_740_991.0, 9_007_199_254_740_991.0) => {
                 (value as i64).to_le_bytes().to_vec()
             }
             Dtype::Int32 if whole(f64::from(i32::MIN), f64::from(i32::MAX)) => (value as i32).to_le_bytes().to_vec(),

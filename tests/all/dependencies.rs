@@ -19,6 +19,7 @@ const DIRECT: &[&str] = &[
     "serde_json",
     "serde_path_to_error",
     "sha2",
+    "smallvec",
     "tempfile",
     "thiserror",
     "tracing",

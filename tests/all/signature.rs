@@ -353,6 +353,8 @@ fn a_malformed_signature_is_refused_by_its_key() {
             "guidance.passes[1].without",
         ),
         (json!({ "guidance": { "interval": [0.8, 0.2] } }), "guidance.interval"),
+        // Times as a network counts them would turn guidance off without a word.
+        (json!({ "guidance": { "interval": [200, 800] } }), "guidance.interval"),
         (json!({ "guidance": { "scale_input": "a" } }), "guidance.scale_input"),
         (
             json!({ "inputs": [input(json!({ "shape": [] }))], "guidance": { "scale_input": "a" } }),
@@ -480,7 +482,9 @@ fn scales_are_read_as_a_number_or_by_name() {
         assert_eq!(read(&scales.to_string()).unwrap(), *scales);
         assert_eq!(serde_json::from_value::<GuidanceScale>(json!(scales)).unwrap(), *scales);
     }
-    for wrong in ["2..1", "1..1", "1..", "..2", "1..inf", "1..2..3", "text=3..1", "text=1..x", "a=1,b"] {
+    for wrong in
+        ["2..1", "1..1", "1..", "..2", "1..inf", "1..2..3", "text=3..1", "text=1..x", "a=1,b", "text=2,text=5", "=2"]
+    {
         let message = read(wrong).unwrap_err().to_string();
         assert!(message.starts_with("guidance_scale is"), "{wrong}: {message}");
     }

@@ -197,3 +197,22 @@ fn every_bf16_is_widened_and_rounded_as_the_crate_half_does() {
         check(&buffers[2], 1.0, "a kept velocity");
     }
 }
+
+/// A null or a scale that became an infinity, or another number, would be answered without an error.
+#[test]
+fn a_type_refuses_numbers_that_it_does_not_hold() {
+    use bespoke::tensor::Dtype;
+    for (dtype, most, beyond) in [
+        (Dtype::Float32, 3e38, 1e39),
+        (Dtype::Float16, 65504.0, 1e5),
+        (Dtype::Bfloat16, 3e38, 1e39),
+        (Dtype::Int64, 9_007_199_254_740_991.0, 9_007_199_254_740_992.0),
+        (Dtype::Int32, 2_147_483_647.0, 2_147_483_648.0),
+        (Dtype::Bool, 1.0, 2.0),
+    ] {
+        assert!(dtype.encode(most).is_ok(), "{dtype} {most}");
+        let error = dtype.encode(beyond).unwrap_err().to_string();
+        assert!(error.contains(&format!("one that {dtype} holds")), "{error}");
+    }
+    assert_eq!(Dtype::Float32.encode(f64::NEG_INFINITY).unwrap(), f32::NEG_INFINITY.to_le_bytes());
+}

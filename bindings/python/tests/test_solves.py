@@ -7,7 +7,7 @@ import bespoke_solver as bespoke
 import diffusers
 import pytest
 import torch
-from bespoke_solver import BespokeScheduler, TorchField
+from bespoke_solver import BespokeError, BespokeScheduler, TorchField
 from digits import make_unet
 from test_configuration import BETAS, exact
 from test_diffusers import bent, noises, output, run
@@ -257,6 +257,9 @@ def test_fit_refuses_by_name_what_is_no_function_of_sample_and_time():
             BespokeScheduler.fit(kind(unet, diffusers.DDIMScheduler(clip_sample=False)), steps=2, progress=False)
     with pytest.raises(ValueError, match="calls has latents, expected none"):
         BespokeScheduler.fit(diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()), calls={"latents": 1}, progress=False)
+    # A short call did not reach the step at which it acts, training did.
+    with pytest.raises(ValueError, match="calls has callback_on_step_end, expected none"):
+        BespokeScheduler.fit(diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()), calls={"callback_on_step_end": print}, progress=False)
     # A field of one's own is the way out.
     field = TorchField(lambda x, t: unet(x, t).sample, diffusers.DDIMScheduler().config, (1, 8, 8))
     pipeline = Ahead(unet, diffusers.DDIMScheduler(clip_sample=False))
@@ -277,3 +280,105 @@ def test_a_pipelines_field_is_that_of_its_model():
     assert (by_x - of_x).abs().max() < 1e-4 and (by_t - of_t).abs().max() < 0.05 * of_t.abs().max()
     asked.close()
     assert pipeline.scheduler.__class__ is diffusers.DDPMScheduler
+
+
+
+
+@pytest.mark.parametrize("options", [{"solver": "heun"}, {"solver": "dpm++2m"}, {"theta": bent(5)}], ids=str)
+def test_copies_and_plain_timesteps_go_on_with_the_last_solve(options) -> None:
+    """Half of heun's steps were done twice where neither the sample nor the timestep said which evaluation it was."""
+    for told in (lambda t: t, lambda t: t.item(), lambda t: t.repeat(2)):
+        scheduler = BespokeScheduler.from_config(FLOW, **options)
+        scheduler.set_timesteps(5 if "theta" in options else 10)
+        expected = run(scheduler, noises(2))
+        x = noises(2)
+        for t in scheduler.timesteps:
+            x = scheduler.step(output(t, x), told(t), x).prev_sample.clone()
+        assert torch.allclose(x, expected, atol=1e-6)
+
+
+def test_rows_that_are_copied_go_on_each_with_its_own() -> None:
+    scheduler = BespokeScheduler.from_config(FLOW, theta=bent(5))
+    scheduler.set_timesteps(5)
+    ends = []
+    for kept in (lambda x: x, torch.clone):
+        first, ahead = noises(1, 1), noises(1, 2)
+        for t in scheduler.timesteps[:2]:
+            ahead = scheduler.step(output(t, ahead), t, ahead).prev_sample
+        x = torch.cat([ahead, first])
+        for k in range(len(scheduler.timesteps) - 2):
+            t = torch.stack([scheduler.timesteps[k + 2], scheduler.timesteps[k]])
+            made = torch.cat([output(t[i], x[i : i + 1]) for i in range(2)])
+            x = kept(scheduler.step(made, t, x).prev_sample)
+        ends.append(x)
+    assert torch.equal(*ends)
+
+
+def test_two_solves_of_copies_are_not_mixed() -> None:
+    """Each went on with what the other had left."""
+    scheduler = BespokeScheduler.from_config(FLOW, solver="unipc")
+    scheduler.set_timesteps(10)
+    expected = [run(scheduler, noises(1, seed)) for seed in (1, 2)]
+    scheduler.set_timesteps(10)
+    pair = [noises(1, 1), noises(1, 2)]
+    for t in scheduler.timesteps:
+        pair = [scheduler.step(output(t, x), t, x).prev_sample for x in pair]
+    assert all(torch.equal(x, y) for x, y in zip(pair, expected))
+    scheduler.set_timesteps(10)
+    pair = [noises(1, 1), noises(1, 2)]
+    with pytest.raises(ValueError, match="another solve of this thread was begun before that one was done"):
+        for t in scheduler.timesteps:
+            pair = [scheduler.step(output(t, x), t, x).prev_sample.clone() for x in pair]
+
+
+def test_a_cut_timestep_is_the_one_that_is_due() -> None:
+    """Near the end of a dense grid a whole number is nearer to the next one."""
+    scheduler = BespokeScheduler.from_config(diffusers.EulerDiscreteScheduler(use_karras_sigmas=True), solver="dpm++2m")
+    scheduler.set_timesteps(30)
+    expected = run(scheduler, noises())
+    x = noises()
+    for t in scheduler.timesteps:
+        x = scheduler.step(output(t, x), int(t), x).prev_sample
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("options", [{"solver": "dpm++2m"}, {"theta": bent(5)}], ids=str)
+def test_inference_mode(options) -> None:
+    scheduler = BespokeScheduler.from_config(FLOW, **options)
+    scheduler.set_timesteps(5 if "theta" in options else 10)
+    ends = []
+    for mode, change in [(torch.no_grad, False), (torch.inference_mode, False), (torch.no_grad, True), (torch.inference_mode, True)]:
+        with mode():
+            x = noises()
+            for k, t in enumerate(scheduler.timesteps):
+                if change and k == 3:
+                    x.mul_(0.5)
+                x = scheduler.step(output(t, x), t, x).prev_sample
+        ends.append(x.clone())
+    assert torch.equal(ends[0], ends[1]) and torch.allclose(ends[2], ends[3], atol=1e-6)
+    assert not torch.allclose(ends[0], ends[2])
+
+
+def test_gradients_in_one_evaluation_of_a_step_alone_are_named() -> None:
+    scheduler = BespokeScheduler.from_config(FLOW, theta=bent(5))
+    scheduler.set_timesteps(5)
+    t, x = scheduler.timesteps, noises().requires_grad_()
+    following = scheduler.step(output(t[0], x), t[0], x).prev_sample
+    with torch.no_grad(), pytest.raises(BespokeError, match="not all of them ask for gradients"):
+        scheduler.step(output(t[1], following), t[1], following)
+
+
+def test_attributes_put_back_one_by_one_are_refused() -> None:
+    with pytest.raises(TypeError, match="expected copy.deepcopy of the whole"):
+        copy.deepcopy(BespokeScheduler.from_config(FLOW, solver="ddim").__dict__)
+
+
+def test_a_grid_that_cannot_be_told_is_refused() -> None:
+    """A configuration that another class made its own of says no class, and its grid was dropped."""
+    own = diffusers.DPMSolverMultistepScheduler.from_config(diffusers.PNDMScheduler(skip_prk_steps=True).config, use_karras_sigmas=True)
+    with pytest.raises(ValueError, match="does not say which scheduler it is of"):
+        BespokeScheduler.from_config(own.config, solver="dpm++2m")
+    scheduler = BespokeScheduler.from_config(own, solver="dpm++2m")
+    scheduler.set_timesteps(6)
+    own.set_timesteps(6)
+    assert (scheduler.timesteps - own.timesteps).abs().max() < 1

@@ -19,6 +19,16 @@ _READ_BY_PIPELINES = (
 )  # fmt: skip
 
 
+class PerThread(threading.local):
+    """What a thread's call of a pipeline has changed."""
+
+    def __deepcopy__(self, memo: Any) -> PerThread:
+        raise TypeError(
+            "the attributes of a BespokeScheduler are copied one by one, expected copy.deepcopy of the whole: pipelines that"
+            " step several views through one scheduler by putting its attributes back (StableDiffusionPanorama) are not supported"
+        )
+
+
 class ModelScheduler(SchedulerMixin, ConfigMixin):
     """Samples are noise of standard deviation 1 at first, and models are given them as they are."""
 
@@ -31,7 +41,7 @@ class ModelScheduler(SchedulerMixin, ConfigMixin):
         self.register_to_config(**more, **training, **read, replaced=replaced)
         self._training = dict(training)
         self._convention: Convention = convention_of(training)
-        self._local = threading.local()
+        self._local = PerThread()
 
     @property
     def begin_index(self) -> int | None:

@@ -25,7 +25,7 @@ class Call:
         steps: What the pipeline is told to count.
         asked: The steps that the scheduler replaced would take.
         times: ``sigmas``, ``timesteps`` and ``mu``, as it was given them.
-        last: Of the same thread's call before, its `last`.
+        last: Of the same thread's call before, its `last`, whose memory a new solve may take over where it is done.
     """
 
     def __init__(
@@ -33,8 +33,12 @@ class Call:
     ) -> None:
         self.grid, self.steps, self.asked, self.times = grid, steps, asked, times
         #: The solve that was advanced last, and the evaluation that its sample is due for; None before the first.
-        self.last = last
+        self.last = last if last is not None and last.due >= last.stop else None
         self.index: int | None = None
+        #: Likewise of a batch whose samples are at evaluations of their own, one a sample.
+        self.rows: list[Any] = []
+        #: Whether a solve was begun while another was under way: a sample that carries none may then be of either.
+        self.several = False
         with torch.inference_mode(False):
             # Whoever writes to them later may not be in that mode.
             self.timesteps, self.sigmas = grid.timesteps.clone(), grid.sigmas.clone()
@@ -96,8 +100,8 @@ class Call:
     def evaluation(self, timestep: Any, solve: Solve | None = None) -> int:
         """Which evaluation ``timestep`` is: by its place in `timesteps`, where it is an element, else by its value.
 
-        A value in half precision, or a whole one, is the nearest that rounds to it. Of several, the one that ``solve``
-        is due for.
+        A value in half precision is the nearest that rounds to it, a whole one the nearest that it may have been cut
+        from. Of several, the one that ``solve`` is due for, or the thread's last.
         """
         slack = 1e-6
         if isinstance(timestep, torch.Tensor):
@@ -107,14 +111,17 @@ class Call:
                 return k
             slack = torch.finfo(timestep.dtype).eps if timestep.is_floating_point() else 0.0
         value = float(timestep)
+        distances = np.abs(self._values - value)
         found = _equal(self._values, value, slack)
+        solve = self.last if solve is None or solve.grid is None else solve
+        due = -1 if solve is None else solve.due + solve.grid.first
+        if due in found or (value.is_integer() and 0 <= due < len(distances) and distances[due] < 1.0):
+            return due
         if len(found) == 0 and value.is_integer():
-            distances = np.abs(self._values - value)
             found = np.flatnonzero((distances == distances.min()) & (distances < 1.0))
         if len(found) == 0:
             raise ValueError(f"timestep is {value}, expected one of timesteps: {self.timesteps.tolist()}")
-        due = None if solve is None or solve.grid is None else solve.due + solve.grid.first
-        return due if due is not None and due in found else int(found[np.argmin(np.abs(self._values - value)[found])])
+        return int(found[np.argmin(distances[found])])
 
     def beginning(self, timesteps: torch.Tensor, begin_index: int | None) -> int | None:
         """The evaluation, not the first, that a solve begins at whose noise is added at ``timesteps``, all equal.

@@ -153,6 +153,12 @@ class PipelineField:
         for key in ("latents", "num_inference_steps", "timesteps", "sigmas"):
             if self._calls.get(key) is not None:
                 raise ValueError(f"calls has {key}, expected none: the solver that is fitted decides it")
+        for key in ("callback", "callback_on_step_end"):
+            if self._calls.get(key) is not None:
+                raise ValueError(
+                    f"calls has {key}, expected none: what a callback does goes by the number of the step, and a solver is"
+                    " learned for what depends on time and sample alone"
+                )
         for key in [*self._each, *self._calls]:
             if key not in self._accepts and "kwargs" not in self._accepts:
                 raise ValueError(f"calls has {key}, which {self.name} does not take")

@@ -16,7 +16,7 @@ from diffusers.utils import logging
 
 from .base import ModelScheduler
 from .call import Call
-from .configuration import TRAINING, left_out, understand
+from .configuration import GRID, KEYS, TRAINING, left_out, understand
 from .convention import Convention
 from .grid import Grid
 from .ladder import Ladder
@@ -356,8 +356,15 @@ class BespokeScheduler(ModelScheduler):
         None: nothing is left to be done until a later evaluation.
         """
         last: Solve | None = call.last
-        if last is not None and last.grid is grid and last.due < last.stop and last.due == k:
-            return last
+        if last is not None and last.grid is grid and last.first < last.due < last.stop:
+            if last.due == k and not call.several:
+                return last
+            if last.due == k and not grid.table.self_contained[k]:
+                raise ValueError(
+                    f"sample at evaluation {k} is not the tensor that step answered, and another solve of this thread was begun"
+                    " before that one was done: it may go on from either; keep the tensors, or take a scheduler for each"
+                )
+            call.several = True
         if grid.table.self_contained[k]:
             if last is not None and last.grid is grid and last.due == last.stop and last.table is grid.table:
                 return last
@@ -374,7 +381,7 @@ class BespokeScheduler(ModelScheduler):
                 f"timestep has shape {tuple(timesteps.shape)} and different values, expected one for each of"
                 f" {len(sample)} samples: parts of one sample at different times are more than one solve"
             )
-        parts: list[Any] = list(solves) if type(solves) is Rows else []
+        parts: list[Any] = list(solves if type(solves) is Rows else call.rows)
         made: list[Any] = []
         for row, time in enumerate(timesteps.reshape(-1)):
             part = sample[row : row + 1]
@@ -383,7 +390,7 @@ class BespokeScheduler(ModelScheduler):
                 setattr(part, HISTORY, call.last)
             made.append(self.step(output[row : row + 1], time, part))
             parts[row : row + 1] = [call.last]
-        call.last = None
+        call.last, call.rows = None, parts
         following = torch.cat([each.prev_sample for each in made])
         setattr(following, HISTORY, Rows(parts))
         return Prediction(following, lambda: torch.cat([each.pred_original_sample for each in made]))
@@ -442,6 +449,13 @@ class BespokeScheduler(ModelScheduler):
                 logger.warning(f"{name}'s {key} is on, and is not done by BespokeScheduler: it is not linear in the output")
         if kwargs.get("theta") is not None or kwargs.get("solver") is not None:
             made |= {"theta": None, "solver": None}
+        if name is None and not ours and ":" not in (kwargs.get("solver") or ":"):
+            unread = sorted(key for key in config if KEYS.get(key) == GRID)
+            if unread:
+                raise ValueError(
+                    f"config has {unread[0]} and does not say which scheduler it is of, as one made by another class's"
+                    " from_config does not: give the scheduler itself, whose grid is taken over, or NAME:GRID"
+                )
         unknown = sorted(set(kwargs) - set(TRAINING) - {"theta", "solver", "replaced"})
         if unknown and not return_unused_kwargs:
             raise TypeError(f"from_config got {unknown[0]}, expected one of theta, solver, {', '.join(TRAINING)}")

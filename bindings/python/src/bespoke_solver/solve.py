@@ -89,7 +89,7 @@ class Solve:
         self._offset: torch.Tensor | None = None
         #: The sample that was answered last, and its version then.
         self._answered: Any = None
-        self._version = 0
+        self._version: int | None = 0
         self._dtype = torch.float32
 
     def advance(self, index: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
@@ -107,7 +107,7 @@ class Solve:
         difference = None
         answered = self._answered
         if not table.self_contained[k] and (
-            answered is None or sample is not answered() or sample._version != self._version
+            answered is None or sample is not answered() or self._version is None or sample._version != self._version
         ):
             difference = self._difference(k, sample)
         given, frame = sample, None if table.frames is None else table.frames[k]
@@ -129,7 +129,11 @@ class Solve:
             following = following * frame.following
         self.due = index + 1
         if table.carried[k]:
-            self._answered, self._version = weakref.ref(following), following._version
+            self._answered = weakref.ref(following)
+            try:
+                self._version = following._version
+            except RuntimeError:
+                self._version = None  # of inference mode: whether it was written to, its numbers tell
         elif answered is not None:
             self._answered = None
         return following
@@ -229,6 +233,12 @@ class Solve:
         if unknown:
             raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
         if self._handle is None or device != (self._device and self._device.device):
+            if self._handle is not None and self._answered is not None:
+                message = (
+                    f"evaluation {self.due} builds on the ones before it, and not all of them ask for gradients, or are on one"
+                    " device: those of a step are alike, and those of a multistep solver all"
+                )
+                raise _native.BespokeError(message, "BESPOKE_ERROR_STATE")
             self._release()
             self._device = None if device is None else TorchDevice(device)
             theta = self.table.theta._handle
