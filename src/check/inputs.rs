@@ -42,7 +42,7 @@ impl<'a> Giver<'a> {
         for (input, null) in signature.inputs().iter().zip(load_nulls(card)?) {
             let (source, row) = if card.guidance.scale_input.as_ref() == Some(&input.name) {
                 (Source::GuidanceScale, Some(input.made_up(&input.dtype.encode(evidence.guidance_scale)?)?))
-            } else if evidence.conditions.is_some() {
+            } else if evidence.conditions.is_some_and(|conditions| conditions.have(&input.name)) {
                 (Source::Conditions, None)
             } else {
                 match null {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct Conditioning {
     /// Number of classes; 0 for none.
     pub classes: i64,
-    /// One class for all; `None`: sample i gets class i mod classes.
+    /// One class for all; `None`: sample i gets the class of its conditions, or class i mod classes.
     pub class: Option<i64>,
     /// Guidance of all samples, or the range from which each sample's is drawn.
     pub guidance_scale: GuidanceScale,
@@ -39,7 +39,8 @@ impl Conditioning {
     pub fn of(&self, indices: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Condition> {
         let scales = self.guidance_scale.of(indices.clone(), self.seed)?;
         let mut columns = Vec::new();
-        if self.classes > 0 {
+        let said = self.conditions.as_ref().is_some_and(|conditions| conditions.have(CLASS));
+        if self.classes > 0 && !said {
             let class = |i: usize| self.class.unwrap_or(i as i64 % self.classes);
             columns.push(Column::of_integers(CLASS, &indices.clone().map(class).collect::<Vec<_>>())?);
         }

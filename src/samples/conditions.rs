@@ -2,7 +2,7 @@
 
 use crate::card::{Card, Sizes};
 use crate::error::{Error, Result};
-use crate::inputs::{Column, Inputs};
+use crate::inputs::{CLASS, Column, Inputs};
 use crate::stored;
 use crate::tensor::Dtype;
 use safetensors::SafeTensors;
@@ -29,7 +29,8 @@ struct Group {
 }
 
 impl Conditions {
-    /// Reads `files`, in order, for the model of `card`. Files may be of different sizes.
+    /// Reads `files`, in order, for the model of `card`. Files may be of different sizes. Classes are in all of them or
+    /// in none: samples then take them in turn.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming the file and the input: a file that is no safetensors file, an
@@ -40,6 +41,12 @@ impl Conditions {
         let (mut parts, mut places): (Vec<(Sizes, Vec<Inputs>, usize)>, _) = (Vec::new(), Vec::new());
         for file in files {
             let (inputs, sizes) = read(file, card, &mut hash)?;
+            let classes = |inputs: &Inputs| inputs.get(CLASS).is_some();
+            let differs = |other: &Inputs| classes(other) != classes(&inputs);
+            if parts.iter().any(|(_, own, _)| own.iter().any(differs)) {
+                let problem = "is in some of the files of conditions, expected in all or in none";
+                return Err(Error::format(file.display().to_string(), CLASS, problem));
+            }
             let group = parts.iter().position(|(known, ..)| *known == sizes).unwrap_or(parts.len());
             if group == parts.len() {
                 parts.push((sizes, Vec::new(), 0));
@@ -86,6 +93,11 @@ impl Conditions {
     /// Numbers of a sample of `group`, where its sizes are known.
     pub fn elements(&self, group: usize) -> Option<usize> {
         self.groups[group].elements
+    }
+
+    /// Whether they say what the input called `name` is given.
+    pub fn have(&self, name: &str) -> bool {
+        self.groups.iter().any(|group| group.inputs.get(name).is_some())
     }
 
     /// SHA-256 of the files.
@@ -144,7 +156,9 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
     }
     let batch = columns.first().map_or(0, Column::batch);
     let inputs = Inputs::new(columns).map_err(|e| within(&document, e))?;
-    let (columns, mut sizes) = card.signature().bind(batch, &inputs).map_err(|e| within(&document, e))?;
+    let without = inputs.get(CLASS).is_none() && card.classes > 0;
+    let signature = if without { card.without_classes().signature() } else { card.signature() };
+    let (columns, mut sizes) = signature.bind(batch, &inputs).map_err(|e| within(&document, e))?;
     if columns.is_empty() {
         return Err(wrong(".", "holds no input, and the model has none".into()));
     }

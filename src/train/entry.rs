@@ -7,6 +7,7 @@ use super::run::{Outcome, train_job};
 use super::settings::Settings;
 use crate::document::Notes;
 use crate::error::{Error, Result};
+use crate::inputs::CLASS;
 use crate::ladder::Ladder;
 use crate::model::{self, FieldTask, Model};
 use crate::ranks::Ranks;
@@ -190,13 +191,15 @@ pub fn conditioning(model: &mut Model, asked: Asked<'_>) -> Result<Conditioning>
         };
         return Err(Error::invalid("class", class, expected));
     }
-    let of_files = card.without_classes();
     let conditions = match asked.conditions {
         [] => None,
-        files => Some(Arc::new(Conditions::read(files, &of_files)?)),
+        files => Some(Arc::new(Conditions::read(files, &card)?)),
     };
+    if let (Some(class), Some(_)) = (asked.class, conditions.as_ref().filter(|conditions| conditions.have(CLASS))) {
+        return Err(Error::invalid("class", class, "absent: the conditions say each sample's"));
+    }
     if conditions.is_none()
-        && let Some(input) = of_files.signature().given().next()
+        && let Some(input) = card.without_classes().signature().given().next()
     {
         let expected = format!("files with the model's inputs, {} among them", input.name);
         return Err(Error::invalid("conditions", "absent", expected));

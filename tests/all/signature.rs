@@ -386,6 +386,33 @@ pub fn f32s(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
+/// `classes` is a short form of one input: files may say it, or leave it to the samples' order.
+#[test]
+fn classes_are_those_of_the_conditions_or_in_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = json!([{ "name": "a", "dtype": "float32", "shape": [], "null": 0 }]);
+    let (field, _) = open(folder.path(), json!({ "shape": [1], "inputs": inputs, "classes": 3 }));
+    let a = || ("a", Stored::F32, vec![2], f32s(&[1.0, 2.0]));
+    let class = |classes: [i64; 2]| ("class", Stored::I64, vec![2], classes.map(i64::to_le_bytes).concat());
+    let file = |name: &str, tensors: &[_]| stored(&folder.path().join(name), &tensors.to_vec(), &[]);
+    let said = file("said.safetensors", &[a(), class([2, 0])]);
+    let left = file("left.safetensors", &[a()]);
+    for (path, expected) in [(&said, [2, 0, 2, 0]), (&left, [0, 1, 2, 0])] {
+        let conditions = Conditions::read(std::slice::from_ref(path), field.card()).unwrap();
+        assert_eq!(conditions.have("class"), path == &said);
+        let conditions = Some(std::sync::Arc::new(conditions));
+        let conditioning = Conditioning { classes: 3, conditions, ..Conditioning::default() };
+        let condition = conditioning.of(0..4).unwrap();
+        assert_eq!(condition.inputs.get("class").unwrap().integers().unwrap(), expected);
+        assert_eq!(condition.inputs.columns().len(), 2);
+    }
+    let message = Conditions::read(&[said, left.clone()], field.card()).unwrap_err().to_string();
+    assert!(message.contains("left.safetensors") && message.contains("in all or in none"), "{message}");
+    let beyond = file("beyond.safetensors", &[a(), class([0, 3])]);
+    let message = Conditions::read(&[beyond], field.card()).unwrap_err().to_string();
+    assert!(message.contains("class: is 3, expected 0 to 2"), "{message}");
+}
+
 #[test]
 fn sample_i_takes_condition_i_over_all_files_in_order() {
     let folder = tempfile::tempdir().unwrap();
