@@ -92,7 +92,7 @@ pub struct Vjp<T> {
 /// ```
 /// use bespoke::Result;
 /// use bespoke::dopri5::{self, Tolerance};
-/// use bespoke::tensor::{Host, PerRow, Tensor};
+/// use bespoke::tensor::{Host, PerRow, Register};
 /// use bespoke::velocity::{Condition, VelocityField};
 ///
 /// struct ToThePoint(f64);

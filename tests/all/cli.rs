@@ -325,24 +325,20 @@ fn interrupting_keeps_the_best_theta() {
     use std::process::Stdio;
     let folder = TempDir::new().unwrap();
     let theta = folder.path().join("theta.json");
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bespoke"))
-        .arg("train")
-        .arg("--model")
-        .arg(card())
-        .arg("--out")
-        .arg(&theta)
-        .args([
-            "--iterations",
-            "1000000",
-            "--validate-every",
-            "2",
-            "--validation",
-            "50",
-            "--pool",
-            "150",
-            "--batch",
-            "40",
-        ])
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bespoke"));
+    command.arg("train").arg("--model").arg(card()).arg("--out").arg(&theta).args([
+        "--iterations",
+        "1000000",
+        "--validate-every",
+        "2",
+        "--validation",
+        "50",
+        "--pool",
+        "150",
+        "--batch",
+        "40",
+    ]);
+    let mut child = crate::output_files::heeding_signals(&mut command)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -81,7 +81,7 @@ impl Workshop {
 }
 
 /// Whoever started the tests may have had signals ignored, as a shell has of what runs behind it.
-fn heeding_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+pub fn heeding_signals(command: &mut std::process::Command) -> &mut std::process::Command {
     let reset = || {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             // SAFETY: a call that may be made between fork and exec.
