@@ -66,14 +66,14 @@ class Borrowed:
         return tuple(self.tensor.shape[: self.tensor.ndim])
 
 
-_HOST = DLDevice(CPU, 0)
+HOST = DLDevice(CPU, 0)
 
 
 class Described:
     """A contiguous `DLTensor` for memory at ``address``, which others keep alive."""
 
     def __init__(
-        self, address: int, shape: tuple[int, ...], code: int, bits: int, device: DLDevice = _HOST
+        self, address: int, shape: tuple[int, ...], code: int, bits: int, device: DLDevice = HOST
     ) -> None:
         self._sizes = (c_int64 * len(shape))(*shape)
         self.tensor = DLTensor(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -98,10 +99,7 @@ class TorchDevice:
 
     def written(self, shape: tuple[int, ...], code: int, bits: int, write: Callable[[DLTensor], int]) -> torch.Tensor:
         """A new tensor, that ``write``, a call of the library's, writes."""
-        size = bits // 8
-        for length in shape:
-            size *= length
-        described = Described(self.room(size), shape, code, bits, self.place)
+        described = Described(self.room(bits // 8 * math.prod(shape)), shape, code, bits, self.place)
         try:
             self.check(write(described.tensor))
         finally:
@@ -119,10 +117,7 @@ class TorchDevice:
     def view(self, tensor: DLTensor) -> torch.Tensor:
         """What a tensor of the library's holds; not to be written."""
         shape = tuple(tensor.shape[: tensor.ndim])
-        count = 1
-        for size in shape:
-            count *= size
-        return self._read(tensor.data, count, tensor.dtype).reshape(shape)
+        return self._read(tensor.data, math.prod(shape), tensor.dtype).reshape(shape)
 
     def check(self, status: int) -> None:
         """Raises what an operation raised, or what the status says."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from . import _native
-from ._arrays import maker, view
-from ._native import DLTensor, advance, lib
+from ._arrays import HOST, Described, maker, view
+from ._native import advance, lib
 from .device import DTYPES, TorchDevice
 from .grid import Grid, Table
 from .theta import STATE, Combination
@@ -244,14 +244,9 @@ class Solve:
             theta = self.table.theta._handle
             self._handle = self._device.sampler(theta) if self._device else _native.make(lib.bespoke_sampler_new, theta, None)
             self._sampler = ctypes.c_void_p(self._handle)
-        self._sizes = (ctypes.c_int64 * len(shape))(*shape)
-
-        def tensor(of: torch.dtype) -> DLTensor:
-            sizes = ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int64))
-            place = self._device.place if self._device else _native.DLDevice(_native.CPU, 0)
-            return DLTensor(None, place, len(shape), _native.DLDataType(*DTYPES[of], 1), sizes, None, 0)
-
-        self._x, self._u, self._following = tensor(dtype), tensor(output_dtype), tensor(dtype)
+        place = self._device.place if self._device else HOST
+        self._described = [Described(0, tuple(shape), *DTYPES[of], place) for of in (dtype, output_dtype, dtype)]
+        self._x, self._u, self._following = (each.tensor for each in self._described)
         self._tensors = ctypes.byref(self._x), ctypes.byref(self._u), ctypes.byref(self._following)
         self._layout = (shape, dtype, output_dtype) if device is None else (device, shape, dtype, output_dtype)
 
