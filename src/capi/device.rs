@@ -1,5 +1,6 @@
 //! Samples that stay on a device of the host's, by a table of its operations.
 
+use super::call::answered;
 use super::dlpack::{DLDataType, DLDevice};
 use super::structs::{self, sized_struct};
 use crate::error::{Error, Result};
@@ -134,10 +135,6 @@ fn there<F>(name: &str, operation: Option<F>) -> Result<F> {
     operation.ok_or_else(|| Error::invalid(format!("options.device_ops.{name}"), "NULL", "a function"))
 }
 
-fn answered(callback: &'static str, code: i32) -> Result<()> {
-    if code == 0 { Ok(()) } else { Err(Error::Callback { callback, code, detail: String::new() }) }
-}
-
 // SAFETY of the calls: by the contract of `Place::new`.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "said above, of all of them")]
 impl Operations for Table {
@@ -153,16 +150,16 @@ impl Operations for Table {
     }
 
     fn combine(&self, combination: &Combination) -> Result<()> {
-        answered("device_ops.combine", unsafe { (self.combine)(self.context, combination) })
+        answered("device_ops.combine", || unsafe { (self.combine)(self.context, combination) })
     }
 
     fn copy(&self, to: *mut c_void, from: *const c_void, bytes: usize) -> Result<()> {
-        answered("device_ops.copy", unsafe { (self.copy)(self.context, to, from, bytes as u64) })
+        answered("device_ops.copy", || unsafe { (self.copy)(self.context, to, from, bytes as u64) })
     }
 
     fn finite(&self, numbers: *const c_void, dtype: DLDataType, elements: usize, finite: &mut [u8]) -> Result<()> {
         let rows = finite.len() as u64;
-        let code = unsafe { (self.finite)(self.context, numbers, dtype, rows, elements as u64, finite.as_mut_ptr()) };
-        answered("device_ops.finite", code)
+        let (elements, finite) = (elements as u64, finite.as_mut_ptr());
+        answered("device_ops.finite", || unsafe { (self.finite)(self.context, numbers, dtype, rows, elements, finite) })
     }
 }

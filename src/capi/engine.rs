@@ -14,7 +14,8 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
-/// What a [`super::bespoke_sampler`] asks, whatever the dtype of its batch.
+/// What a [`super::bespoke_sampler`] asks, whatever the dtype of its batch. That a batch to begin with is on the
+/// engine's device was checked where the engine was chosen (`Inner::engine`).
 pub(super) trait Engine: Send {
     /// One step from and to `x`.
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()>;
@@ -63,13 +64,9 @@ pub(super) trait Engine: Send {
 
 /// The engine for a dtype of a place, with updates on `threads` threads.
 pub(super) fn engine(dtype: SampleDtype, threads: usize, place: &Place) -> Result<Box<dyn Engine>> {
-    let device = match place {
-        Place::Host => None,
-        Place::Device(device, memory) => Some((*device, memory)),
-    };
-    if let Some((device, memory)) = device {
+    if let Place::Device(device, memory) = place {
         let prototype = Remote::new(memory.clone(), dtype.any(), 1);
-        return Ok(Box::new(Typed::new(prototype, dtype, threads, Some(device))?));
+        return Ok(Box::new(Typed::new(prototype, dtype, threads, Some(*device))?));
     }
     Ok(match dtype {
         SampleDtype::F32 => Box::new(Typed::new(Host::<f32>::zeros(0, 1)?, dtype, threads, None)?),
@@ -184,7 +181,6 @@ impl<T: Lent> Typed<T> {
 
 impl<T: Lent> Engine for Typed<T> {
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()> {
-        self.check_device(&[x])?;
         let no_step = || Error::invalid("step", step, format!("0 to {}", plan.steps() - 1));
         let stages = plan.step_stages(step).ok_or_else(no_step)?;
         x.check_writable()?;
@@ -211,7 +207,7 @@ impl<T: Lent> Engine for Typed<T> {
         x1: &HostTensor<'_>,
         velocity: &Velocity,
     ) -> Result<()> {
-        self.check_device(&[x0, x1])?;
+        self.check_device(&[x1])?;
         x1.check_shape(x0.shape())?;
         x1.check_dtype(self.dtype)?;
         x1.check_writable()?;
@@ -227,7 +223,6 @@ impl<T: Lent> Engine for Typed<T> {
     }
 
     fn start(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()> {
-        self.check_device(&[x0])?;
         self.begin(plan, 0, x0)
     }
 
@@ -261,7 +256,7 @@ impl<T: Lent> Engine for Typed<T> {
         if k >= plan.nfe() {
             return Err(Error::invalid("k", k, format!("0 to {}", plan.nfe() - 1)));
         }
-        self.check_device(&[x, u, next])?;
+        self.check_device(&[u, next])?;
         next.check_shape(x.shape())?;
         next.check_dtype(self.dtype)?;
         next.check_writable()?;

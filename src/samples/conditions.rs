@@ -156,8 +156,10 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
     }
     let batch = columns.first().map_or(0, Column::batch);
     let inputs = Inputs::new(columns).map_err(|e| within(&document, e))?;
-    let without = inputs.get(CLASS).is_none() && card.classes > 0;
-    let signature = if without { card.without_classes().signature() } else { card.signature() };
+    let signature = match inputs.get(CLASS) {
+        Some(_) => card.signature(),
+        None => card.without_classes().signature(),
+    };
     let (columns, mut sizes) = signature.bind(batch, &inputs).map_err(|e| within(&document, e))?;
     if columns.is_empty() {
         return Err(wrong(".", "holds no input, and the model has none".into()));
