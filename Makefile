@@ -11,8 +11,13 @@ TORCH := torch==2.11.0
 LEAN := --no-deps $(TORCH) 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
 STAMP := .venv/libtorch-2.11.0
 BESPOKE := target/release/bespoke
-# Half of the usual evaluations, for an rmse within 3 % (measured: 0.00526 against 0.00514).
-DEMO_BUDGET := --iterations 24 --batch 250 --pool 500 --validation 250
+# Half of the usual evaluations, for an rmse within 5 %: 0.00526 against 0.00514 by gradients, 0.00527 against 0.00506 by
+# forward passes.
+TORCH_DEMO_BUDGET := --iterations 24 --batch 250 --pool 500 --validation 250
+DEMO_BUDGET := --iterations 24 --pool 750 --validation 500
+# The program alone, soon there.
+DEMO_BUILD := --profile demo --no-default-features --features cli,onnx --bin bespoke
+DEMO_BESPOKE := target/demo/bespoke
 LEAN_FEATURES := cli,onnx
 LEAN_BUILD := --release --no-default-features --features $(LEAN_FEATURES)
 
@@ -72,26 +77,26 @@ libtorch-cuda: $(STAMP)
 # the usual ones. The program alone is built, without libtorch.
 demo: need-build $(ONNX_STAMP)
 	mkdir -p demo
-	cargo build $(LEAN_BUILD) --bin bespoke
-	$(BESPOKE) train --model models/digits-fm-ot-onnx.json --family rk2 --steps 5 --out demo/theta.json
-	$(BESPOKE) show demo/theta.json
-	$(BESPOKE) eval --model models/digits-fm-ot-onnx.json --solver demo/theta.json --solver euler@10 \
+	cargo build $(DEMO_BUILD)
+	$(DEMO_BESPOKE) train --model models/digits-fm-ot-onnx.json --family rk2 --steps 5 $(DEMO_BUDGET) --out demo/theta.json
+	$(DEMO_BESPOKE) show demo/theta.json
+	$(DEMO_BESPOKE) eval --model models/digits-fm-ot-onnx.json --solver demo/theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --json demo/eval.json --png demo/samples.png
 
 # The same with libtorch and gradients.
 demo-torch: $(STAMP)
 	mkdir -p demo
 	cargo build --release --bin bespoke
-	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 $(DEMO_BUDGET) --out demo/torch-theta.json
+	$(BESPOKE) train --model models/digits-fm-ot.json --family rk2 --steps 5 $(TORCH_DEMO_BUDGET) --out demo/torch-theta.json
 	$(BESPOKE) eval --model models/digits-fm-ot.json --solver demo/torch-theta.json --solver euler@10 \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/torch-samples.png
 
 # The same without libtorch anywhere: the exact velocity of a Gaussian mixture of digits.
 demo-mixture: need-build
 	mkdir -p demo
-	cargo build $(LEAN_BUILD) --bin bespoke
-	$(BESPOKE) train --model models/digits-mixture.json --family rk2 --steps 5 --out demo/mixture-theta.json
-	$(BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
+	cargo build $(DEMO_BUILD)
+	$(DEMO_BESPOKE) train --model models/digits-mixture.json --family rk2 --steps 5 --out demo/mixture-theta.json
+	$(DEMO_BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
 # All set-up comes before the first build.

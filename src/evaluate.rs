@@ -9,7 +9,7 @@ use crate::reference::Solver;
 use crate::sampler::{self, Plan};
 use crate::samples::{Batch, Conditioning, Errors, Noises};
 use crate::tensor::Tensor;
-use crate::velocity::{Condition, VelocityField};
+use crate::velocity::{Condition, Counted, Evaluations, VelocityField};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,7 +75,7 @@ pub struct SolverQuality {
     pub solver: String,
     /// Velocity evaluations of a sample; for the ground truth, their mean.
     pub nfe: f64,
-    /// Network passes of a sample: twice the nfe under guidance.
+    /// Network passes of a sample, their mean: twice the nfe where guidance is always on.
     pub passes: f64,
     /// Against the ground truth, mean over samples.
     #[serde(with = "document::any_number")]
@@ -109,12 +109,14 @@ pub struct Evaluation {
 #[derive(Clone, Copy, Default)]
 struct Sums {
     evaluations: f64,
+    passes: f64,
     seconds: f64,
 }
 
 impl Sums {
-    fn add(&mut self, evaluations: usize, seconds: f64) {
+    fn add(&mut self, evaluations: usize, passes: u64, seconds: f64) {
         self.evaluations += evaluations as f64;
+        self.passes += passes as f64;
         self.seconds += seconds;
     }
 }
@@ -139,15 +141,15 @@ impl Tally {
     /// Adds up what the ranks have.
     fn sum(&mut self, ranks: &Ranks) {
         for sums in self.solvers.iter_mut().chain([&mut self.truth]) {
-            let mut both = [sums.evaluations, sums.seconds];
-            ranks.sum(&mut both);
-            [sums.evaluations, sums.seconds] = both;
+            let mut all = [sums.evaluations, sums.passes, sums.seconds];
+            ranks.sum(&mut all);
+            [sums.evaluations, sums.passes, sums.seconds] = all;
         }
         self.errors.iter_mut().for_each(|errors| ranks.sum(errors));
     }
 
-    /// The table of `count` samples, whose evaluations take `passes` of the network each.
-    fn table(self, comparison: &Comparison, count: usize, passes: f64) -> Evaluation {
+    /// The table of `count` samples.
+    fn table(self, comparison: &Comparison, count: usize) -> Evaluation {
         let Tally { truth, solvers, errors } = self;
         let errors: Vec<Errors> = errors.into_iter().map(|rms| Errors { rms }).collect();
         let mean = |sum: f64| sum / count as f64;
@@ -156,7 +158,7 @@ impl Tally {
             SolverQuality {
                 solver: name.clone(),
                 nfe: mean(sums.evaluations),
-                passes: mean(sums.evaluations) * passes,
+                passes: mean(sums.passes),
                 rmse: quality.rmse,
                 psnr: quality.psnr,
                 seconds: mean(sums.seconds),
@@ -231,7 +233,7 @@ impl<'a> Work<'a> {
 /// One batch by the ground truth and by every solver: the samples of each, in order, with what they came to in
 /// `tally`.
 fn solve_all<F: VelocityField>(
-    field: &F,
+    field: &Counted<'_, F>,
     x0: &F::Tensor,
     condition: &Condition,
     (batch, comparison): (&Batch, &Comparison),
@@ -239,14 +241,17 @@ fn solve_all<F: VelocityField>(
     work: &mut Work<'_>,
 ) -> Result<Vec<Vec<f32>>> {
     let size = batch.len();
+    let passed = field.network_passes();
     let begun = Instant::now();
     let truth = dopri5::solve_watched(field, x0, condition, comparison.tolerance, false, &mut |t| work.at(0, t))?;
     work.finish(0);
     // To the host and back: on a GPU, what was asked for is only then done.
     let mut samples = vec![truth.x1.to_f32()?];
     let truth_took = begun.elapsed().as_secs_f64();
-    tally.truth.add(truth.evaluations * size, truth_took);
+    let truth_passes = field.network_passes() - passed;
+    tally.truth.add(truth.evaluations * size, truth_passes, truth_took);
     for (i, (_, solver)) in comparison.solvers.iter().enumerate() {
+        let passed = field.network_passes();
         let begun = Instant::now();
         let (x1, nfe) = match solver {
             Ready::Plan(_) => solver.solve(field, x0, condition)?,
@@ -258,11 +263,11 @@ fn solve_all<F: VelocityField>(
         };
         work.finish(i + 1);
         samples.push(x1.to_f32()?);
-        let took = match solver {
-            Ready::Plan(_) => begun.elapsed().as_secs_f64(),
-            Ready::GroundTruth(_) => truth_took,
+        let (passes, took) = match solver {
+            Ready::Plan(_) => (field.network_passes() - passed, begun.elapsed().as_secs_f64()),
+            Ready::GroundTruth(_) => (truth_passes, truth_took),
         };
-        tally.solvers[i].add(nfe * size, took);
+        tally.solvers[i].add(nfe * size, passes, took);
         for (index, rms) in batch.samples().zip(x1.rmse(&truth.x1)?) {
             tally.errors[i][index] = rms;
         }
@@ -282,6 +287,7 @@ pub fn evaluate_watched<F: VelocityField>(
     watch: &mut dyn FnMut(f64),
     mut observe: impl FnMut(usize, &[Vec<f32>]) -> Result<()>,
 ) -> Result<Evaluation> {
+    let field = &Counted::new(field, Evaluations::default());
     let elements = field.elements();
     comparison.noises.validate(elements)?;
     let count = comparison.noises.count(elements);
@@ -301,6 +307,5 @@ pub fn evaluate_watched<F: VelocityField>(
         observe(upto, &samples)?;
     }
     tally.sum(ranks);
-    let passes = field.passes(&conditioning.of(0..1)?) as f64;
-    Ok(tally.table(comparison, count, passes))
+    Ok(tally.table(comparison, count))
 }

@@ -163,9 +163,12 @@ pub trait VelocityField {
         Err(Error::Unsupported("this velocity field has no vector-Jacobian product".into()))
     }
 
-    /// Network passes that one evaluation under `condition` costs: 2 where guidance is on.
-    fn passes(&self, _condition: &Condition) -> usize {
-        1
+    /// Samples that one evaluation of a batch takes through the network: twice as many where all are guided.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    fn passes(&self, _t: PerRow<'_>, batch: usize, _condition: &Condition) -> Result<usize> {
+        Ok(batch)
     }
 }
 
@@ -174,6 +177,7 @@ pub struct Counted<'a, F> {
     field: &'a F,
     forward: AtomicU64,
     backward: AtomicU64,
+    passes: AtomicU64,
     settled: Mutex<Evaluations>,
 }
 
@@ -202,7 +206,13 @@ impl Evaluations {
 impl<'a, F: VelocityField> Counted<'a, F> {
     /// Counts from zero, or from where an earlier run stopped.
     pub fn new(field: &'a F, start: Evaluations) -> Self {
-        Self { field, forward: start.forward.into(), backward: start.backward.into(), settled: start.into() }
+        Self {
+            field,
+            forward: start.forward.into(),
+            backward: start.backward.into(),
+            passes: 0.into(),
+            settled: start.into(),
+        }
     }
 
     /// Counts on from `evaluations`.
@@ -228,6 +238,11 @@ impl<'a, F: VelocityField> Counted<'a, F> {
         self.set(Evaluations { forward: before.forward + forward, backward: before.backward + backward });
     }
 
+    /// Samples that evaluations took through the network so far, of this process.
+    pub fn network_passes(&self) -> u64 {
+        self.passes.load(Ordering::Relaxed)
+    }
+
     /// What was asked so far, of other ranks up to the last [`Counted::settle`].
     pub fn evaluations(&self) -> Evaluations {
         Evaluations { forward: self.forward.load(Ordering::Relaxed), backward: self.backward.load(Ordering::Relaxed) }
@@ -251,6 +266,7 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
 
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor> {
         self.forward.fetch_add(x.batch() as u64, Ordering::Relaxed);
+        self.passes.fetch_add(self.field.passes(t, x.batch(), condition)? as u64, Ordering::Relaxed);
         self.field.eval(t, x, condition)
     }
 
@@ -274,7 +290,7 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
         self.field.vjp(t, x, condition, cotangents)
     }
 
-    fn passes(&self, condition: &Condition) -> usize {
-        self.field.passes(condition)
+    fn passes(&self, t: PerRow<'_>, batch: usize, condition: &Condition) -> Result<usize> {
+        self.field.passes(t, batch, condition)
     }
 }

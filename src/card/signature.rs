@@ -203,7 +203,7 @@ impl std::fmt::Display for Shape {
 
 /// What an unconditional pass gets in place of an input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, \"keep\" or the name of an .npy file")]
 pub enum Null {
     /// This number in every place.
     Number(f64),

@@ -99,8 +99,8 @@ impl<F: VelocityField> VelocityField for Noting<'_, F> {
         self.field.vjp(t, x, condition, w)
     }
 
-    fn passes(&self, condition: &Condition) -> usize {
-        self.field.passes(condition)
+    fn passes(&self, t: PerRow<'_>, batch: usize, condition: &Condition) -> Result<usize> {
+        self.field.passes(t, batch, condition)
     }
 }
 

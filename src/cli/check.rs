@@ -61,6 +61,10 @@ pub fn run(args: CheckArgs) -> Result<()> {
         card = card.with_sizes(conditions.sizes(0));
     }
     let data = args.data.as_ref().map(|path| Spread::read(path, &mut card, args.count)).transpose()?;
+    if data.is_none() && card.sample_shape().is_err() {
+        let expected = "numbers: --data, or --conditions whose inputs or metadata say its sizes";
+        return Err(Error::invalid("shape", &card.shape, expected));
+    }
     let evidence = Evidence {
         data: data.as_ref().map(|data| data.values.as_slice()),
         places: data.as_ref().map_or(&[], |data| &data.places),

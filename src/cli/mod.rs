@@ -39,7 +39,11 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Learned few-step solvers for flow and diffusion models.
 #[derive(Parser)]
@@ -81,7 +85,8 @@ struct ModelArgs {
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
-    /// u = u_uncond + S (u_cond - u_uncond); 1 is off. Of a range A..B each sample draws its own.
+    /// u = u_uncond + S (u_cond - u_uncond); 1 is off. Of a range A..B each sample draws its own. A model with
+    /// several scales is given NAME=S,NAME=S.
     #[arg(long, value_name = "S")]
     guidance_scale: Option<GuidanceScale>,
     /// Conditions (safetensors, [C, ...] for each input of the model): sample i takes row i mod C. May be given
@@ -199,6 +204,18 @@ fn taking_negatives(command: clap::Command) -> clap::Command {
     command.mut_args(taking).mut_subcommands(taking_negatives)
 }
 
+/// Levels by target, as `RUST_LOG` gives them; warnings where it gives none that can be read.
+fn log_to_stderr() {
+    let given = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+    let levels = given.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_filter(levels);
+    tracing_subscriber::registry().with(layer).init();
+}
+
 /// Runs the program and says how it ended.
 pub fn run() -> ExitCode {
     // A reader that closes its end, like `head`, ends the program as it ends others.
@@ -207,13 +224,7 @@ pub fn run() -> ExitCode {
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .without_time()
-        .with_target(false)
-        .init();
+    log_to_stderr();
     let command = match parse() {
         Ok(cli) => cli.command,
         Err(said) => return ended_early(&said),

@@ -134,11 +134,12 @@ impl Watch for Shown {
             let line = document::line(&Line { progress, seconds }, "progress");
             self.said = line.and_then(|line| say!("{line}"));
         } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
+            // No batch was taken before the first iteration.
+            let loss = if progress.loss.is_nan() { String::new() } else { format!("  loss {:.6}", progress.loss) };
             note!(
-                "iteration {}/{}  loss {:.6}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
+                "iteration {}/{}{loss}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
                 progress.iteration,
                 progress.iterations,
-                progress.loss,
                 progress.validation.rmse,
                 progress.validation.psnr,
                 progress.best.rmse,

@@ -153,7 +153,7 @@ pub mod any_number {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a number, \"NaN\", \"inf\" or \"-inf\"")]
     enum Written {
         Finite(f64),
         Other(String),

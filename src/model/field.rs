@@ -274,8 +274,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
         assemble(&c, x, &guided, cotangents, folded)
     }
 
-    fn passes(&self, condition: &Condition) -> usize {
-        self.chain.count(condition)
+    fn passes(&self, t: PerRow<'_>, batch: usize, condition: &Condition) -> Result<usize> {
+        Ok(self.chain.stack(t, batch, condition)?.size())
     }
 }
 

@@ -65,12 +65,6 @@ impl Chain {
         &self.passes
     }
 
-    /// Passes that one evaluation of `condition` takes at most.
-    pub fn count(&self, condition: &Condition) -> usize {
-        let on = |scale: &&str| condition.scale(scale).is_some_and(|values| values.iter().any(|s| *s != 1.0));
-        if self.scales().any(|scale| on(&scale)) { self.passes.len() } else { 1 }
-    }
-
     fn scales(&self) -> impl Iterator<Item = &str> {
         self.passes.iter().filter_map(|pass| pass.scale.as_deref())
     }

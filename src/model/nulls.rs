@@ -36,7 +36,10 @@ pub fn load(card: &Card) -> Result<Vec<NullRow>> {
 fn read(path: &Path, input: &Input) -> Result<Column> {
     let wrong =
         |problem: String| Error::format(path.display().to_string(), format!("inputs.{}.null", input.name), problem);
-    let array = npy::open(path)?;
+    let array = npy::open(path).map_err(|e| match e {
+        Error::Io { source, .. } => wrong(format!("cannot be read: {source}")),
+        other => other,
+    })?;
     let shape = array.shape().iter().map(|n| usize::try_from(*n)).collect::<Result<Vec<usize>, _>>();
     let shape = shape.map_err(|_| wrong(format!("is of shape {:?}", array.shape())))?;
     input.shape.learn(&path.display().to_string(), &shape, &mut Sizes::new())?;

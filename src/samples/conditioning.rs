@@ -64,7 +64,7 @@ pub struct Extent {
 
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number or a range [from, to]")]
 enum WrittenExtent {
     One(f64),
     Range([f64; 2]),
@@ -149,7 +149,7 @@ pub struct GuidanceScale(BTreeMap<String, Extent>);
 
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, a range [from, to] or one of them for each scale's name")]
 enum Written {
     One(Extent),
     Named(BTreeMap<String, Extent>),

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::stored;
 use crate::tensor::Dtype;
+use half::{bf16, f16};
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ impl Conditions {
     pub fn read(files: &[PathBuf], card: &Card) -> Result<Self> {
         let mut hash = Sha256::new();
         let (mut parts, mut places): (Vec<(Sizes, Vec<Inputs>, usize)>, _) = (Vec::new(), Vec::new());
+        let mut unsaid = Vec::new();
         for file in files {
             let (inputs, sizes) = read(file, card, &mut hash)?;
             let classes = |inputs: &Inputs| inputs.get(CLASS).is_some();
@@ -47,6 +49,7 @@ impl Conditions {
                 let problem = "is in some of the files of conditions, expected in all or in none";
                 return Err(Error::format(file.display().to_string(), CLASS, problem));
             }
+            unsaid.extend(card.shape.names().find(|name| !sizes.contains_key(*name)).map(|name| (file, name)));
             let group = parts.iter().position(|(known, ..)| *known == sizes).unwrap_or(parts.len());
             if group == parts.len() {
                 parts.push((sizes, Vec::new(), 0));
@@ -59,6 +62,13 @@ impl Conditions {
         }
         if places.is_empty() {
             return Err(Error::invalid("conditions", "no file", "at least one"));
+        }
+        // Given noise can say the size of all samples, not of some.
+        if let [(file, name), ..] = unsaid[..]
+            && unsaid.len() < files.len()
+        {
+            let problem = "is a size that neither an input nor the metadata says, but other files of conditions do";
+            return Err(Error::format(file.display().to_string(), name, problem));
         }
         let group = |(sizes, own, _): (Sizes, Vec<Inputs>, usize)| {
             let shape = card.shape.resolve(&sizes);
@@ -152,7 +162,11 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
         if *rows == 0 {
             return Err(wrong(&name, "has no rows, expected at least one".into()));
         }
-        columns.push(Column::new(&name, dtype, shape, *rows, tensor.data()).map_err(|e| within(&document, e))?);
+        let column = Column::new(&name, dtype, shape, *rows, tensor.data()).map_err(|e| within(&document, e))?;
+        if let Some(row) = (0..*rows).find(|row| has_nan(dtype, column.row(*row))) {
+            return Err(wrong(&name, format!("has a NaN in row {row}, expected numbers")));
+        }
+        columns.push(column);
     }
     let batch = columns.first().map_or(0, Column::batch);
     let inputs = Inputs::new(columns).map_err(|e| within(&document, e))?;
@@ -181,6 +195,18 @@ fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> 
         card.shape.resolve(&sizes).map_err(|e| within(&document, e))?;
     }
     Ok((Inputs::new(columns)?, sizes))
+}
+
+/// Whether one of the numbers is none. Infinities may be meant: masks that are added have them.
+fn has_nan(dtype: Dtype, bytes: &[u8]) -> bool {
+    let bits = |size: usize| bytes.chunks_exact(size);
+    match dtype {
+        Dtype::Float64 => bits(8).any(|b| f64::from_ne_bytes(b.try_into().unwrap_or_default()).is_nan()),
+        Dtype::Float32 => bits(4).any(|b| f32::from_ne_bytes(b.try_into().unwrap_or_default()).is_nan()),
+        Dtype::Float16 => bits(2).any(|b| f16::from_ne_bytes(b.try_into().unwrap_or_default()).is_nan()),
+        Dtype::Bfloat16 => bits(2).any(|b| bf16::from_ne_bytes(b.try_into().unwrap_or_default()).is_nan()),
+        Dtype::Int64 | Dtype::Int32 | Dtype::Bool => false,
+    }
 }
 
 fn dtype_of(dtype: safetensors::Dtype) -> Option<Dtype> {

@@ -132,6 +132,16 @@ fn guidance_doubles_the_passes_and_changes_the_samples() {
     assert_eq!(guided["results"][0]["passes"], 8.0);
     assert_ne!(plain["results"][0]["rmse"], guided["results"][0]["rmse"]);
     assert_eq!(guided["guidance_scale"], 2.5);
+    // euler@4 evaluates at 0, 1/4, 1/2 and 3/4: at two of them both passes run.
+    let within = folder.path().join("within.json");
+    let mut keys = read_json(&card());
+    keys["guidance"] = json!({ "interval": [0, 0.3] });
+    keys["weights"] = json!(card().with_file_name(keys["weights"].as_str().unwrap()));
+    std::fs::write(&within, keys.to_string()).unwrap();
+    let mut command = bespoke();
+    command.arg("eval").arg("--model").arg(&within).args(["--solver", "euler@4", "--count", "10", "--json"]).arg(&out);
+    command.args(["--guidance-scale", "2.5"]).assert().success();
+    assert_eq!(read_json(&out)["results"][0]["passes"], 6.0);
 }
 
 #[test]

@@ -293,7 +293,10 @@ fn guidance_is_between_the_unconditional_and_the_conditional_pass_and_beyond() {
             assert_close(conditional.row(row), &exact, 1e-10, &format!("{output:?}, class of sample {row}"));
         }
         assert_eq!(eval(&guided(&[0, 1, 2, 0], &[1.0; 4])).data(), conditional.data(), "1 is off");
-        assert_eq!((field.passes(&guided(&[0], &[1.0])), field.passes(&guided(&[0, 1], &[1.0, 2.0]))), (1, 2));
+        let passes = |classes: &[i64], scales: &[f64]| {
+            field.passes(PerRow::All(0.5), classes.len(), &guided(classes, scales)).unwrap()
+        };
+        assert_eq!((passes(&[0], &[1.0]), passes(&[0, 1], &[1.0, 2.0]), passes(&[0, 1], &[3.0, 2.0])), (1, 3, 4));
         check_products(&field, &guided(&[0, 1, 2, 0], &scales), &times, &format!("guided {output:?}"));
         check_products(&field, &guided(&[0, 1, 2, 3], &[]), &times, &format!("classes, {output:?}"));
     }

@@ -187,7 +187,11 @@ fn a_null_of_a_file_is_that_row() {
     std::fs::write(folder.path().join("null.npy"), b"something else").unwrap();
     let again = Card::load(field.card().path()).unwrap();
     assert_ne!(again.fingerprint().unwrap(), before);
-    assert!(ModelField::new(again, Box::new(network(&Log::default()))).is_err(), "no .npy file");
+    let message = |card: Card| ModelField::new(card, Box::new(network(&Log::default()))).err().unwrap().to_string();
+    assert!(message(again.clone()).contains("null.npy"), "no .npy file");
+    std::fs::remove_file(folder.path().join("null.npy")).unwrap();
+    let missing = message(again);
+    assert!(missing.contains("null.npy: inputs.text.null: cannot be read"), "{missing}");
 }
 
 #[test]
@@ -337,6 +341,7 @@ fn a_malformed_signature_is_refused_by_its_key() {
         (json!({ "inputs": [input(json!({ "shape": [0] }))] }), "inputs.a.shape"),
         (json!({ "inputs": [input(json!({ "dtype": "complex64" }))] }), "inputs[0].dtype"),
         (json!({ "inputs": [input(json!({ "null": 0.5 }))] }), "inputs.a.null"),
+        (json!({ "inputs": [input(json!({ "null": [0] }))] }), "null: expected a number, \"keep\" or the name of"),
         (json!({ "inputs": [input(json!({ "extra": 1 }))] }), "inputs[0].extra"),
         (json!({ "classes": 3, "inputs": [input(json!({ "name": "class" }))] }), "inputs.class.name"),
         (json!({ "guidance": { "passes": [{}, {}] } }), "guidance.passes[1].scale"),
@@ -459,6 +464,11 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
         (vec![a(2), ("b", Stored::I64, vec![], vec![0; 8])], "2", "b: is a single number"),
         (vec![("a", Stored::F32, deep, f32s(&[1.0])), b(1)], "2", "inputs.a.shape"),
         (vec![a(2), b(2), ("c", Stored::F32, vec![2], vec![0; 8])], "2", "inputs.c: is there"),
+        (
+            vec![("a", Stored::F32, vec![2, 2], f32s(&[1.0, f32::INFINITY, 2.0, f32::NAN])), b(2)],
+            "2",
+            "a: has a NaN in row 1",
+        ),
         (vec![a(2), b(2)], "none", "frames: is \"none\""),
         (vec![a(2), b(2)], "0", "frames: is \"0\""),
         // Of more numbers than memory holds, or 64 bits count.
@@ -479,12 +489,19 @@ fn a_broken_file_of_conditions_is_refused_by_name() {
     let other = stored(&folder.path().join("d.safetensors"), &vec![a(2), b(2)], &[("frames", "3")]);
     std::fs::write(&path, &whole).unwrap();
     // Files of another size are another group.
-    let both = Conditions::read(&[path.clone(), other, path], field.card()).unwrap();
+    let both = Conditions::read(&[path.clone(), other.clone(), path], field.card()).unwrap();
     assert_eq!((both.count(), both.groups()), (6, 2));
     assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|i| both.group_of(i)), [0, 0, 1, 1, 0, 0, 0]);
     assert_eq!([0, 1].map(|group| (both.sizes(group)["frames"], both.elements(group))), [(2, Some(4)), (3, Some(6))]);
     assert_eq!(both.of([4, 1].into_iter()).unwrap().columns()[0].batch(), 2);
     assert!(both.of(1..3).unwrap_err().to_string().contains("several sizes"));
+    // What noise of one size may say of all, no noise can say of some.
+    let unsaid = stored(&folder.path().join("e.safetensors"), &vec![a(2), b(2)], &[]);
+    assert!(Conditions::read(&[unsaid.clone(), unsaid.clone()], field.card()).is_ok());
+    for files in [[unsaid.clone(), other.clone()], [other, unsaid]] {
+        let message = Conditions::read(&files, field.card()).unwrap_err().to_string();
+        assert!(message.contains("e.safetensors: frames: is a size that neither"), "{message}");
+    }
 }
 
 #[test]
