@@ -54,10 +54,7 @@ TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *backend) {
     return guard([&] {
         std::uint32_t major = 0, minor = 0;
         check(TRITONBACKEND_ApiVersion(&major, &minor));
-        if (major != TRITONBACKEND_API_VERSION_MAJOR || minor < TRITONBACKEND_API_VERSION_MINOR)
-            throw invalid("the backend API of this server", std::to_string(major) + '.' + std::to_string(minor),
-                          std::to_string(TRITONBACKEND_API_VERSION_MAJOR) + '.' +
-                              std::to_string(TRITONBACKEND_API_VERSION_MINOR) + " or later");
+        check_api(major, minor);
         auto families = std::make_unique<metric_families>();
         check(TRITONBACKEND_BackendSetState(backend, families.get()));
         static_cast<void>(families.release());  // NOLINT(bugprone-unused-return-value): the server has it

@@ -34,6 +34,14 @@ inline failure invalid(const std::string &name, const std::string &value, const 
     return failure(TRITONSERVER_ERROR_INVALID_ARG, name + " is " + value + ", expected " + expected);
 }
 
+/// Errors where a server's backend API is another than the one built for: another major version, or an earlier minor one.
+inline void check_api(std::uint32_t major, std::uint32_t minor) {
+    if (major == TRITONBACKEND_API_VERSION_MAJOR && minor >= TRITONBACKEND_API_VERSION_MINOR) return;
+    throw invalid("the backend API of this server", std::to_string(major) + '.' + std::to_string(minor),
+                  std::to_string(TRITONBACKEND_API_VERSION_MAJOR) + '.' +
+                      std::to_string(TRITONBACKEND_API_VERSION_MINOR) + " or later");
+}
+
 /// Whether `text` is UTF-8.
 bool is_utf8(const std::string &text);
 

@@ -52,6 +52,9 @@ class Parts(unittest.TestCase):
     def test_published_solvers_are_kept_within_a_bound(self):
         self.ok("bespoke-cache-test")
 
+    def test_a_server_of_another_api_is_told_both(self):
+        self.ok("bespoke-api-test")
+
     def test_shares_of_a_call_are_fair(self):
         self.ok("bespoke-shares-test")
 
