@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Within a soname nothing of the ABI goes or changes. Held against the last tag, or against TAG:
 #
-#     scripts/release/abi.sh [TAG]
+#     scripts/release/abi.sh [TAG [LIBRARY-OF-TAG LIBRARY]]
 #
 # the exported symbols, the functions and callbacks that the header declares, the place of every member, and the size of
-# every struct that has none in itself.
+# every struct that has none in itself. Two libraries are compared by abidiff besides (Debian: abigail-tools); of their
+# types it sees nothing, since a release has no debugging information of them.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -45,5 +46,11 @@ for part in symbols:include/bespoke.symbols declarations:include/bespoke.h layou
     broken=1
   fi
 done
+if [ $# -eq 3 ]; then
+  status=0
+  abidiff "$2" "$3" || status=$?
+  # 4 is a change, 8 one that breaks programs; 1 and 2 are failures of its own.
+  [ $((status & 11)) -eq 0 ] || broken=1
+fi
 [ "$broken" -eq 0 ] && echo "all of the ABI of $last is there, unchanged"
 exit "$broken"
