@@ -200,7 +200,7 @@ mod tests {
         T::launch(registers)
     }
 
-    fn agree<E: Element + std::fmt::Debug>(dtype: Dtype) -> Result<()> {
+    fn agree<E: Element + PartialEq + std::fmt::Debug>(dtype: Dtype) -> Result<()> {
         const SHAPE: (usize, usize) = (3, 7);
         let numbers =
             |phase: f64| -> Vec<E> { (0..21).map(|i| E::from_f64((1.7 * f64::from(i) + phase).sin())).collect() };
