@@ -34,7 +34,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
-.PHONY: test-hosts hosts triton test-triton soak-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -405,10 +405,15 @@ triton: need-triton $(TRITON_STAMP) $(ONNX_STAMP) build
 test-triton: triton
 	cd bindings/triton/tests && $(TRITON_PYTHON) -m unittest
 	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 20
+	cd bindings/triton/tests && $(TRITON_PYTHON) hostile.py --seconds 15
 
 # Ten minutes of load by 64 clients, every sample checked.
 soak-triton: triton
 	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 600
+
+# Ten minutes of 32 clients beside hostile ones, whose requests may make theirs half as slow again at most.
+hostile-triton: triton
+	cd bindings/triton/tests && $(TRITON_PYTHON) hostile.py --seconds 600 --most 1.5
 
 # The backend against the bare network, Python loops, and itself without continuous batching.
 bench-triton: triton

@@ -2,45 +2,112 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <utility>
 
 namespace bespoke_triton {
 
 batch::batch(model &model, const request &like)
     : model_(model), sizes_(like.sizes), shape_(like.shape), elements_(like.elements), numbers_(like.numbers) {
-    restart();
+    shape_.insert(shape_.begin(), 1);
 }
 
-void batch::restart() {
-    // Every sample joins with a theta of its own; a sampler is made for some theta.
-    sampler_ = std::make_unique<bespoke::sampler>(model_.solvers().find(std::nullopt, std::nullopt)->theta);
+std::size_t batch::begun() const noexcept {
+    std::size_t count = 0;
+    for (const member &member : members_) count += member.rows.size();
+    return count;
 }
 
 bespoke::tensor_view<float> batch::view(float *data, std::size_t rows) const {
     std::vector<std::int64_t> shape = shape_;
-    shape.insert(shape.begin(), static_cast<std::int64_t>(rows));
+    shape.front() = static_cast<std::int64_t>(rows);
     return {data, shape.data(), shape.size()};
 }
 
-void batch::join(const std::shared_ptr<request> &request, std::size_t count) {
-    const std::size_t end = request->joined + count;
-    if (std::find(requests_.begin(), requests_.end(), request) == requests_.end()) requests_.push_back(request);
-    stacked_ = false;
-    while (request->joined < end) {
-        const std::size_t first = request->joined;
-        const solver *by = request->samples[first].by.get();
-        std::size_t last = first + 1;
-        while (last < end && request->samples[last].by.get() == by) last++;
-        sampler_->join(by->theta, view(request->states.data() + first * elements_, last - first));
-        for (std::size_t i = first; i < last; i++) rows_.push_back({request, i, 0, false});
-        request->joined = last;
+void batch::add(std::shared_ptr<request> request) { members_.push_back({std::move(request), {}}); }
+
+bool batch::has(const request &request) const noexcept {
+    return std::any_of(members_.begin(), members_.end(),
+                       [&](const member &member) { return member.of.get() == &request; });
+}
+
+void batch::remove(const request &request) {
+    const auto same = [&](const member &member) { return member.of.get() == &request; };
+    members_.erase(std::remove_if(members_.begin(), members_.end(), same), members_.end());
+}
+
+std::vector<std::shared_ptr<request>> batch::cancelled() const {
+    std::vector<std::shared_ptr<request>> found;
+    for (const member &member : members_)
+        if (member.of->cancelled()) found.push_back(member.of);
+    return found;
+}
+
+std::vector<std::shared_ptr<request>> batch::clear() {
+    std::vector<std::shared_ptr<request>> all;
+    all.reserve(members_.size());
+    for (member &member : members_) all.push_back(std::move(member.of));
+    members_.clear();
+    return all;
+}
+
+void batch::begin(member &member, std::size_t count) const {
+    request &request = *member.of;
+    while (member.rows.size() < count) {
+        const std::size_t index = request.begun;
+        const bespoke::theta &theta = request.samples[index].by->theta;
+        auto next = std::make_shared<row>(row{member.of, index, bespoke::sampler(theta)});
+        next->sampler.start(one(request.states.data() + index * elements_));
+        member.rows.push_back(std::move(next));
+        request.begun++;
     }
 }
 
+std::vector<batch::refusal> batch::choose(const pace &pace) {
+    std::vector<std::size_t> wanted;
+    wanted.reserve(members_.size());
+    for (const member &member : members_) wanted.push_back(member.of->samples.size() - member.of->done);
+    const settings &settings = model_.settings();
+    std::size_t most = settings.max_rows;
+    if (model_.signature().sized())
+        most = std::clamp<std::size_t>(settings.max_numbers / numbers_, 1, settings.max_rows);
+    const auto given = shares(wanted, most, pace, static_cast<double>(numbers_));
+
+    rows call;
+    std::vector<refusal> refused;
+    asked_.clear();
+    // Who had least has the first turn.
+    std::multimap<std::size_t, member> turns;
+    for (std::size_t i = 0; i < members_.size(); i++) {
+        member &member = members_[i];
+        try {
+            begin(member, given[i]);
+            const auto end = member.rows.begin() + static_cast<std::ptrdiff_t>(given[i]);
+            call.insert(call.end(), member.rows.begin(), end);
+            if (given[i] > 0) asked_.push_back(member.of);
+        } catch (...) {
+            refused.push_back({member.of, current_error()});
+        }
+        turns.emplace(given[i], std::move(member));
+    }
+    members_.clear();
+    for (auto &turn : turns) members_.push_back(std::move(turn.second));
+    stacked_ = stacked_ && call == call_;
+    call_ = std::move(call);
+    return refused;
+}
+
 bespoke::evaluation<float> batch::query() {
-    const auto at = sampler_->query<float>();
-    if (!at) throw failure(TRITONSERVER_ERROR_INTERNAL, "the batch has samples that are done");
-    return *at;
+    times_.resize(call_.size());
+    states_.resize(call_.size() * elements_);
+    for (std::size_t i = 0; i < call_.size(); i++) {
+        const auto at = call_[i]->sampler.query<float>();
+        if (!at) throw failure(TRITONSERVER_ERROR_INTERNAL, "the batch has samples that are done");
+        times_[i] = at->t[0];
+        std::memcpy(states_.data() + i * elements_, at->x.data(), elements_ * sizeof(float));
+    }
+    const bespoke::tensor_view<const float> times(times_.data(), {static_cast<std::int64_t>(times_.size())});
+    return {times, view(states_.data(), call_.size())};
 }
 
 const bespoke::condition &batch::condition() {
@@ -53,8 +120,8 @@ void batch::stack() {
     const signature &signature = model_.signature();
     condition_ = {};
     bool guided = signature.scale_is_input();
-    for (const row &row : rows_) {
-        const sample &sample = row.sample();
+    for (const auto &row : call_) {
+        const sample &sample = row->sample();
         if (signature.classes() > 0) condition_.classes.push_back(sample.of_class);
         condition_.guidance_scale.push_back(sample.guidance_scale);
         guided = guided || sample.guidance_scale != 1.0;
@@ -67,13 +134,13 @@ void batch::stack() {
     for (std::size_t k = 0; k < inputs_.size(); k++) {
         std::vector<char> &stack = inputs_[k];
         stack.clear();
-        for (const row &row : rows_) {
-            const column &column = row.of->columns[k];
-            const char *from = column.bytes.data() + row.sample().row * column.row_bytes;
+        for (const auto &row : call_) {
+            const column &column = row->of->columns[k];
+            const char *from = column.bytes.data() + row->sample().row * column.row_bytes;
             stack.insert(stack.end(), from, from + column.row_bytes);
         }
-        std::vector<std::int64_t> shape = rows_.front().of->columns[k].shape;
-        shape.insert(shape.begin(), static_cast<std::int64_t>(rows_.size()));
+        std::vector<std::int64_t> shape = call_.front()->of->columns[k].shape;
+        shape.insert(shape.begin(), static_cast<std::int64_t>(call_.size()));
         const DLTensor tensor{stack.data(),
                               {kDLCPU, 0},
                               static_cast<std::int32_t>(shape.size()),
@@ -86,53 +153,35 @@ void batch::stack() {
 }
 
 void batch::update(bespoke::tensor_view<float> u) {
-    bool all_finite = true;
-    try {
-        sampler_->update(u);
-    } catch (const bespoke::error &error) {
-        if (error.status() != BESPOKE_ERROR_NON_FINITE) throw;
-        all_finite = false;
-    }
-    for (std::size_t i = 0; i < rows_.size(); i++) {
-        rows_[i].failed = !all_finite && sampler_->row(static_cast<std::uint32_t>(i)).failed != 0;
-        if (!rows_[i].failed) rows_[i].evaluations++;
+    for (std::size_t i = 0; i < call_.size(); i++) {
+        row &row = *call_[i];
+        try {
+            row.sampler.update(one(u.data() + i * elements_));
+            row.evaluations++;
+        } catch (const bespoke::error &error) {
+            if (error.status() != BESPOKE_ERROR_NON_FINITE) throw;
+            row.failed = true;
+        }
     }
 }
 
-void batch::leave(std::size_t row, float *into) {
-    const auto number = static_cast<std::uint32_t>(row);
-    if (into == nullptr) {
-        sampler_->leave(number);
-    } else {
-        sampler_->leave(number, view(into, 1));
+std::vector<std::shared_ptr<request>> batch::finish() {
+    for (member &member : members_) {
+        request &request = *member.of;
+        const auto done = [&](const std::shared_ptr<row> &row) {
+            if (!row->done()) return false;
+            row->sampler.finish(one(request.states.data() + row->index * elements_));
+            request.done++;
+            return true;
+        };
+        member.rows.erase(std::remove_if(member.rows.begin(), member.rows.end(), done), member.rows.end());
     }
-    stacked_ = false;
-    // As the sampler's last sample moved.
-    rows_[row] = rows_.back();
-    rows_.pop_back();
-}
-
-void batch::forget(const request &request) {
-    const auto same = [&](const auto &other) { return other.get() == &request; };
-    requests_.erase(std::remove_if(requests_.begin(), requests_.end(), same), requests_.end());
-}
-
-std::size_t batch::remove(const request &request) {
-    std::size_t count = 0;
-    for (std::size_t i = rows_.size(); i-- > 0;) {
-        if (rows_[i].of.get() != &request) continue;
-        leave(i, nullptr);
-        count++;
-    }
-    forget(request);
-    return count;
-}
-
-std::vector<std::shared_ptr<request>> batch::clear() {
-    rows_.clear();
-    stacked_ = false;
-    restart();
-    return std::exchange(requests_, {});
+    std::vector<std::shared_ptr<request>> finished;
+    const auto last = [&](const member &member) { return member.of->done == member.of->samples.size(); };
+    for (const member &member : members_)
+        if (last(member)) finished.push_back(member.of);
+    members_.erase(std::remove_if(members_.begin(), members_.end(), last), members_.end());
+    return finished;
 }
 
 }  // namespace bespoke_triton

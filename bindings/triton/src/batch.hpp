@@ -8,64 +8,95 @@
 
 #include "model.hpp"
 #include "request.hpp"
+#include "shares.hpp"
 
 namespace bespoke_triton {
 
-/// A sampler, and of each of its rows whose sample it is. One thread at a time.
+/// Requests whose samples share calls of the network. A call has as many samples of each as `shares` says, the others
+/// stand where they are. One thread at a time.
 class batch {
 public:
-    /// A sample, row by row as the sampler has them.
+    /// A sample that has begun.
     struct row {
         std::shared_ptr<request> of;
         std::size_t index;
-        std::uint32_t evaluations;
-        bool failed;
+        bespoke::sampler sampler;
+        std::uint32_t evaluations = 0;
+        bool failed = false;
 
         const bespoke_triton::sample &sample() const { return of->samples[index]; }
+        bool done() const { return evaluations == sample().by->nfe; }
+    };
+    using rows = std::vector<std::shared_ptr<row>>;
+
+    /// A request that cannot go on, and why.
+    struct refusal {
+        std::shared_ptr<request> of;
+        TRITONSERVER_Error *error;
     };
 
     /// For samples of the sizes that `like` has.
     batch(model &model, const request &like);
 
     const bespoke_triton::sizes &sizes() const noexcept { return sizes_; }
-    const std::vector<row> &rows() const noexcept { return rows_; }
-    /// The requests that have rows, or had and will have.
-    const std::vector<std::shared_ptr<request>> &requests() const noexcept { return requests_; }
     /// Numbers of one sample's state, and with those of its inputs.
     std::size_t elements() const noexcept { return elements_; }
     std::size_t numbers() const noexcept { return numbers_; }
+    /// Requests that are not done, and samples that have begun.
+    std::size_t requests() const noexcept { return members_.size(); }
+    std::size_t begun() const noexcept;
+
+    /// Takes a request in.
+    void add(std::shared_ptr<request> request);
+    bool has(const request &request) const noexcept;
+    /// Lets a request go, wherever its samples stand.
+    void remove(const request &request);
+    std::vector<std::shared_ptr<request>> cancelled() const;
+    /// Gives everything up; says whose samples there were.
+    std::vector<std::shared_ptr<request>> clear();
+
+    /// Makes up the next call. What is refused has no samples in it, and is to be removed.
+    std::vector<refusal> choose(const pace &pace);
+    /// Its samples, those of one request beside each other; and their requests.
+    const rows &call() const noexcept { return call_; }
+    const std::vector<std::shared_ptr<request>> &asked() const noexcept { return asked_; }
+    /// The evaluation.
+    bespoke::evaluation<float> query();
+    /// What its samples are conditioned on; put together anew where they are others than in the call before.
+    const bespoke::condition &condition();
+    /// The velocity of that evaluation; samples whose own is not finite fail.
+    void update(bespoke::tensor_view<float> u);
+    /// Writes the samples of the call that are done into their requests' states; says whose were the last ones.
+    std::vector<std::shared_ptr<request>> finish();
 
     /// `rows` states in the memory of another.
     bespoke::tensor_view<float> view(float *data, std::size_t rows) const;
 
-    /// Takes the next `count` samples of a request in.
-    void join(const std::shared_ptr<request> &request, std::size_t count);
-    /// The next evaluation of all rows.
-    bespoke::evaluation<float> query();
-    /// What the rows are conditioned on; put together anew where rows have come or gone.
-    const bespoke::condition &condition();
-    /// The velocity of that evaluation; rows whose own is not finite fail.
-    void update(bespoke::tensor_view<float> u);
-    /// Lets a row go, its state to `into` where that is not null. The last row takes its place.
-    void leave(std::size_t row, float *into);
-    /// The request has no row any more.
-    void forget(const request &request);
-    /// Lets all of a request go; says how many rows that were.
-    std::size_t remove(const request &request);
-    /// Gives everything up, whatever state the sampler is in; says whose samples there were.
-    std::vector<std::shared_ptr<request>> clear();
-
 private:
-    void restart();
+    /// The same of one, without a copy of the shape.
+    bespoke::tensor_view<float> one(float *data) const { return {data, shape_.data(), shape_.size()}; }
+
+    /// A request, and its samples that have begun and are not done.
+    struct member {
+        std::shared_ptr<request> of;
+        batch::rows rows;
+    };
+
+    /// Begins samples of a request until it has so many under way.
+    void begin(member &member, std::size_t count) const;
     void stack();
 
     model &model_;
     bespoke_triton::sizes sizes_;
+    /// Of one state, its row in front.
     std::vector<std::int64_t> shape_;
     std::size_t elements_, numbers_;
-    std::unique_ptr<bespoke::sampler> sampler_;
-    std::vector<row> rows_;
-    std::vector<std::shared_ptr<request>> requests_;
+    /// In the order of their turns.
+    std::vector<member> members_;
+
+    rows call_;
+    std::vector<std::shared_ptr<request>> asked_;
+    std::vector<float> times_, states_;
     bool stacked_ = false;
     bespoke::condition condition_;
     /// What the inputs of `condition_` point to.

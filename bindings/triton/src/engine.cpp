@@ -23,13 +23,11 @@ engine::~engine() {
 void engine::run(std::vector<std::unique_ptr<request>> requests) {
     if (requests.empty()) return;
     std::unique_lock lock(mutex_);
-    for (auto &request : requests) {
-        samples_ += request->samples.size();
-        waiting_.push_back(std::move(request));
-    }
+    requests_ += requests.size();
+    for (auto &request : requests) waiting_.push_back(std::move(request));
     arrived_.notify_one();
     const std::size_t room = model_.settings().continuous ? model_.settings().max_rows : 0;
-    left_.wait(lock, [&] { return samples_ <= room; });
+    left_.wait(lock, [&] { return requests_ <= room; });
 }
 
 void engine::work() {
@@ -38,101 +36,74 @@ void engine::work() {
 
 /// False when there is nothing left to do, for good.
 bool engine::wait() {
-    const bool idle = rows() == 0;
+    const bool idle = turns_.empty();
     std::unique_lock lock(mutex_);
     if (idle) arrived_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
     return !idle || !waiting_.empty();
 }
 
-std::size_t engine::rows() const noexcept {
-    std::size_t rows = 0;
-    for (const batch &batch : batches_) rows += batch.rows().size();
-    return rows;
+std::size_t engine::begun() const noexcept {
+    std::size_t count = 0;
+    for (const turn &turn : turns_) count += turn.batch.begun();
+    return count;
 }
 
 void engine::step() {
     const std::uint64_t start = now_ns();
-    const std::size_t before = rows();
-    try {
-        drop_cancelled();
-        admit();
-    } catch (...) {
-        for (batch &batch : batches_) fail_all(batch);
-    }
-    if (!batches_.empty()) {
-        // The next turn is another size's.
-        batches_.splice(batches_.end(), batches_, batches_.begin());
-        batch &batch = batches_.back();
+    const std::size_t before = begun();
+    take_in();
+    drop_cancelled();
+    if (!turns_.empty()) {
+        turn &turn = next();
         try {
-            evaluate(batch, start);
-            collect(batch);
+            evaluate(turn, start);
+            collect(turn.batch);
         } catch (...) {
-            fail_all(batch);
+            fail_all(turn.batch);
         }
     }
-    // The sampler of samples that all have one size is kept.
-    batches_.remove_if([](const batch &batch) { return batch.rows().empty() && !batch.sizes().empty(); });
-    model_.metrics().add(metric::active_rows, static_cast<double>(rows()) - static_cast<double>(before));
+    turns_.remove_if([](const turn &turn) { return turn.batch.requests() == 0; });
+    model_.metrics().add(metric::active_rows, static_cast<double>(begun()) - static_cast<double>(before));
 }
 
-batch *engine::place(const request &request) {
-    const settings &settings = model_.settings();
-    if (model_.signature().sized()) {
-        std::size_t numbers = 0;
-        for (const batch &batch : batches_) numbers += batch.rows().size() * batch.numbers();
-        if (numbers + request.numbers > settings.max_numbers) return nullptr;
-    }
-    if (rows() >= settings.max_rows) return nullptr;
-    const auto found = std::find_if(batches_.begin(), batches_.end(),
-                                    [&](const batch &batch) { return batch.sizes() == request.sizes; });
-    if (found != batches_.end()) return &*found;
-    return &batches_.emplace_back(model_, request);
-}
-
-void engine::admit() {
-    if (!model_.settings().continuous && rows() > 0) return;
-    for (;;) {
-        std::shared_ptr<request> next;
-        {
-            const std::lock_guard lock(mutex_);
-            if (waiting_.empty()) return;
-            next = waiting_.front();
-        }
-        try {
-            if (next->cancelled()) throw failure(TRITONSERVER_ERROR_CANCELLED, "the request was cancelled");
-            while (next->joined < next->samples.size()) {
-                batch *batch = place(*next);
-                if (batch == nullptr) return;
-                // One by one only where numbers are counted.
-                const std::size_t room = model_.signature().sized() ? 1 : model_.settings().max_rows - rows();
-                batch->join(next, std::min(room, next->samples.size() - next->joined));
-            }
-        } catch (...) {
-            fail(next, current_error());
-            continue;
-        }
+void engine::take_in() {
+    std::deque<std::shared_ptr<request>> come;
+    {
         const std::lock_guard lock(mutex_);
-        waiting_.pop_front();
+        come.swap(waiting_);
+    }
+    for (auto &request : come) {
+        auto found = std::find_if(turns_.begin(), turns_.end(),
+                                  [&](const turn &turn) { return turn.batch.sizes() == request->sizes; });
+        if (found == turns_.end()) {
+            // It has nothing in store for the time before it came.
+            const double had = turns_.empty() ? 0.0 : next().had;
+            found = turns_.insert(turns_.end(), {batch(model_, *request), had});
+        }
+        found->batch.add(std::move(request));
     }
 }
 
-void engine::gone(std::size_t samples) {
+engine::turn &engine::next() {
+    return *std::min_element(turns_.begin(), turns_.end(), [](const turn &a, const turn &b) { return a.had < b.had; });
+}
+
+void engine::gone(std::size_t requests) {
     const std::lock_guard lock(mutex_);
-    samples_ -= samples;
+    requests_ -= requests;
     left_.notify_one();
 }
 
 void engine::drop_cancelled() {
-    std::vector<std::shared_ptr<request>> cancelled;
-    for (const batch &batch : batches_)
-        for (const auto &request : batch.requests())
-            if (request->cancelled()) cancelled.push_back(request);
-    for (const auto &request : cancelled)
-        fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_CANCELLED, "the request was cancelled"));
+    for (turn &turn : turns_)
+        for (const auto &request : turn.batch.cancelled())
+            fail(turn.batch, request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_CANCELLED, "the request was cancelled"));
 }
 
-void engine::evaluate(batch &batch, std::uint64_t step_start) {
-    const std::size_t rows = batch.rows().size();
+void engine::evaluate(turn &turn, std::uint64_t step_start) {
+    batch &batch = turn.batch;
+    for (const auto &refused : batch.choose(pace_)) fail(batch, refused.of, refused.error);
+    const std::size_t rows = batch.call().size();
     if (rows == 0) return;
     const bespoke::condition &condition = batch.condition();
     u_.resize(rows * batch.elements());
@@ -145,11 +116,14 @@ void engine::evaluate(batch &batch, std::uint64_t step_start) {
     metrics.add(metric::network_rows, static_cast<double>(rows));
     velocity_->evaluate(at, u, condition);
     network_end_ns_ = now_ns();
-    metrics.add(metric::network_seconds, static_cast<double>(network_end_ns_ - network_start_ns_) * 1e-9);
+    const double seconds = static_cast<double>(network_end_ns_ - network_start_ns_) * 1e-9;
+    metrics.add(metric::network_seconds, seconds);
+    pace_.learn(static_cast<double>(rows * batch.numbers()), seconds);
+    turn.had += seconds / static_cast<double>(batch.requests());
 
     const std::uint64_t before_ns = network_start_ns_ - step_start;
     metrics.add(metric::solver_seconds, static_cast<double>(before_ns) * 1e-9);
-    for (const auto &request : batch.requests()) {
+    for (const auto &request : batch.asked()) {
         if (request->calls++ == 0) request->first_call_ns = network_start_ns_;
         request->last_call_ns = network_end_ns_;
         request->network_ns += network_end_ns_ - network_start_ns_;
@@ -161,83 +135,74 @@ void engine::evaluate(batch &batch, std::uint64_t step_start) {
 
 /// Sends x(1) as it is predicted here to the requests that want it.
 void engine::preview(batch &batch, const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u) {
+    const auto &call = batch.call();
+    const auto samples_of = [&](const std::shared_ptr<request> &request) {
+        return static_cast<std::size_t>(
+            std::count_if(call.begin(), call.end(), [&](const auto &row) { return row->of == request; }));
+    };
     std::vector<std::shared_ptr<request>> due;
-    for (const auto &request : batch.requests()) {
+    for (const auto &request : batch.asked()) {
         const bool wants = request->preview_every != 0 && request->calls % request->preview_every == 0;
-        if (wants && request->joined == request->samples.size()) due.push_back(request);
+        // With all of its samples in this call, but for those that are done.
+        if (wants && samples_of(request) == request->samples.size() - request->done) due.push_back(request);
     }
     if (due.empty()) return;
     predictions_.resize(u.size());
-    const auto &rows = batch.rows();
-    velocity_->model().prediction(at.t, at.x, u, batch.view(predictions_.data(), rows.size()));
+    velocity_->model().prediction(at.t, at.x, u, batch.view(predictions_.data(), call.size()));
     const std::size_t elements = batch.elements();
     for (const auto &request : due) {
         bool last = true;
         // Samples that are done already stand in the states.
         previews_ = request->states;
-        for (std::size_t i = 0; i < rows.size(); i++) {
-            if (rows[i].of != request) continue;
-            std::memcpy(previews_.data() + rows[i].index * elements, predictions_.data() + i * elements,
+        for (std::size_t i = 0; i < call.size(); i++) {
+            const auto &row = *call[i];
+            if (row.of != request) continue;
+            std::memcpy(previews_.data() + row.index * elements, predictions_.data() + i * elements,
                         elements * sizeof(float));
-            last = last && rows[i].evaluations + 1 == rows[i].sample().by->nfe;
+            last = last && row.evaluations + 1 == row.sample().by->nfe;
         }
         // After the last evaluation comes the sample itself.
         if (!last) request->send_preview(previews_.data());
     }
 }
 
-/// Lets samples go that are done or failed, and answers requests that are.
+/// Answers requests whose samples are done, or of which one failed.
 void engine::collect(batch &batch) {
-    const std::uint64_t evaluated = batch.rows().size();
+    const std::size_t evaluated = batch.call().size();
     if (evaluated == 0) return;
-    std::vector<std::shared_ptr<request>> failed, finished;
-    for (const auto &row : batch.rows())
-        if (row.failed && std::find(failed.begin(), failed.end(), row.of) == failed.end()) failed.push_back(row.of);
-    for (const auto &request : failed) {
+    const auto asked = batch.asked();
+    for (const auto &row : batch.call()) {
+        // Of several samples of a request that failed, one is enough.
+        if (!row->failed || !batch.has(*row->of)) continue;
         const std::string what =
-            "the velocity of evaluation " + std::to_string(request->calls - 1) + " holds a NaN or an infinity";
-        fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, what.c_str()));
+            "the velocity of evaluation " + std::to_string(row->of->calls - 1) + " holds a NaN or an infinity";
+        fail(batch, row->of, TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, what.c_str()));
     }
-    const auto shared = batch.requests();
-    for (std::size_t i = batch.rows().size(); i-- > 0;) {
-        const auto row = batch.rows()[i];
-        if (row.evaluations < row.sample().by->nfe) continue;
-        batch.leave(i, row.of->states.data() + row.index * batch.elements());
-        gone(1);
-        if (++row.of->done == row.of->samples.size()) finished.push_back(row.of);
-    }
+    const auto finished = batch.finish();
 
     const std::uint64_t end = now_ns();
-    for (const auto &request : shared) request->solver_ns += end - network_end_ns_;
+    for (const auto &request : asked) request->solver_ns += end - network_end_ns_;
     model_.metrics().add(metric::solver_seconds, static_cast<double>(end - network_end_ns_) * 1e-9);
     log_error(TRITONBACKEND_ModelInstanceReportBatchStatistics(instance_, evaluated, network_start_ns_,
                                                                network_start_ns_, network_end_ns_, end),
               "reporting statistics");
-    for (const auto &request : finished) {
-        batch.forget(*request);
-        responder_.answer(request);
-    }
+    for (const auto &request : finished) responder_.answer(request);
+    gone(finished.size());
 }
 
-// By value: the caller's own may lie in a list that this empties.
-// NOLINTNEXTLINE(performance-unnecessary-value-param)
-void engine::fail(std::shared_ptr<request> request, TRITONSERVER_Error *error) {
+void engine::fail(batch &batch, const std::shared_ptr<request> &request, TRITONSERVER_Error *error) {
     if (TRITONSERVER_ErrorCode(error) == TRITONSERVER_ERROR_CANCELLED) model_.metrics().add(metric::cancelled, 1);
-    for (batch &batch : batches_) gone(batch.remove(*request));
-    {
-        // Some of its samples may not have joined yet.
-        const std::lock_guard lock(mutex_);
-        waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), request), waiting_.end());
-    }
-    gone(request->samples.size() - request->joined);
+    batch.remove(*request);
     request->fail(error);
+    gone(1);
 }
 
 void engine::fail_all(batch &batch) {
     TRITONSERVER_Error *error = current_error();
-    gone(batch.rows().size());
-    for (const auto &request : batch.clear())
-        fail(request, TRITONSERVER_ErrorNew(TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error)));
+    const auto all = batch.clear();
+    for (const auto &request : all)
+        request->fail(TRITONSERVER_ErrorNew(TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error)));
+    gone(all.size());
     TRITONSERVER_ErrorDelete(error);
 }
 

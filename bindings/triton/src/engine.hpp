@@ -16,7 +16,8 @@
 
 namespace bespoke_triton {
 
-/// A thread that owns samplers: samples of one size share evaluations, sizes take turns.
+/// A thread that owns samplers: samples of one size share evaluations, sizes take turns by the time that they take, and
+/// no request has more than its share of either.
 class engine {
 public:
     engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity);
@@ -25,29 +26,37 @@ public:
     engine(const engine &) = delete;
     engine &operator=(const engine &) = delete;
 
-    /// Hands requests over, and returns when there is room for all their samples in the batch, so that what
-    /// comes later waits with Triton, under its queue policy. Without continuous batching: when all have left it.
+    /// Hands requests over, and returns when no more than `max_rows` are on their way, so that what comes later waits
+    /// with Triton, under its queue policy. Without continuous batching: when none is.
     void run(std::vector<std::unique_ptr<request>> requests);
 
 private:
+    /// The requests of one size.
+    struct turn {
+        bespoke_triton::batch batch;
+        /// Seconds of the network's time that were spent for each of its requests, counted as for those of the others.
+        double had;
+    };
+
     void work();
     bool wait();
     void step();
-    void admit();
-    /// The batch that the request's samples belong to, made where there is none; nullptr where it has no room yet.
-    batch *place(const request &request);
+    /// Requests that have come join the others of their size.
+    void take_in();
     void drop_cancelled();
-    /// One evaluation of the batch whose turn it is.
-    void evaluate(batch &batch, std::uint64_t step_start);
+    /// Whose turn it is. There is one.
+    turn &next();
+    /// One evaluation.
+    void evaluate(turn &turn, std::uint64_t step_start);
     void preview(batch &batch, const bespoke::evaluation<float> &at, bespoke::tensor_view<float> u);
     void collect(batch &batch);
-    /// Answers a request with an error, wherever it stands.
-    void fail(std::shared_ptr<request> request, TRITONSERVER_Error *error);
-    /// The same for all in a batch, with the exception at work.
+    /// Answers a request of the batch with an error.
+    void fail(batch &batch, const std::shared_ptr<request> &request, TRITONSERVER_Error *error);
+    /// All of them, with the exception at work.
     void fail_all(batch &batch);
-    /// So many samples are done or given up.
-    void gone(std::size_t samples);
-    std::size_t rows() const noexcept;
+    /// So many requests are answered, or about to be.
+    void gone(std::size_t requests);
+    std::size_t begun() const noexcept;
 
     model &model_;
     TRITONBACKEND_ModelInstance *instance_;
@@ -56,15 +65,16 @@ private:
     std::mutex mutex_;
     std::condition_variable arrived_, left_;
     std::deque<std::shared_ptr<request>> waiting_;
-    /// In a batch, or waiting to join it.
-    std::size_t samples_ = 0;
+    /// Requests that are waiting or in a batch.
+    std::size_t requests_ = 0;
     bool stop_ = false;
 
     responder responder_;
 
     // The thread's own.
-    /// One of each size; that of the next turn first.
-    std::list<batch> batches_;
+    /// One of each size.
+    std::list<turn> turns_;
+    pace pace_;
     std::vector<float> u_, predictions_, previews_;
     std::uint64_t network_start_ns_ = 0, network_end_ns_ = 0;
 

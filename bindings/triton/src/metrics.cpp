@@ -16,7 +16,7 @@ constexpr description descriptions[] = {
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_network_seconds_total", "Time spent in evaluations of the velocity"},
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_solver_seconds_total", "Time of the batch loop outside of evaluations"},
     {TRITONSERVER_METRIC_KIND_COUNTER, "bespoke_cancelled_total", "Requests that were cancelled before they were done"},
-    {TRITONSERVER_METRIC_KIND_GAUGE, "bespoke_active_rows", "Samples in the batch at present"},
+    {TRITONSERVER_METRIC_KIND_GAUGE, "bespoke_active_rows", "Samples that have begun and are not done"},
 };
 static_assert(sizeof descriptions / sizeof *descriptions == static_cast<std::size_t>(metric::count));
 

@@ -67,8 +67,8 @@ public:
     std::vector<std::int64_t> shape;
     std::size_t elements = 1, numbers = 1;
 
-    /// Samples that are in the batch already, and that are done.
-    std::size_t joined = 0, done = 0;
+    /// Samples that have begun, and that are done.
+    std::size_t begun = 0, done = 0;
     /// Network calls that it took part in, and the time of those and of the work between them.
     std::uint32_t calls = 0;
     std::uint64_t network_ns = 0, solver_ns = 0, first_call_ns = 0, last_call_ns = 0;

@@ -34,12 +34,26 @@ def free_ports(count):
             one.close()
 
 
-class Server:
+class Address:
+    """Where a server listens, for a process of its own."""
+
+    def __init__(self, ports):
+        self.ports = ports
+
+    def http(self, concurrency=1):
+        return http.InferenceServerClient(
+            f"127.0.0.1:{self.ports['http']}", concurrency=concurrency, connection_timeout=120, network_timeout=120)
+
+    def grpc(self):
+        return grpc.InferenceServerClient(f"127.0.0.1:{self.ports['grpc']}")
+
+
+class Server(Address):
     """Runs from `with Server(...) as server` to its end."""
 
     def __init__(self, repository, *, explicit=False, arguments=()):
+        super().__init__(dict(zip(("http", "grpc", "metrics"), free_ports(3))))
         self.repository = Path(repository)
-        self.ports = dict(zip(("http", "grpc", "metrics"), free_ports(3)))
         self.log_path = Path(tempfile.mkstemp(prefix="tritonserver-", suffix=".log")[1])
         self.command = [
             str(PACKAGE / "bin" / "tritonserver"),
@@ -115,13 +129,6 @@ class Server:
 
     def log(self):
         return self.log_path.read_text(errors="replace")
-
-    def http(self, concurrency=1):
-        return http.InferenceServerClient(
-            f"127.0.0.1:{self.ports['http']}", concurrency=concurrency, connection_timeout=120, network_timeout=120)
-
-    def grpc(self):
-        return grpc.InferenceServerClient(f"127.0.0.1:{self.ports['grpc']}")
 
     def metric(self, name, model):
         """Sum of a metric over the versions of a model; 0 where it is not there."""

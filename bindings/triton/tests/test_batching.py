@@ -120,13 +120,70 @@ class Continuous(Case):
     def test_whole_batches_keep_it_waiting(self):
         self.assertEqual(self.late("whole"), (["long", "short"], 55))
 
-    def test_with_room_for_one_row_requests_follow_one_another(self):
+    def test_with_room_for_one_row_requests_take_turns(self):
         ends, calls = self.late("one-row")
-        self.assertEqual((ends, calls), (["long", "short"], 55))
+        self.assertEqual((ends, calls), (["short", "long"], 55))
 
     def test_two_instances_run_two_batches(self):
         ends, calls = self.late("instances")
         self.assertEqual((ends, calls), (["short", "long"], 55))
+
+
+class Shares(Case):
+    """Nobody waits for a request of all that the limits allow."""
+
+    def beside(self, large, body, count=3):
+        """Runs `body` while large requests are on their way, which are then given up."""
+        waits = [Client(server, "grpc").start("continuous", **large) for _ in range(count)]
+        time.sleep(0.5)
+        try:
+            return body()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            for wait in waits:
+                with self.assertRaises(InferenceServerException):
+                    wait()
+
+    def test_of_a_small_request_beside_large_ones(self):
+        x = noise(3, seed=8)
+
+        def small():
+            found, _ = Client(server).infer("continuous", NOISE=x, CLASS=[9] * 3, SOLVER=[b"euler"] * 3, NFE=[5] * 3)
+            self.close(found, euler(x, 9, 5))
+
+        # Of 64 samples a call, 1000 a request, 1000 evaluations each: 47,000 calls.
+        large = {"COUNT": 1000, "CLASS": 9, "SOLVER": b"euler", "NFE": 1000}
+        self.assertLess(self.beside(large, lambda: self.calls_of("continuous", small)), 15)
+
+    def test_of_a_large_request_beside_small_ones(self):
+        large = {"SEED": 4, "COUNT": 100, "CLASS": 8, "SOLVER": b"euler", "NFE": 10}
+        alone, _ = Client(server).infer("continuous", **large)
+        wait, x, ends = Client(server, "http").start("continuous", **large), noise(1, seed=9), threading.Event()
+
+        def small():
+            client = Client(server)
+            while not ends.is_set():
+                self.close(client.infer("continuous", NOISE=x, CLASS=8, SOLVER=b"euler", NFE=4)[0], euler(x, 8, 4))
+
+        thread = threading.Thread(target=small)
+        thread.start()
+        self.close(wait()[0], alone)
+        ends.set()
+        thread.join()
+
+    def test_of_requests_of_several_solvers(self):
+        """Samples of one request that have begun and ones that have not, in any order of their ends."""
+        x, nfes = noise(5, seed=10), [9, 2, 30, 1, 4]
+        large = {"COUNT": 1000, "CLASS": 9, "SOLVER": b"euler", "NFE": 1000}
+
+        def small():
+            found, said = Client(server).infer("continuous", NOISE=x, CLASS=[1] * 5, SOLVER=[b"euler"] * 5, NFE=nfes)
+            for row, nfe in enumerate(nfes):
+                self.close(found[row : row + 1], euler(x[row : row + 1], 1, nfe))
+            self.assertEqual(int(said["nfe"]), 30)
+
+        self.beside(large, small, count=1)
 
 
 class Cancellation(Case):

@@ -1,5 +1,6 @@
 """A card's named inputs, sizes and scales of guidance: mixed batches against a few lines of numpy, and bad requests."""
 
+import concurrent.futures
 import shutil
 import subprocess
 import unittest
@@ -50,6 +51,18 @@ class Inputs(unittest.TestCase):
         waits = [client.start("conditioned", **given) for given in orders]
         for given, wait in zip(orders, waits):
             self.close(wait()[0], euler(given))
+
+    def test_no_size_waits_for_large_requests_of_another(self):
+        rng = np.random.default_rng(4)
+        large = {**order(rng, frames=40, tokens=4, rows=64), "SOLVER": [b"euler"] * 64, "NFE": [1000] * 64}
+        waits = [Client(server, "grpc").start("conditioned", **large) for _ in range(2)]
+        for frames in (3, 40):
+            given = order(rng, frames=frames, tokens=4, rows=2)
+            self.close(Client(server).infer("conditioned", **given)[0], euler(given))
+        for wait in waits:
+            with self.assertRaises(concurrent.futures.TimeoutError):
+                wait(timeout=0)
+            wait.cancel()
 
     def test_a_served_network_gets_the_dtypes_that_it_declares(self):
         rng = np.random.default_rng(3)

@@ -40,12 +40,20 @@ def add_served():
     (other / "card.json").write_text(json.dumps(card))
 
 
-class Cache(unittest.TestCase):
-    def test_published_solvers_are_kept_within_a_bound(self):
+class Parts(unittest.TestCase):
+    """Tests in C++ of what needs no server."""
+
+    def ok(self, program):
         # Installed beside the library's copy that the backend loads.
         environment = {**os.environ, "LD_LIBRARY_PATH": str(BUILD / "backends" / "bespoke")}
-        run = subprocess.run([BUILD / "tests" / "bespoke-cache-test"], capture_output=True, text=True, env=environment)
+        run = subprocess.run([BUILD / "tests" / program], capture_output=True, text=True, env=environment)
         self.assertEqual((run.stdout, run.stderr, run.returncode), ("ok\n", "", 0))
+
+    def test_published_solvers_are_kept_within_a_bound(self):
+        self.ok("bespoke-cache-test")
+
+    def test_shares_of_a_call_are_fair(self):
+        self.ok("bespoke-shares-test")
 
 
 class Refusals(unittest.TestCase):

@@ -347,7 +347,19 @@ pub(super) fn reported(words: String) -> Error {
     let unnamed = ["bad_alloc", "bad allocation"].iter().any(|said| words.contains(said)).then_some(0);
     match wanted.or(unnamed) {
         Some(bytes) => Error::Memory { bytes },
-        None => Error::Onnx(words),
+        None => Error::Onnx(without_source(&words)),
+    }
+}
+
+/// The words without the place in ONNX Runtime's own source where it failed: the node's, and what was wrong.
+fn without_source(words: &str) -> String {
+    let parts = words.split_once(" Status Message: ").zip(words.rsplit_once("[ONNXRuntimeError] : "));
+    match parts {
+        // A code and its name come before what is said.
+        Some(((node, _), (_, status))) => {
+            format!("{node} {}", status.splitn(3, " : ").last().unwrap_or(status)).trim_end().to_owned()
+        }
+        None => words.to_owned(),
     }
 }
 
@@ -363,5 +375,14 @@ mod tests {
         let error = reported("Non-zero status code returned while running Conv node. std::bad_alloc".into());
         assert_eq!(error.to_string(), "cannot allocate memory");
         assert!(matches!(reported("Got invalid dimensions".into()), Error::Onnx(_)));
+    }
+
+    #[test]
+    fn what_failed_is_said_without_the_place_in_the_runtimes_source() {
+        let words = "Non-zero status code returned while running Concat node. Name:'' Status Message: /a/b.cc:87 virtual \
+                     OrtValue* f(int, const X&) [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : The output has another shape\n";
+        let said = "Non-zero status code returned while running Concat node. Name:'' The output has another shape";
+        assert_eq!(without_source(words), said);
+        assert_eq!(without_source("no such file"), "no such file");
     }
 }
