@@ -32,7 +32,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
-.PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri
+.PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
 .PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
@@ -144,6 +144,7 @@ test-python: python $(ONNX_STAMP)
 	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py
 	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
 	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	cd bindings/python && ../../.venv-python/bin/python -m pytest --fake-gpu tests/test_solves.py tests/test_strength.py
 	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
 	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
 
@@ -235,13 +236,28 @@ $(CUDA_STAMP): | need-build
 	  'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-runtime==13.0.*'
 	touch $@
 
-# The GPU's operations, compiled for two GPUs and as PTX; `cargo test` runs their arithmetic on the host.
+# The GPU's operations, compiled for two GPUs and as PTX, and what tries them on one; `cargo test` runs the arithmetic of
+# both on the host.
+NVCC := cuda="$$(echo .venv-cuda/lib/python3*/site-packages/nvidia/cu13)" && "$$cuda/bin/nvcc" -std=c++17 -O3 -Werror all-warnings \
+  -Xcompiler -fPIC,-Wall,-Wextra -Iinclude -I"$$cuda/include"
+GPUS := -gencode arch=compute_80,code=sm_80 -gencode 'arch=compute_90,code=[sm_90,compute_90]'
 check-cuda: $(CUDA_STAMP)
 	mkdir -p build/cuda
-	cuda="$$(echo .venv-cuda/lib/python3*/site-packages/nvidia/cu13)" && \
-	  "$$cuda/bin/nvcc" -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-Wall,-Wextra -Iinclude -I"$$cuda/include" \
-	  -gencode arch=compute_80,code=sm_80 -gencode 'arch=compute_90,code=[sm_90,compute_90]' \
-	  -c bindings/cuda/bespoke_cuda.cu -o build/cuda/bespoke_cuda.o
+	$(NVCC) $(GPUS) -c bindings/cuda/bespoke_cuda.cu -o build/cuda/bespoke_cuda.o
+	$(NVCC) -arch=sm_80 -c bindings/cuda/check.cu -o build/cuda/check.o
+
+# The same for an AMD GPU, where hipcc is; Debian has it in the package hipcc (370 MB).
+check-hip:
+	@command -v hipcc >/dev/null || { echo "hipcc is not here: apt-get install --no-install-recommends hipcc" >&2; exit 1; }
+	mkdir -p build/cuda
+	hipcc --offload-arch=gfx90a -std=c++17 -O3 -Wall -Wextra -Werror -Iinclude -x hip -c bindings/cuda/bespoke_cuda.cu \
+	  -o build/cuda/bespoke_hip.o
+
+# What scripts/gpu-check runs on a machine with a GPU, where nothing can be built: build/cuda and target/release/bespoke.
+gpu-check: build $(CUDA_STAMP)
+	scripts/install.sh target/release/libbespoke.so $(BESPOKE) build/cuda/prefix
+	$(NVCC) $(GPUS) bindings/cuda/check.cu -o build/cuda/check -L"$$cuda/lib" -Lbuild/cuda/prefix/lib -lbespoke \
+	  -Xlinker -rpath,'$$ORIGIN/prefix/lib'
 
 # Licences and sources of what is built in (advisories need their database: `cargo deny check advisories`), and
 # what is published, compiled from its own archive beside what clippy has compiled already: cargo's own verification

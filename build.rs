@@ -9,7 +9,7 @@ fn main() {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
         #[cfg(feature = "torch")]
         {
-            compile_loader(std::path::Path::new(&lib));
+            compile_shims(std::path::Path::new(&lib));
             link_umbrella();
         }
         // What torch-sys marks for export, for its own C++, is no part of this library's ABI.
@@ -20,12 +20,12 @@ fn main() {
     }
 }
 
-/// The loader of AOTInductor's packages, against the headers beside `lib`, libtorch's folder of libraries, with what
-/// torch-sys takes from the environment.
+/// The loader of AOTInductor's packages, and streams, against the headers beside `lib`, libtorch's folder of libraries,
+/// with what torch-sys takes from the environment.
 #[cfg(feature = "torch")]
-fn compile_loader(lib: &std::path::Path) {
-    const SOURCE: &str = "src/networks/pt2/loader.cpp";
-    println!("cargo:rerun-if-changed={SOURCE}");
+fn compile_shims(lib: &std::path::Path) {
+    const SOURCES: [&str; 2] = ["src/networks/pt2/loader.cpp", "src/torch/stream.cpp"];
+    SOURCES.iter().for_each(|source| println!("cargo:rerun-if-changed={source}"));
     for name in ["LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
@@ -38,8 +38,8 @@ fn compile_loader(lib: &std::path::Path) {
         // What is warned of there is libtorch's own.
         .flag(format!("-isystem{}", root.join("include").display()))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .file(SOURCE)
-        .compile("bespoke_pt2");
+        .files(SOURCES)
+        .compile("bespoke_torch");
 }
 
 /// A library called libtorch.so that holds nothing; src/networks/pt2/umbrella.rs says what for.

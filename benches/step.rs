@@ -62,6 +62,7 @@ fn sampler(theta: &Theta, threads: u32) -> *mut bespoke_sampler {
         struct_size: size_of::<bespoke_sampler_options>() as u32,
         threads,
         device_ops: null(),
+        stream: null_mut(),
     };
     let (mut handle, mut sampler) = (null_mut(), null_mut());
     // SAFETY: as the header asks.

@@ -602,6 +602,11 @@ typedef struct bespoke_sampler_options {
      * of that device, and the library touches none of it. The table is copied; its `context` must outlive the sampler.
      */
     const struct bespoke_device_ops *device_ops;
+    /**
+     * Of the build with libtorch, which needs no `device_ops` for CUDA: the cudaStream_t that tensors of a GPU are worked
+     * on from, by libtorch's operations; NULL is the GPU's default stream. It must outlive the sampler. Else NULL.
+     */
+    void *stream;
 } bespoke_sampler_options;
 
 /**

@@ -117,6 +117,7 @@ public:
     }
 
     /// A view that writes is also one that reads.
+    template <class U = T, class = std::enable_if_t<!std::is_const_v<U>>>
     operator tensor_view<const value_type>() const {
         tensor_view<const value_type> view(data_, shape_.data(), rank_);
         if (strided_) view.set_strides(strides_.data());

@@ -28,6 +28,8 @@ ln -sfn "libbespoke.so.$version" "$prefix/$libdir/$soname"
 ln -sfn "$soname" "$prefix/$libdir/libbespoke.so"
 [ -z "$static" ] || install -m 644 "$static" "$prefix/$libdir/libbespoke.a"
 install -m 644 "$source/include/bespoke.h" "$source/include/bespoke.hpp" "$prefix/include"
+# The .cu is compiled into the host program, which includes it like a header.
+install -m 644 "$source/bindings/cuda/bespoke_cuda.h" "$source/bindings/cuda/bespoke_cuda.cu" "$prefix/include"
 
 fill() {
   sed -e "s|@VERSION@|$version|g" -e "s|@ABI@|$abi|g" -e "s|@ABI_PATTERN@|${abi//./\\\\\\\\.}|g" -e "s|@LIBDIR@|$libdir|g" \

@@ -141,6 +141,7 @@ fn nothing_is_allocated_after_the_first_call_of_a_shape() {
                 struct_size: size_of::<bespoke_sampler_options>() as u32,
                 threads,
                 device_ops: null(),
+                stream: null_mut(),
             };
             for dtype in [FLOAT32, BFLOAT16] {
                 let mut sampler = null_mut();

@@ -10,10 +10,12 @@
 
 #if defined(BESPOKE_CUDA_ON_HOST)
 #define DEVICE
-#elif defined(__HIP_PLATFORM_AMD__)
+#define BOTH
+#elif defined(__HIP__)
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 #define DEVICE __device__
+#define BOTH __host__ __device__
 #define cudaError_t hipError_t
 #define cudaErrorInvalidValue hipErrorInvalidValue
 #define cudaErrorMemoryAllocation hipErrorOutOfMemory
@@ -38,6 +40,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define DEVICE __device__
+#define BOTH __host__ __device__
 #endif
 
 // So that sums stay in registers: an array that is not indexed by constants does not.
@@ -76,7 +79,7 @@ struct Lists {
 // ---- Numbers of each type, and arithmetic that rounds as the library does in host memory.
 
 template <class To, class From>
-DEVICE To bits(From from) {
+BOTH To bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "as many bits");
     To to;
     memcpy(&to, &from, sizeof to);
@@ -90,9 +93,9 @@ struct bfloat16 {
     std::uint16_t bits;
 };
 
-DEVICE double wide(double x) { return x; }
-DEVICE float wide(float x) { return x; }
-DEVICE float wide(bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+BOTH double wide(double x) { return x; }
+BOTH float wide(float x) { return x; }
+BOTH float wide(bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x.bits) << 16); }
 
 #if defined(BESPOKE_CUDA_ON_HOST)
 
@@ -134,15 +137,15 @@ DEVICE double times(double c, double x) { return __dmul_rn(c, x); }
 DEVICE float plus(float a, float b) { return __fadd_rn(a, b); }
 DEVICE double plus(double a, double b) { return __dadd_rn(a, b); }
 
-DEVICE float wide(float16 x) { return __half2float(__ushort_as_half(x.bits)); }
-DEVICE float16 narrow_half(float x) { return {__half_as_ushort(__float2half_rn(x))}; }
+BOTH float wide(float16 x) { return __half2float(__ushort_as_half(x.bits)); }
+BOTH float16 narrow_half(float x) { return {__half_as_ushort(__float2half_rn(x))}; }
 
 #endif
 
-DEVICE void narrow(double x, double &to) { to = x; }
-DEVICE void narrow(float x, float &to) { to = x; }
-DEVICE void narrow(float x, float16 &to) { to = narrow_half(x); }
-DEVICE void narrow(float x, bfloat16 &to) {
+BOTH void narrow(double x, double &to) { to = x; }
+BOTH void narrow(float x, float &to) { to = x; }
+BOTH void narrow(float x, float16 &to) { to = narrow_half(x); }
+BOTH void narrow(float x, bfloat16 &to) {
     const std::uint32_t number = bits<std::uint32_t>(x);
     // A lower half above 0x8000 carries into the upper one, and 0x8000 itself where the upper one is odd.
     const std::uint32_t rounded = ((number | (number >> 16 & 1)) + 0x7fff) >> 16;
@@ -390,7 +393,7 @@ using Few = Carried<4, 8, 32>;
 using Many = Carried<128, 256, 900>;
 static_assert(sizeof(Many) <= 32764, "what CUDA takes along");
 
-#if defined(__HIP_PLATFORM_AMD__)
+#if defined(__HIP__)
 #define CARRIED const
 #else
 #define CARRIED const __grid_constant__
@@ -552,7 +555,7 @@ int finite(void *context, const void *numbers, DLDataType dtype, std::uint64_t r
 void bespoke_cuda_ops(bespoke_cuda *gpu, bespoke_device_ops *ops) {
     *ops = bespoke_device_ops{};
     ops->struct_size = sizeof *ops;
-#if defined(__HIP_PLATFORM_AMD__)
+#if defined(__HIP__)
     ops->device.device_type = kDLROCM;
 #else
     ops->device.device_type = kDLCUDA;

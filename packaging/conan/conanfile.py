@@ -9,7 +9,7 @@ from conan.tools.files import copy
 
 #: What cargo builds the library of.
 SOURCES = ("Cargo.lock", "Cargo.toml", "LICENSE-*", "LICENSES-OF-DEPENDENCIES.md", "README.md", "build.rs", "benches/*",
-           "examples/train_models/*", "include/*", "src/*")  # fmt: skip
+           "bindings/cuda/*", "examples/train_models/*", "include/*", "src/*")  # fmt: skip
 
 
 class Bespoke(ConanFile):
@@ -54,6 +54,7 @@ class Bespoke(ConanFile):
     def package(self):
         built, lib = f"{self.build_folder}/target/release", Path(self.package_folder, "lib")
         copy(self, "bespoke.h*", f"{self.source_folder}/include", f"{self.package_folder}/include")
+        copy(self, "bespoke_cuda.*", f"{self.source_folder}/bindings/cuda", f"{self.package_folder}/include")
         copy(self, "LICENSE*", self.source_folder, f"{self.package_folder}/licenses")
         if not self.options.shared:
             copy(self, "libbespoke.a", built, str(lib))

@@ -42,6 +42,12 @@ def write(work):
         out = work.path("schedulers", f"step-{'x'.join(map(str, shape))}.txt")
         return rows(work.printed(out, python, "bench/step.py", "--shape", *shape, cwd=folder))
 
+    def step_on_device():
+        out = work.path("schedulers", "step-device.txt")
+        text = work.printed(out, python, "bench/step.py", "--batch", 4, "--fake-device", cwd=folder)
+        found = map(ROW.fullmatch, text.splitlines()[1:])
+        return [[row[1].strip(), *row[2].split()[1:]] for row in found]
+
     note = f"`examples/compare.py --iterations {ITERATIONS}`, a UNet of digits with guidance 2, rmse as flow matching and as VP epsilon:"
     page.replace(PAGE, "compare", [note, "", *columns(["", *KINDS], at_once([compare(kind) for kind in KINDS]))])
     note = "`examples/pipelines.py`, pipelines of diffusers with small models of the digits, guidance 3, rmse at 8 evaluations:"
@@ -51,3 +57,4 @@ def write(work):
     # These are measured with nothing beside them.
     heading = ["", *(f"`{[1, *shape]}`" for shape in SHAPES)]
     page.replace(PAGE, "step", columns(heading, [step(shape) for shape in SHAPES]))
+    page.replace(PAGE, "step-device", page.table(["", "`[4, 4, 64, 64]`", "queued a step"], step_on_device()))

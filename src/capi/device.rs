@@ -2,6 +2,7 @@
 
 use super::call::answered;
 use super::dlpack::{DLDataType, DLDevice};
+use super::layout::HostTensor;
 use super::structs::{self, sized_struct};
 use crate::error::{Error, Result};
 use crate::tensor::{Combination, DeviceMemory, Operations};
@@ -73,34 +74,95 @@ pub struct bespoke_device_ops {
 
 sized_struct!(bespoke_device_ops { reserved, device, context, allocate, release, combine, copy, finite });
 
-/// The memory that a sampler's tensors are in.
+/// The memory that a batch is in.
 pub(super) enum Place {
     /// The host's.
     Host,
-    /// That of a device, by the host's operations.
+    /// That of a device, by the host's operations or by libtorch's.
     Device(DLDevice, Arc<DeviceMemory>),
 }
 
-impl Place {
+/// Where the batches of a sampler may be.
+pub(super) enum Places {
+    /// On the host, and in the build with libtorch on its devices, worked on from this stream.
+    Own(#[cfg_attr(not(feature = "torch"), allow(dead_code, reason = "libtorch's"))] Stream),
+    /// On the host program's device alone.
+    Lent(DLDevice, Arc<DeviceMemory>),
+}
+
+/// A stream of the host program's, which nobody here follows.
+pub(super) struct Stream(#[cfg_attr(not(feature = "torch"), allow(dead_code, reason = "libtorch's"))] *mut c_void);
+
+// SAFETY: an address alone.
+unsafe impl Send for Stream {}
+
+impl Places {
     /// # Safety
     /// `ops` is NULL or a struct that starts with its size, whose functions may be called as their types say as long as
-    /// what is made of it lives.
-    pub(super) unsafe fn new(ops: *const bespoke_device_ops) -> Result<Self> {
+    /// what is made of it lives. `stream` is NULL, or a stream of the GPU whose tensors the sampler is given, which
+    /// lives as long.
+    pub(super) unsafe fn new(ops: *const bespoke_device_ops, stream: *mut c_void) -> Result<Self> {
         if ops.is_null() {
-            return Ok(Place::Host);
+            return Places::own(stream);
+        }
+        if !stream.is_null() {
+            return Err(Error::invalid(
+                "options.stream",
+                "not NULL",
+                "NULL beside options.device_ops, whose context has it",
+            ));
         }
         // SAFETY: by this function's contract.
         let ops = unsafe { structs::read("options.device_ops", ops) }?;
-        Ok(Place::Device(ops.device, Arc::new(DeviceMemory::new(Box::new(Table::new(&ops)?)))))
+        Ok(Places::Lent(ops.device, Arc::new(DeviceMemory::new(Box::new(Table::new(&ops)?)))))
     }
 
-    /// Whose memory it is; `None` for the host's own.
-    pub(super) fn device(&self) -> Option<DLDevice> {
+    fn own(stream: *mut c_void) -> Result<Self> {
+        if cfg!(not(feature = "torch")) && !stream.is_null() {
+            return Err(Error::Unsupported("options.stream: this libbespoke was built without libtorch".into()));
+        }
+        Ok(Places::Own(Stream(stream)))
+    }
+
+    /// Whose memory a batch like `x` is in; `None` for the host's own.
+    pub(super) fn device_of(&self, x: &HostTensor<'_>) -> Option<DLDevice> {
         match self {
-            Place::Host => None,
-            Place::Device(device, _) => Some(*device),
+            Places::Lent(device, _) => Some(*device),
+            Places::Own(_) if cfg!(feature = "torch") && x.device().is_cuda() => Some(x.device()),
+            Places::Own(_) => None,
         }
     }
+
+    /// The memory of a batch like `x`.
+    pub(super) fn place(&self, x: &HostTensor<'_>) -> Result<Place> {
+        match (self, self.device_of(x)) {
+            (Places::Lent(device, memory), _) => Ok(Place::Device(*device, memory.clone())),
+            (Places::Own(_), None) => Ok(Place::Host),
+            #[cfg(feature = "torch")]
+            (Places::Own(stream), Some(device)) => libtorch(x, device, stream),
+            #[cfg(not(feature = "torch"))]
+            (Places::Own(_), Some(device)) => Err(Error::Unsupported(device.indexed())),
+        }
+    }
+}
+
+/// The memory of a GPU, by libtorch's operations.
+#[cfg(feature = "torch")]
+fn libtorch(x: &HostTensor<'_>, device: DLDevice, stream: &Stream) -> Result<Place> {
+    use crate::torch::{TorchMemory, prepare};
+    let index = usize::try_from(device.device_id)
+        .map_err(|_| Error::invalid(format!("{}.device.device_id", x.name()), device.device_id, "a GPU's index"))?;
+    let refused = |e: Error| match e {
+        Error::Unsupported(why) => Error::Unsupported(format!(
+            "{}.device is {}, and without options.device_ops that takes libtorch's: {why}",
+            x.name(),
+            device.indexed()
+        )),
+        other => other,
+    };
+    let prepared = prepare(crate::tensor::Device::Cuda(index)).map_err(refused)?;
+    let memory = DeviceMemory::new(Box::new(TorchMemory::new(prepared, stream.0)));
+    Ok(Place::Device(device, Arc::new(memory)))
 }
 
 /// A table all of whose operations are there.
@@ -135,7 +197,7 @@ fn there<F>(name: &str, operation: Option<F>) -> Result<F> {
     operation.ok_or_else(|| Error::invalid(format!("options.device_ops.{name}"), "NULL", "a function"))
 }
 
-// SAFETY of the calls: by the contract of `Place::new`.
+// SAFETY of the calls: by the contract of `Places::new`.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "said above, of all of them")]
 impl Operations for Table {
     fn allocate(&self, bytes: usize) -> Result<*mut c_void> {

@@ -7,6 +7,8 @@ use std::ffi::c_void;
 
 /// `kDLCPU`.
 const DL_CPU: i32 = 1;
+/// `kDLCUDA`.
+const DL_CUDA: i32 = 2;
 /// `kDLCUDAHost`: pinned memory, which the host reads and writes like its own.
 const DL_CUDA_HOST: i32 = 3;
 /// `kDLROCMHost`: as [`DL_CUDA_HOST`].
@@ -19,6 +21,11 @@ impl DLDevice {
     /// Whether this program may read and write its memory.
     pub(super) fn is_host(self) -> bool {
         [DL_CPU, DL_CUDA_HOST, DL_ROCM_HOST].contains(&self.device_type)
+    }
+
+    /// Whether it is an NVIDIA GPU.
+    pub(super) fn is_cuda(self) -> bool {
+        self.device_type == DL_CUDA
     }
 
     /// Its name, for messages, with its index.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// What a [`super::bespoke_sampler`] asks, whatever the dtype of its batch. That a batch to begin with is on the
 /// engine's device was checked where the engine was chosen (`Inner::engine`).
 pub(super) trait Engine: Send {
+    /// Whose memory its tensors are in; `None` for the host's own.
+    fn device(&self) -> Option<DLDevice>;
+
     /// One step from and to `x`.
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()>;
 
@@ -63,10 +66,10 @@ pub(super) trait Engine: Send {
 }
 
 /// The engine for a dtype of a place, with updates on `threads` threads.
-pub(super) fn engine(dtype: SampleDtype, threads: usize, place: &Place) -> Result<Box<dyn Engine>> {
+pub(super) fn engine(dtype: SampleDtype, threads: usize, place: Place) -> Result<Box<dyn Engine>> {
     if let Place::Device(device, memory) = place {
-        let prototype = Remote::new(memory.clone(), dtype.any(), 1);
-        return Ok(Box::new(Typed::new(prototype, dtype, threads, Some(*device))?));
+        let prototype = Remote::new(memory, dtype.any(), 1);
+        return Ok(Box::new(Typed::new(prototype, dtype, threads, Some(device))?));
     }
     Ok(match dtype {
         SampleDtype::F32 => Box::new(Typed::new(Host::<f32>::zeros(0, 1)?, dtype, threads, None)?),
@@ -180,6 +183,10 @@ impl<T: Lent> Typed<T> {
 }
 
 impl<T: Lent> Engine for Typed<T> {
+    fn device(&self) -> Option<DLDevice> {
+        self.device
+    }
+
     fn step(&mut self, plan: &Arc<Plan>, step: usize, x: &HostTensor<'_>, velocity: &Velocity) -> Result<()> {
         let no_step = || Error::invalid("step", step, format!("0 to {}", plan.steps() - 1));
         let stages = plan.step_stages(step).ok_or_else(no_step)?;

@@ -159,7 +159,7 @@ impl<'a> HostTensor<'a> {
         if !there {
             let (value, expected) = match device {
                 None => (device_name(self.device.device_type), HOST_MEMORY.to_owned()),
-                Some(device) => (self.device.indexed(), format!("{}, options.device_ops's", device.indexed())),
+                Some(device) => (self.device.indexed(), format!("{}, the sampler's", device.indexed())),
             };
             return Err(Error::invalid(format!("{}.device", self.name), value, expected));
         }
@@ -171,6 +171,17 @@ impl<'a> HostTensor<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Whose memory it is.
+    pub(super) fn device(&self) -> DLDevice {
+        self.device
+    }
+
+    /// What the caller passed it as.
+    #[cfg(feature = "torch")]
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Where its first number is.

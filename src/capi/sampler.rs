@@ -1,7 +1,7 @@
 //! The sampler: scratch of one batch on its way through a solver.
 
 use super::callback::{Velocity, bespoke_velocity_fn};
-use super::device::{Place, bespoke_device_ops};
+use super::device::{Places, bespoke_device_ops};
 use super::dlpack::DLTensor;
 use super::engine::{self, Engine};
 use super::guard::{create, destroy, guard, required};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::sampler::Plan;
 use parking_lot::{Mutex, MutexGuard};
 use std::ffi::c_void;
-use std::ptr::null;
+use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
 /// More threads than any machine has is a mistake.
@@ -29,8 +29,8 @@ pub(super) struct Inner {
     /// The solver of samples that name no other.
     pub(super) plan: Arc<Plan>,
     threads: usize,
-    /// Where its batches are.
-    place: Place,
+    /// Where its batches may be.
+    places: Places,
     /// For the dtype of the last batch.
     engine: Option<(SampleDtype, Box<dyn Engine>)>,
 }
@@ -46,9 +46,12 @@ pub struct bespoke_sampler_options {
     /// NULL for samples in host memory. Else the operations of a device: what the sampler is given, and gives, is memory
     /// of that device, and the library touches none of it. The table is copied; its `context` must outlive the sampler.
     pub device_ops: *const bespoke_device_ops,
+    /// Of the build with libtorch, which needs no `device_ops` for CUDA: the cudaStream_t that tensors of a GPU are worked
+    /// on from, by libtorch's operations; NULL is the GPU's default stream. It must outlive the sampler. Else NULL.
+    pub stream: *mut c_void,
 }
 
-sized_struct!(bespoke_sampler_options { threads, device_ops });
+sized_struct!(bespoke_sampler_options { threads, device_ops, stream });
 
 /// Makes a sampler for `theta`, which may be freed before it. `options` may be NULL.
 ///
@@ -138,13 +141,14 @@ impl bespoke_sampler {
     unsafe fn new(theta: &bespoke_theta, options: *const bespoke_sampler_options) -> Result<Self> {
         // SAFETY: by this function's contract.
         let options = (!options.is_null()).then(|| unsafe { structs::read("options", options) }).transpose()?;
-        let (threads, ops) = options.map_or((0, null()), |options| (options.threads as usize, options.device_ops));
+        let (threads, ops, stream) = options
+            .map_or((0, null(), null_mut()), |options| (options.threads as usize, options.device_ops, options.stream));
         if threads > MAX_THREADS {
             return Err(Error::invalid("options.threads", threads, format!("at most {MAX_THREADS}")));
         }
         // SAFETY: by this function's contract.
-        let place = unsafe { Place::new(ops) }?;
-        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), threads, place, engine: None }) })
+        let places = unsafe { Places::new(ops, stream) }?;
+        Ok(Self { inner: Mutex::new(Inner { plan: theta.plan.clone(), threads, places, engine: None }) })
     }
 
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -154,13 +158,14 @@ impl bespoke_sampler {
 }
 
 impl Inner {
-    /// The engine for a batch like `x`; one of another dtype is given up.
+    /// The engine for a batch like `x`; one of another dtype or device is given up.
     pub(super) fn engine(&mut self, x: &HostTensor<'_>) -> Result<&mut dyn Engine> {
-        x.check_device(self.place.device())?;
+        let device = self.places.device_of(x);
+        x.check_device(device)?;
         let dtype = x.dtype();
         let engine = match self.engine.take() {
-            Some(engine) if engine.0 == dtype => engine,
-            _ => (dtype, engine::engine(dtype, self.threads, &self.place)?),
+            Some(engine) if engine.0 == dtype && engine.1.device() == device => engine,
+            _ => (dtype, engine::engine(dtype, self.threads, self.places.place(x)?)?),
         };
         Ok(self.engine.insert(engine).1.as_mut())
     }

@@ -244,3 +244,125 @@ impl Register for Remote {
         self.device.operations().finite(self.numbers, self.dlpack(), self.elements, finite)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Combination, Host, Operations, Part, Sum};
+    use parking_lot::Mutex;
+    use std::slice::from_raw_parts;
+
+    /// A device whose memory is the host's, of float32 alone: what was given and not released.
+    #[derive(Default)]
+    struct Blocks(Mutex<Vec<Block>>);
+
+    struct Block(*mut [f32]);
+
+    // SAFETY: of `Blocks` alone.
+    unsafe impl Send for Block {}
+
+    // SAFETY of what follows: the addresses are those of blocks, whose bounds `Remote` keeps to, which Miri looks after.
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "said above, of all of them")]
+    impl Operations for Blocks {
+        fn allocate(&self, bytes: usize) -> Result<*mut c_void> {
+            let block = Box::into_raw(vec![f32::NAN; bytes / 4].into_boxed_slice());
+            self.0.lock().push(Block(block));
+            Ok(block.cast())
+        }
+
+        fn release(&self, memory: *mut c_void) {
+            let mut blocks = self.0.lock();
+            let given = blocks.iter().position(|block| block.0.cast() == memory).unwrap();
+            drop(unsafe { Box::from_raw(blocks.swap_remove(given).0) });
+        }
+
+        fn combine(&self, asked: &Combination) -> Result<()> {
+            let parts: &[Part] = unsafe { from_raw_parts(asked.parts, asked.part_count as usize) };
+            let sums: &[Sum] = unsafe { from_raw_parts(asked.sums, asked.sum_count as usize) };
+            let terms: &[Term] = unsafe { from_raw_parts(asked.terms, asked.term_count as usize) };
+            let value = |sum: &Sum, i: usize| -> f32 {
+                let terms = &terms[sum.first_term as usize..(sum.first_term + sum.term_count) as usize];
+                let read = |term: &Term| match term.numbers.is_null() {
+                    true => 1.0,
+                    false => unsafe { *term.numbers.cast::<f32>().add(i) },
+                };
+                terms.iter().fold(-0.0, |total, term| total + term.coefficient as f32 * read(term))
+            };
+            for part in parts {
+                let sums = &sums[part.first_sum as usize..(part.first_sum + part.sum_count) as usize];
+                for i in 0..part.count as usize {
+                    let values: Vec<f32> = sums.iter().map(|sum| value(sum, i)).collect();
+                    for (sum, value) in sums.iter().zip(values) {
+                        unsafe { *sum.out.cast::<f32>().add(i) = value };
+                    }
+                }
+            }
+            Ok(())
+        }
+
+        fn copy(&self, to: *mut c_void, from: *const c_void, bytes: usize) -> Result<()> {
+            unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast::<u8>(), bytes) };
+            Ok(())
+        }
+
+        fn finite(&self, numbers: *const c_void, _: DLDataType, elements: usize, finite: &mut [u8]) -> Result<()> {
+            for (row, finite) in finite.iter_mut().enumerate() {
+                let numbers = unsafe { from_raw_parts(numbers.cast::<f32>().add(row * elements), elements) };
+                *finite = numbers.iter().all(|x| x.is_finite()).into();
+            }
+            Ok(())
+        }
+    }
+
+    /// Updates, a batch that grows and shrinks, and rows that move, as a sampler asks for them.
+    fn driven<T: Register>(mut registers: [T; 2], fill: impl Fn(&mut T, Range<usize>), u: T::View<'_>) -> [T; 2] {
+        let (x, y, v) = (Operand::Buffer(0), Operand::Buffer(1), Operand::Velocity);
+        registers.iter_mut().for_each(|register| register.resize(2).unwrap());
+        registers.iter_mut().for_each(|register| fill(register, 0..2));
+        registers.iter_mut().for_each(|register| register.resize(3).unwrap());
+        registers.iter_mut().for_each(|register| fill(register, 2..3));
+        for (rows, out) in [(0..1, 0), (1..3, 1), (0..3, 0)] {
+            let other = Update { out: 1 - out, terms: vec![(v, 0.5), (x, 1.25)] };
+            let updates = [Update { out, terms: vec![(x, 0.3), (y, -1.7), (v, 0.11)] }, other];
+            assert!(T::advance(&mut registers, u, rows, &updates, None).unwrap());
+            T::launch(&registers).unwrap();
+        }
+        registers[1].move_row(2, 0).unwrap();
+        T::launch(&registers).unwrap();
+        registers[1].resize(2).unwrap();
+        registers
+    }
+
+    #[test]
+    fn every_number_is_that_of_host_memory() {
+        let numbers: Vec<f32> = (0u8..15).map(|i| f32::from(i) * 0.375 - 2.0).collect();
+        let row = |rows: &Range<usize>| rows.start * 5..rows.end * 5;
+        let host = Host::new(numbers.clone(), 5).unwrap();
+        let empty = || Host::<f32>::zeros(0, 5).unwrap();
+        let of_host = |register: &mut Host<f32>, rows: Range<usize>| {
+            register.data_mut()[row(&rows)].copy_from_slice(&numbers[row(&rows)]);
+        };
+        let here = driven([empty(), empty()], of_host, host.view());
+
+        let device = Arc::new(DeviceMemory::new(Box::new(Blocks::default())));
+        let empty = || Remote::new(device.clone(), Dtype::Float32, 5);
+        let of_device = |register: &mut Remote, rows: Range<usize>| {
+            let source = numbers[row(&rows)].as_ptr();
+            register.read(rows, source.cast()).unwrap();
+        };
+        let lent = RemoteView::new(numbers.as_ptr().cast(), Dtype::Float32, 3, 5);
+        let there = driven([empty(), empty()], of_device, lent);
+        for (here, there) in here.iter().zip(&there) {
+            let mut end = vec![0f32; here.data().len()];
+            there.write(0..there.batch(), end.as_mut_ptr().cast()).unwrap();
+            assert_eq!(here.data(), end);
+        }
+        let mut times = there[0].of(Dtype::Float32, 1);
+        times.resize(3).unwrap();
+        times.fill(&[0.5, 0.5, f64::INFINITY]).unwrap();
+        let mut finite = [7; 3];
+        times.finite_rows(&mut finite).unwrap();
+        assert_eq!(finite, [1, 1, 0]);
+        assert!(times.finite_rows(&mut [0; 4]).is_err());
+    }
+}

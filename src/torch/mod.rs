@@ -2,10 +2,12 @@
 
 mod autocast;
 mod device;
+mod memory;
 mod tensor;
 
 pub(crate) use autocast::Autocast;
 pub(crate) use device::prepare;
+pub(crate) use memory::TorchMemory;
 pub use tensor::TorchTensor;
 pub(crate) use tensor::{column, kind_of};
 

@@ -79,7 +79,7 @@ fn structs(out: &mut String) {
         DLDevice { device_type, device_id }
         DLDataType { code, bits, lanes }
         DLTensor { data, device, ndim, dtype, shape, strides, byte_offset }
-        bespoke_sampler_options { struct_size, threads, device_ops }
+        bespoke_sampler_options { struct_size, threads, device_ops, stream }
         bespoke_device_ops { struct_size, reserved, device, context, allocate, release, combine, copy, finite }
         bespoke_device_combination { struct_size, part_count, sum_count, term_count, parts, sums, terms }
         bespoke_device_part { count, first_sum, sum_count }

@@ -114,19 +114,35 @@ fn the_programs_pass() {
     Bench::new().all(Mode::Plain);
 }
 
+/// How bindings/cuda is compiled for the host.
+const CUDA_ON_HOST: [&str; 4] = ["-O2", "-ffp-contract=off", "-DBESPOKE_CUDA_ON_HOST", "-xc++"];
+
 #[test]
 fn the_kernel_of_cuda_computes_what_host_memory_does() {
     let bench = Bench::new();
     let folder = root().join("bindings/cuda");
     let object = bench.workshop.path("bespoke_cuda.o");
     let mut command = Command::new("c++");
-    command.args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O2", "-ffp-contract=off", "-DBESPOKE_CUDA_ON_HOST"]);
-    command.arg("-I").arg(root().join("include")).args(["-x", "c++", "-c"]).arg(folder.join("bespoke_cuda.cu"));
+    command.args(["-std=c++17", "-Wall", "-Wextra", "-Werror"]).args(CUDA_ON_HOST);
+    command.arg("-I").arg(root().join("include")).arg("-c").arg(folder.join("bespoke_cuda.cu"));
     command.arg("-o").arg(&object);
     succeed(command);
     let flags = [format!("-I{}", folder.display()), object.display().to_string(), "-DBY_CUDA".into()];
     let flags = flags.each_ref().map(String::as_str);
     bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns], Mode::Plain, &flags);
+}
+
+#[test]
+fn what_tries_a_gpu_finds_the_kernels_right_on_the_host() {
+    let bench = Bench::new();
+    let program = bench.workshop.build("bindings/cuda/check.cu", &CUDA_ON_HOST);
+    let mut command = Command::new(program);
+    command.args([&bench.rk2, &bench.ns]);
+    let said = succeed(command);
+    let answers: Vec<&str> = said.lines().filter(|line| line.ends_with(": yes")).collect();
+    assert!(answers.len() == 11 && !said.contains(": NO"), "{said}");
+    assert!(said.contains("14 solvers, bfloat16, give host memory's bits: yes"), "{said}");
+    assert!(said.contains("launches an evaluation, the update and its times: 2.000000, expected 2: yes"), "{said}");
 }
 
 #[test]

@@ -264,7 +264,9 @@ fn tensors_that_are_not_handled_are_refused_by_name() {
     refused(&|x| x.ndim = 0, "x.ndim is 0, expected 1 to 32");
     refused(&|x| x.ndim = -1, "x.ndim is -1");
     refused(&|x| x.ndim = 33, "x.ndim is 33");
+    #[cfg(not(feature = "torch"))]
     refused(&|x| x.device.device_type = 2, "x.device is on kDLCUDA, expected host memory");
+    refused(&|x| x.device.device_type = 10, "x.device is on kDLROCM, expected host memory");
     refused(&|x| x.device.device_type = 99, "x.device is of device type 99");
     refused(&|x| x.dtype = DLDataType { code: 0, bits: 32, lanes: 1 }, "x.dtype is int32, expected float32");
     refused(&|x| x.dtype.lanes = 4, "x.dtype is float64 x 4 lanes");
@@ -282,6 +284,49 @@ fn tensors_that_are_not_handled_are_refused_by_name() {
     refused(&strides([2, 1]), "x.strides is such that numbers may overlap");
     refused(&strides([3, 0]), "x.strides is such that numbers may overlap");
     unsafe { bespoke_sampler_free(sampler) };
+    unsafe { bespoke_theta_free(handle) };
+}
+
+/// A GPU that is not there, whatever machine this is.
+#[cfg(feature = "torch")]
+#[test]
+fn a_gpu_that_libtorch_does_not_have_is_refused_by_name() {
+    let handle = load(&bent(2));
+    let sampler = sampler(handle);
+    let (mut memory, mut shape, mut calls) = ([0.5f64; 6], [2i64, 3], 0usize);
+    let user_data = (&raw mut calls).cast();
+    let mut x = tensor(&mut memory, F64, &mut shape);
+    x.device = DLDevice { device_type: 2, device_id: 999 };
+    let status = unsafe { bespoke_step(handle, sampler, 0, &mut x, Some(velocity), user_data) };
+    assert_eq!(status, BESPOKE_ERROR_UNSUPPORTED, "{}", message());
+    let expected = "not supported: x.device is on kDLCUDA:999, and without options.device_ops that takes libtorch's: ";
+    assert!(message().starts_with(expected) && message().contains("CUDA"), "{}", message());
+    x.device.device_id = -1;
+    let status = unsafe { bespoke_step(handle, sampler, 0, &mut x, Some(velocity), user_data) };
+    assert_eq!(status, BESPOKE_ERROR_INVALID, "{}", message());
+    assert!(message().starts_with("x.device.device_id is -1, expected a GPU's index"), "{}", message());
+    // The sampler still serves the host's memory.
+    x.device = DLDevice { device_type: 1, device_id: 0 };
+    let status = unsafe { bespoke_step(handle, sampler, 0, &mut x, Some(velocity), user_data) };
+    assert_eq!(status, BESPOKE_OK, "{}", message());
+    unsafe { bespoke_sampler_free(sampler) };
+    unsafe { bespoke_theta_free(handle) };
+}
+
+#[cfg(not(feature = "torch"))]
+#[test]
+fn a_stream_without_libtorch_is_refused() {
+    let handle = load(&bent(2));
+    let (mut anything, mut sampler) = (0u8, null_mut());
+    let options = bespoke_sampler_options {
+        struct_size: size_of::<bespoke_sampler_options>() as u32,
+        threads: 0,
+        device_ops: std::ptr::null(),
+        stream: (&raw mut anything).cast(),
+    };
+    let status = unsafe { bespoke_sampler_new(handle, &options, &mut sampler) };
+    assert_eq!(status, BESPOKE_ERROR_UNSUPPORTED, "{}", message());
+    assert_eq!(message(), "not supported: options.stream: this libbespoke was built without libtorch");
     unsafe { bespoke_theta_free(handle) };
 }
 

@@ -76,6 +76,18 @@ fn a_pkg_config_project_finds_it() {
 }
 
 #[test]
+fn the_operations_of_cuda_compile_out_of_it() {
+    let workshop = Workshop::new();
+    let (prefix, _) = install(&workshop);
+    let (program, object) = (workshop.path("program.cu"), workshop.path("program.o"));
+    std::fs::write(&program, "#include <bespoke_cuda.cu>\n").unwrap();
+    let mut command = Command::new("c++");
+    command.args(["-std=c++17", "-xc++", "-DBESPOKE_CUDA_ON_HOST", "-c"]).arg(program).arg("-o").arg(object);
+    command.arg("-I").arg(prefix.join("include"));
+    succeed(command);
+}
+
+#[test]
 fn the_installed_program_runs() {
     let workshop = Workshop::new();
     let (prefix, _) = install(&workshop);

@@ -363,7 +363,7 @@ static void refusals(const bespoke_theta *theta) {
     enter(&device);
     for (int i = 0; i < 8; i++) ((float *)x.data)[i] = ((float *)u.data)[i] = 0.5f;
     leave(&device);
-    const char *elsewhere = "x.device is on kDLCPU:0, expected on kDLExtDev:3, options.device_ops's";
+    const char *elsewhere = "x.device is on kDLCPU:0, expected on kDLExtDev:3, the sampler's";
     FAILS(bespoke_step(theta, sampler, 0, &near_x, field, NULL), invalid, elsewhere);
     FAILS(bespoke_sampler_start(sampler, &near_x), invalid, "x0.device is on kDLCPU:0");
     FAILS(bespoke_sampler_join(sampler, NULL, &near_x), invalid, "x0.device is on kDLCPU:0");

@@ -4,20 +4,48 @@
  *
  * The ladder has nfe 4 and 8; RK2_THETA is the identity, midpoint with nfe 4.
  */
+#define _DEFAULT_SOURCE
 #include <math.h>
 
 #include "check.h"
+#include "fake_device.h"
 
-/* u_t(x) = cos(3 t) - x: depends on the time. */
+/* u_t(x) = cos(3 t) - x: depends on the time. `user_data` is the device that the tensors are on, if any. */
 static int32_t field(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u) {
-    (void)user_data;
+    fake_device *device = user_data;
+    if (device != NULL) fake_open(device, 1);
     for (int64_t row = 0; row < x->shape[0]; row++)
         for (int64_t i = 2 * row; i < 2 * row + 2; i++)
             ((float *)u->data)[i] = cosf(3.0f * ((const float *)t->data)[row]) - ((const float *)x->data)[i];
+    if (device != NULL) fake_open(device, -1);
     return 0;
 }
 
-/* x(1) of the theta from (0.5, -1). */
+/* The same by samples that stay on a device, whose memory is closed to this program. */
+static void same_on_a_device(const bespoke_theta *theta, const float *end) {
+    fake_device device = {0};
+    bespoke_device_ops ops = fake_ops(&device);
+    bespoke_sampler_options options = {.struct_size = sizeof options, .device_ops = &ops};
+    bespoke_sampler *sampler = NULL;
+    int64_t shape[2] = {1, 2};
+    void *memory = NULL;
+    const float start[2] = {0.5f, -1.0f};
+    CHECK(fake_allocate(&device, sizeof start, &memory) == 0);
+    fake_open(&device, 1);
+    memcpy(memory, start, sizeof start);
+    fake_open(&device, -1);
+    DLTensor x = tensor(memory, shape, 2);
+    x.device = ops.device;
+    OK(bespoke_sampler_new(theta, &options, &sampler));
+    OK(bespoke_sample(theta, sampler, &x, &x, field, &device));
+    fake_open(&device, 1);
+    CHECK(memcmp(memory, end, sizeof start) == 0);
+    fake_open(&device, -1);
+    bespoke_sampler_free(sampler);
+    CHECK(fake_release(&device, memory) == 0 && fake_held(&device) == 0);
+}
+
+/* x(1) of the theta from (0.5, -1), wherever the samples are. */
 static void solve(const bespoke_theta *theta, float *x) {
     int64_t shape[2] = {1, 2};
     DLTensor tensor_x = tensor(x, shape, 2);
@@ -27,6 +55,7 @@ static void solve(const bespoke_theta *theta, float *x) {
     OK(bespoke_sampler_new(theta, NULL, &sampler));
     OK(bespoke_sample(theta, sampler, &tensor_x, &tensor_x, field, NULL));
     bespoke_sampler_free(sampler);
+    same_on_a_device(theta, x);
 }
 
 static uint32_t nfe_of(const bespoke_theta *theta) {

@@ -98,7 +98,12 @@ class DeviceOps(_Sized):
 
 
 class SamplerOptions(_Sized):
-    _fields_ = [("struct_size", c_uint32), ("threads", c_uint32), ("device_ops", POINTER(DeviceOps))]
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("threads", c_uint32),
+        ("device_ops", POINTER(DeviceOps)),
+        ("stream", c_void_p),
+    ]
 
 
 class Row(_Sized):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import _native
+from . import _native, gpu
 from ._arrays import HOST, Described, maker, view
 from ._native import advance, lib
 from .device import DTYPES, TorchDevice
@@ -83,7 +83,7 @@ class Solve:
         self._layout: Any = None
         self._handle: int | None = None
         #: Where the library does not read the tensors itself.
-        self._device: TorchDevice | None = None
+        self._device: TorchDevice | gpu.Kernels | None = None
         #: What the differences of edited samples amount to.
         self._moved: Registers | None = None
         self._offset: torch.Tensor | None = None
@@ -118,7 +118,9 @@ class Solve:
                 difference = None if difference is None else difference * frame.state
         graded = torch.is_grad_enabled() and (output.requires_grad or given.requires_grad)
         if given.is_cpu and output.is_cpu and not graded:
-            following = self._in_place(k, output, given, shape)
+            following = self._in_place(k, output, given, None)
+        elif not graded and output.device == given.device and (kernels := self._kernels(given.device)) is not None:
+            following = self._in_place(k, output, given, kernels)
         else:
             following = self._on_device(k, output, given)
         if table.self_contained[k]:
@@ -170,15 +172,27 @@ class Solve:
         frames = self.table.frames
         return expected if frames is None or frames[k - 1].following == 1.0 else expected * frames[k - 1].following
 
-    def _in_place(self, k: int, output: torch.Tensor, sample: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """The evaluation, of tensors that the library reads where they are."""
+    def _kernels(self, device: torch.device) -> gpu.Kernels | None:
+        """What the library reads tensors of ``device`` by where they are."""
+        own = self._device
+        if isinstance(own, gpu.Kernels) and own.device == device:
+            return own
+        return gpu.kernels(device)
+
+    def _in_place(
+        self, k: int, output: torch.Tensor, sample: torch.Tensor, kernels: gpu.Kernels | None
+    ) -> torch.Tensor:
+        """The evaluation, of tensors that the library reads where they are, or ``kernels``."""
         if not sample.is_contiguous():
             sample = sample.contiguous()
         if not output.is_contiguous():
             output = output.contiguous()
-        layout = shape, sample.dtype, output.dtype
+        layout = kernels, sample.shape, sample.dtype, output.dtype
         if layout != self._layout:
-            self._describe(None, *layout)
+            self._describe(*layout)
+        if kernels is not None:
+            self._dtype = sample.dtype
+            kernels.enter()
         following = torch.empty_like(sample)
         self._x.data = sample.data_ptr()
         self._u.data = output.data_ptr()
@@ -193,11 +207,12 @@ class Solve:
         """The evaluation, of tensors that the library cannot touch: on a GPU, and where gradients are carried along."""
         wide = torch.promote_types(sample.dtype, torch.float32)
         self._dtype, state = sample.dtype, sample.to(wide)
-        layout = sample.device, sample.shape, wide, output.dtype
+        device = self._device
+        if not isinstance(device, TorchDevice) or device.device != sample.device:
+            device = TorchDevice(sample.device)
+        layout = device, sample.shape, wide, output.dtype
         if layout != self._layout:
             self._describe(*layout)
-        device = self._device
-        assert device is not None
         self._x.data, self._u.data = device.lend(state), device.lend(output)
         self._following.data = device.room(state.numel() * state.element_size())
         x, u, to = self._tensors
@@ -223,16 +238,16 @@ class Solve:
         return following + self._offset.to(following.dtype)
 
     def _describe(
-        self, device: torch.device | None, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype
+        self, device: TorchDevice | gpu.Kernels | None, shape: torch.Size, dtype: torch.dtype, output_dtype: torch.dtype
     ) -> None:
         """Descriptors for batches of this shape; what changes from call to call is where they lie.
 
-        ``device`` is None where the library reads the tensors itself.
+        ``device`` has the operations on the tensors; None where the library reads them itself.
         """
         unknown = [str(d) for d in (dtype, output_dtype) if d not in DTYPES]
         if unknown:
             raise TypeError(f"dtype is {unknown[0]}, expected float32, float64, float16 or bfloat16")
-        if self._handle is None or device != (self._device and self._device.device):
+        if self._handle is None or device is not self._device:
             if self._handle is not None and self._answered is not None:
                 message = (
                     f"evaluation {self.due} builds on the ones before it, and not all of them ask for gradients, or are on one"
@@ -240,15 +255,15 @@ class Solve:
                 )
                 raise _native.BespokeError(message, "BESPOKE_ERROR_STATE")
             self._release()
-            self._device = None if device is None else TorchDevice(device)
+            self._device = device
             theta = self.table.theta._handle
-            self._handle = self._device.sampler(theta) if self._device else _native.make(lib.bespoke_sampler_new, theta, None)
+            self._handle = device.sampler(theta) if device else _native.make(lib.bespoke_sampler_new, theta, None)
             self._sampler = ctypes.c_void_p(self._handle)
-        place = self._device.place if self._device else HOST
+        place = device.place if device else HOST
         self._described = [Described(0, tuple(shape), *DTYPES[of], place) for of in (dtype, output_dtype, dtype)]
         self._x, self._u, self._following = (each.tensor for each in self._described)
         self._tensors = ctypes.byref(self._x), ctypes.byref(self._u), ctypes.byref(self._following)
-        self._layout = (shape, dtype, output_dtype) if device is None else (device, shape, dtype, output_dtype)
+        self._layout = device, shape, dtype, output_dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A sample that is copied or stored leaves its history behind.
