@@ -207,6 +207,7 @@ check-rust: $(STAMP)
 	$(CLIPPY) -- -D warnings
 	$(CLIPPY) --no-default-features --features cli -- -D warnings
 	$(CLIPPY) --no-default-features -- -D warnings
+	$(CLIPPY) --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
 	if command -v mpicc >/dev/null; then $(CLIPPY) --no-default-features --features cli,mpi -- -D warnings; fi
 	if cargo +1.89 --version >/dev/null 2>&1; then \
 	  cargo +1.89 check --release --no-default-features --features cli --target-dir target/minimum; \

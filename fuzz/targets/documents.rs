@@ -13,7 +13,7 @@ use bespoke::networks::{Mixture, MixtureDocument};
 use bespoke::path::GaussianPath;
 use bespoke::sampler::Plan;
 use bespoke::solvers::{NamedSolver, SolverName};
-use bespoke::tensor::{Host, PerRow, Tensor};
+use bespoke::tensor::{Host, PerRow, Register};
 use bespoke::theta::Theta;
 use bespoke::train::TrainConfig;
 use bespoke::velocity::{Condition, Scale, VelocityField};
