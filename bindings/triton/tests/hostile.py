@@ -22,7 +22,8 @@ from server import Server
 from soak import CONDITIONED, MODEL, ROUNDING, SHARE, Truth
 
 ROUNDS = 10
-# For four requests of a thousand digits or of 64 wide samples, and what the allocator keeps of them.
+# What the second half of the rounds may take beyond the first, in which the allocator comes to keep what the largest
+# requests needed: 220 to 320 MiB in all. What is lost by each attack would go on growing.
 ALLOWED_MIB = 64
 
 
@@ -94,12 +95,14 @@ def report(good, most, server, arguments, findings):
     for phase, times in good.times.items():
         print(f"{phase:6}: {len(times)} requests right, p50 {p50[phase]:.1f} ms, p99 {p99[phase]:.1f} ms, "
               f"longest {max(times) * 1e3:.0f} ms, resident {max(most[phase]):.0f} MiB at most")  # fmt: skip
+    print("resident MiB at most, round by round:", *(f"{mib:.0f}" for mib in most["beside"]))
     ratio = p99["beside"] / p99["alone"]
     print(f"p99 beside the hostile ones is {ratio:.2f} times that alone")
     if arguments.most and ratio > arguments.most:
         problems.append(f"p99 rose by more than {arguments.most}")
-    if max(most["beside"]) - most["alone"][0] > ALLOWED_MIB:
-        problems.append(f"memory grew from {most['alone'][0]:.0f} to {max(most['beside']):.0f} MiB")
+    early, late = max(most["beside"][: ROUNDS // 2]), max(most["beside"][ROUNDS // 2 :])
+    if late - early > ALLOWED_MIB:
+        problems.append(f"memory grew from {early:.0f} to {late:.0f} MiB")
     left = sum(server.metric("bespoke_active_rows", model) for model in (MODEL, CONDITIONED))
     if left != 0:
         problems.append(f"{left} samples are still under way")

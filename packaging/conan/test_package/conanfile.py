@@ -26,4 +26,4 @@ class Uses(ConanFile):
         if can_run(self):
             theta = Path(self.source_folder, "theta.json")
             for program in ("from_c", "from_cpp"):
-                self.run(f'{Path(self.cpp.build.bindir, program)} "{theta}"', env="conanrun")
+                self.run(f'{Path(self.build_folder, self.cpp.build.bindir, program)} "{theta}"', env="conanrun")
