@@ -117,9 +117,9 @@ public:
     }
 
     /// A view that writes is also one that reads.
-    template <class U = T, class = std::enable_if_t<!std::is_const_v<U>>>
-    operator tensor_view<const value_type>() const {
-        tensor_view<const value_type> view(data_, shape_.data(), rank_);
+    template <class U, class = std::enable_if_t<std::is_same_v<U, T> && !std::is_const_v<U>>>
+    operator tensor_view<const U>() const {
+        tensor_view<const U> view(data_, shape_.data(), rank_);
         if (strided_) view.set_strides(strides_.data());
         return view.on(device_);
     }
