@@ -119,7 +119,7 @@ void engine::evaluate(turn &turn, std::uint64_t step_start) {
     const double seconds = static_cast<double>(network_end_ns_ - network_start_ns_) * 1e-9;
     metrics.add(metric::network_seconds, seconds);
     pace_.learn(static_cast<double>(rows * batch.numbers()), seconds);
-    turn.had += seconds / static_cast<double>(batch.requests());
+    turn.had += 1.0 / static_cast<double>(batch.requests());
 
     const std::uint64_t before_ns = network_start_ns_ - step_start;
     metrics.add(metric::solver_seconds, static_cast<double>(before_ns) * 1e-9);

@@ -16,8 +16,8 @@
 
 namespace bespoke_triton {
 
-/// A thread that owns samplers: samples of one size share evaluations, sizes take turns by the time that they take, and
-/// no request has more than its share of either.
+/// A thread that owns samplers: samples of one size share evaluations, sizes take turns, and no request has more than
+/// its share of either.
 class engine {
 public:
     engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity);
@@ -34,7 +34,7 @@ private:
     /// The requests of one size.
     struct turn {
         bespoke_triton::batch batch;
-        /// Seconds of the network's time that were spent for each of its requests, counted as for those of the others.
+        /// Calls of the network for each of its requests, counted as for those of the others.
         double had;
     };
 
