@@ -8,7 +8,6 @@ until its end: the 99th percentiles compared are of the same minutes.
 
 import argparse
 import multiprocessing
-import random
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from attacks import attack
 from client import Client
 from repository import Repository
 from server import Server
-from soak import CONDITIONED, MODEL, ROUNDING, SHARE, Truth
+from soak import CONDITIONED, MODEL, Clients, Truth
 
 ROUNDS = 10
 # What the second half of the rounds may take beyond the first, in which the allocator comes to keep what the largest
@@ -27,38 +26,24 @@ ROUNDS = 10
 ALLOWED_MIB = 64
 
 
-class Good:
-    """Clients that ask one request after the other, and their times by phase."""
+class Good(Clients):
+    """Good clients, and their times by phase."""
 
     def __init__(self, server, truth, clients):
-        self.server, self.truth = server, truth
-        self.lock = threading.Lock()
-        self.phase, self.times, self.wrong = "", {"alone": [], "beside": []}, []
-        self.over = threading.Event()
+        super().__init__(server, truth)
+        self.phase, self.times = "", {"alone": [], "beside": []}
+        self.ended = threading.Event()
         self.threads = [threading.Thread(target=self.client, args=(i,)) for i in range(clients)]
 
-    def client(self, number):
-        random_ = random.Random(number)
-        client = Client(self.server, "grpc" if number % 2 else "http")
-        while not self.over.is_set() and len(self.wrong) < 10:
-            try:
-                self.one(client, random_)
-            except Exception as error:  # whatever it is, it is a finding
-                with self.lock:
-                    self.wrong.append(repr(error))
+    def over(self):
+        return self.ended.is_set()
 
     def one(self, client, random_):
-        if random_.random() < SHARE:
-            sizes = {"frames": random_.choice([3, 8, 20]), "tokens": random_.randint(1, 4), "rows": random_.randint(1, 3)}
-            model, values = CONDITIONED, conditioned.order(np.random.default_rng(random_.randrange(2**32)), **sizes)
-            expected = conditioned.euler(values)
-        else:
-            model, (values, expected) = MODEL, self.truth.draw(random_)
+        model, values, expected = self.draw(random_)
         phase, start = self.phase, time.monotonic()
         found, _ = client.infer(model, **values)
         seconds = time.monotonic() - start
-        if found.shape != expected.shape or not np.abs(found - expected).max() < ROUNDING:
-            raise AssertionError(f"a wrong sample: {np.abs(found - expected).max()}")
+        self.check(found, expected)
         with self.lock:
             if phase in self.times:
                 self.times[phase].append(seconds)
@@ -131,7 +116,7 @@ def main():
                 thread.start()
             resident(server, min(5, arguments.seconds / ROUNDS))  # until all are under way
             most = rounds(server, good, active, arguments.seconds)
-            good.over.set()
+            good.ended.set()
             for thread in good.threads:
                 thread.join()
             hostile.terminate()

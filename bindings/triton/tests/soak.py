@@ -63,27 +63,50 @@ class Truth:
         return values, np.stack([self.samples[kind][row] for kind, row in zip(kinds, rows)])
 
 
-class Load:
-    def __init__(self, server, truth, arguments):
-        self.server, self.truth, self.arguments = server, truth, arguments
-        self.lock = threading.Lock()
-        self.times, self.wrong = [], []
-        self.counts = {"right": 0, "refused": 0, "cancelled": 0, "samples": 0}
-        self.end = time.monotonic() + arguments.seconds
+class Clients:
+    """Clients that ask one request after the other until it is over, and what was wrong."""
 
-    def count(self, kind, by=1):
-        with self.lock:
-            self.counts[kind] += by
+    def __init__(self, server, truth):
+        self.server, self.truth = server, truth
+        self.lock = threading.Lock()
+        self.wrong = []
 
     def client(self, number):
         random_ = random.Random(number)
         client = Client(self.server, "grpc" if number % 2 else "http")
-        while time.monotonic() < self.end and len(self.wrong) < 10:
+        while not self.over() and len(self.wrong) < 10:
             try:
                 self.one(client, random_)
             except Exception as error:  # whatever it is, it is a finding
                 with self.lock:
                     self.wrong.append(repr(error))
+
+    def draw(self, random_):
+        """A model, a request to it, and what it answers."""
+        if random_.random() >= SHARE:
+            return MODEL, *self.truth.draw(random_)
+        sizes = {"frames": random_.choice([3, 8, 20]), "tokens": random_.randint(1, 4), "rows": random_.randint(1, 3)}
+        values = conditioned.order(np.random.default_rng(random_.randrange(2**32)), **sizes)
+        return CONDITIONED, values, conditioned.euler(values)
+
+    def check(self, found, expected):
+        if found.shape != expected.shape or not np.abs(found - expected).max() < ROUNDING:
+            raise AssertionError(f"a wrong sample: {np.abs(found - expected).max()}")
+
+
+class Load(Clients):
+    def __init__(self, server, truth, arguments):
+        super().__init__(server, truth)
+        self.arguments, self.times = arguments, []
+        self.counts = {"right": 0, "refused": 0, "cancelled": 0, "samples": 0}
+        self.end = time.monotonic() + arguments.seconds
+
+    def over(self):
+        return time.monotonic() >= self.end
+
+    def count(self, kind, by=1):
+        with self.lock:
+            self.counts[kind] += by
 
     def one(self, client, random_):
         if random_.random() < 0.01:
@@ -98,17 +121,8 @@ class Load:
                 self.times.append(time.monotonic() - start)
             self.check(found, expected)
 
-    def draw(self, random_):
-        """A model, a request to it, and what it answers."""
-        if random_.random() >= SHARE:
-            return MODEL, *self.truth.draw(random_)
-        sizes = {"frames": random_.choice([3, 8, 20]), "tokens": random_.randint(1, 4), "rows": random_.randint(1, 3)}
-        values = conditioned.order(np.random.default_rng(random_.randrange(2**32)), **sizes)
-        return CONDITIONED, values, conditioned.euler(values)
-
     def check(self, found, expected):
-        if found.shape != expected.shape or not np.abs(found - expected).max() < ROUNDING:
-            raise AssertionError(f"a wrong sample: {np.abs(found - expected).max()}")
+        super().check(found, expected)
         self.count("right")
         self.count("samples", len(found))
 
