@@ -266,8 +266,10 @@ impl<F: VelocityField> VelocityField for Counted<'_, F> {
 
     fn eval(&self, t: PerRow<'_>, x: &Self::Tensor, condition: &Condition) -> Result<Self::Tensor> {
         self.forward.fetch_add(x.batch() as u64, Ordering::Relaxed);
+        let u = self.field.eval(t, x, condition)?;
+        // Of a condition that the field has found to be one of this batch.
         self.passes.fetch_add(self.field.passes(t, x.batch(), condition)? as u64, Ordering::Relaxed);
-        self.field.eval(t, x, condition)
+        Ok(u)
     }
 
     fn accuracy(&self) -> f64 {

@@ -275,7 +275,8 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     }
 
     fn passes(&self, t: PerRow<'_>, batch: usize, condition: &Condition) -> Result<usize> {
-        Ok(self.chain.stack(t, batch, condition)?.size())
+        self.chain.check(batch, condition)?;
+        Ok(self.chain.rows(t, batch, condition))
     }
 }
 

@@ -98,22 +98,39 @@ impl Chain {
         Ok(())
     }
 
+    /// s_k of sample `row`.
+    fn scale(&self, pass: usize, row: usize, tau: PerRow<'_>, condition: &Condition) -> f64 {
+        let inside = (self.interval[0]..=self.interval[1]).contains(&tau.at(row));
+        match &self.passes[pass].scale {
+            Some(name) if inside => condition.scale(name).map_or(1.0, |values| values[row]),
+            _ => 1.0,
+        }
+    }
+
+    /// w_k of sample `row`.
+    fn weight(&self, pass: usize, row: usize, tau: PerRow<'_>, condition: &Condition) -> f64 {
+        let last = pass + 1 == self.passes.len();
+        let after = if last { 0.0 } else { self.scale(pass + 1, row, tau, condition) };
+        self.scale(pass, row, tau, condition) - after
+    }
+
+    /// Rows of the [`Stack`] for a batch of `condition` at the times `tau`.
+    pub fn rows(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> usize {
+        let last = self.passes.len() - 1;
+        let runs = |pass: usize, row: usize| pass == last || self.weight(pass, row, tau, condition) != 0.0;
+        (0..=last).map(|pass| (0..batch).filter(|row| runs(pass, *row)).count()).sum()
+    }
+
     /// What runs for a batch of `condition` at the times `tau`.
     ///
     /// # Errors
     /// [`Error::Memory`].
     pub fn stack(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> Result<Stack> {
         let last = self.passes.len() - 1;
-        let inside = |row: usize| (self.interval[0]..=self.interval[1]).contains(&tau.at(row));
-        let scale = |pass: usize, row: usize| match &self.passes[pass].scale {
-            Some(name) if inside(row) => condition.scale(name).map_or(1.0, |values| values[row]),
-            _ => 1.0,
-        };
         let mut parts = Vec::new();
         let mut start = 0;
         for pass in (0..=last).rev() {
-            let after = |row: usize| if pass == last { 0.0 } else { scale(pass + 1, row) };
-            let weights: Vec<f64> = memory::collected((0..batch).map(|row| scale(pass, row) - after(row)))?;
+            let weights: Vec<f64> = memory::collected((0..batch).map(|row| self.weight(pass, row, tau, condition)))?;
             let mut runs = memory::room(batch)?;
             runs.extend((0..batch).filter(|row| pass == last || weights[*row] != 0.0));
             if runs.is_empty() {
