@@ -27,7 +27,8 @@ DTYPES = {
     torch.float16: (FLOAT, 16),
     torch.bfloat16: (BFLOAT, 16),
 }
-_TORCH = {of: dtype for dtype, of in DTYPES.items()}
+#: torch's dtypes by what DLPack writes.
+TORCH_DTYPES = {of: dtype for dtype, of in DTYPES.items()}
 #: DLPack's kDLExtDev.
 _EXTENSION = 12
 #: Arrays begin at multiples of this, and do not meet.
@@ -112,7 +113,7 @@ class TorchDevice:
         shape = tuple(target.shape[: target.ndim])
         if tuple(values.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {shape}")
-        self._write(target.data, values.detach().to(_TORCH[target.dtype.code, target.dtype.bits], copy=True).reshape(-1))
+        self._write(target.data, values.detach().to(TORCH_DTYPES[target.dtype.code, target.dtype.bits], copy=True).reshape(-1))
 
     def view(self, tensor: DLTensor) -> torch.Tensor:
         """What a tensor of the library's holds; not to be written."""
@@ -144,7 +145,7 @@ class TorchDevice:
         size = dtype.bits // 8
         if array.numbers is None:
             # A register that nothing was kept in yet moves with its sample.
-            array.numbers = torch.zeros(array.size // size, dtype=_TORCH[dtype.code, dtype.bits], device=self.device)
+            array.numbers = torch.zeros(array.size // size, dtype=TORCH_DTYPES[dtype.code, dtype.bits], device=self.device)
         numbers = array.numbers
         if offset == 0 and numbers.numel() == count:
             return numbers
@@ -182,7 +183,7 @@ class TorchDevice:
             self._write(address, values)
 
     def _sum(self, terms: Sequence[Any], count: int, to: DLDataType) -> torch.Tensor:
-        dtype = _TORCH[to.code, to.bits]
+        dtype = TORCH_DTYPES[to.code, to.bits]
         wide = torch.promote_types(dtype, torch.float32)
         total: torch.Tensor | None = None
         for term in terms:
@@ -215,4 +216,4 @@ class TorchDevice:
             finite[row] = int(answer)
 
 
-__all__ = ["DTYPES", "TorchDevice"]
+__all__ = ["DTYPES", "TORCH_DTYPES", "TorchDevice"]

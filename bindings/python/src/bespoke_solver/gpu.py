@@ -17,13 +17,7 @@ import torch
 
 from . import _native
 from ._native import DLTensor, lib
-
-_TORCH = {
-    (_native.FLOAT, 32): torch.float32,
-    (_native.FLOAT, 64): torch.float64,
-    (_native.FLOAT, 16): torch.float16,
-    (_native.BFLOAT, 16): torch.bfloat16,
-}
+from .device import TORCH_DTYPES
 
 
 class _Gpu(ctypes.Structure):
@@ -56,7 +50,7 @@ class Kernels:
         """A copy of a tensor of the library's."""
         self.enter()
         shape = tuple(tensor.shape[: tensor.ndim])
-        copied = torch.empty(shape, dtype=_TORCH[tensor.dtype.code, tensor.dtype.bits], device=self.device)
+        copied = torch.empty(shape, dtype=TORCH_DTYPES[tensor.dtype.code, tensor.dtype.bits], device=self.device)
         size = math.prod(shape) * copied.element_size()
         if answer := self.ops.copy(self.ops.context, copied.data_ptr(), tensor.data, size):
             raise RuntimeError(f"copying {size} bytes within {self.device}: the operation answered {answer}")
