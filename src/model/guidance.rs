@@ -114,7 +114,7 @@ impl Chain {
         self.scale(pass, row, tau, condition) - after
     }
 
-    /// Rows of the [`Stack`] for a batch of `condition` at the times `tau`.
+    /// Rows of the stack for a batch of `condition` at the times `tau`.
     pub fn rows(&self, tau: PerRow<'_>, batch: usize, condition: &Condition) -> usize {
         let last = self.passes.len() - 1;
         let runs = |pass: usize, row: usize| pass == last || self.weight(pass, row, tau, condition) != 0.0;
