@@ -1,5 +1,6 @@
 //! The shipped digits models, through libtorch.
 
+use crate::tree::root;
 use bespoke::evaluate::Ready;
 use bespoke::model::{self, Model, ModelField};
 use bespoke::ranks::Ranks;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 const MODELS: [&str; 3] = ["digits-fm-ot", "digits-cosine", "digits-vp"];
 
 fn path(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file)
+    root().join("models").join(file)
 }
 
 fn opened(name: &str, compute: Compute) -> Model {

@@ -73,3 +73,4 @@ mod torchscript;
 #[cfg(feature = "cli")]
 mod train_options;
 mod training;
+mod tree;

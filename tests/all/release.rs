@@ -1,11 +1,10 @@
 //! What a release is made of agrees with itself: one version everywhere, licences of all that is built in.
 
-use crate::native::{root, succeed};
+use crate::native::succeed;
+use crate::tree::{root, version};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -30,7 +29,7 @@ fn one_version_stands_everywhere() {
         ("packaging/conda/recipe.yaml", "version: \""),
         ("CHANGELOG.md", "\n## "),
     ] {
-        assert_eq!(version_in(&read(file), mark), VERSION, "{file}");
+        assert_eq!(version_in(&read(file), mark), version(), "{file}");
     }
 }
 
@@ -49,7 +48,7 @@ fn copies() -> tempfile::TempDir {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(root().join(file), to).unwrap();
     }
-    fs::write(folder.path().join("CHANGELOG.md"), format!("# Changelog\n\n## {VERSION} - unreleased\n\n- new\n"))
+    fs::write(folder.path().join("CHANGELOG.md"), format!("# Changelog\n\n## {} - unreleased\n\n- new\n", version()))
         .unwrap();
     folder
 }
@@ -90,7 +89,16 @@ fn a_release_writes_its_version_everywhere_and_nothing_else() {
 /// of themselves.
 fn built_in() -> BTreeSet<String> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["tree", "--locked", "--offline", "--no-default-features", "--features", "cli,onnx"]);
+    command.args([
+        "tree",
+        "--package",
+        "bespoke",
+        "--locked",
+        "--offline",
+        "--no-default-features",
+        "--features",
+        "cli,onnx",
+    ]);
     command.args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"]).current_dir(root());
     let text = succeed(command);
     let name = |line: &str| {
