@@ -99,12 +99,13 @@ demo-mixture: need-build
 	$(DEMO_BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
-# All set-up comes before the first build.
+# All set-up comes before the first build. The unit tests and those in the docs run once, with libtorch.
+test: LEAN_ONLY := --test '*'
 test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
 
 # Without libtorch.
 test-lean: need-test $(ONNX_STAMP)
-	cargo test $(LEAN_BUILD)
+	cargo test $(LEAN_BUILD) $(LEAN_ONLY)
 
 # A test has a core: several threads of libtorch in each would wait for one another.
 test-torch: need-test $(STAMP) $(ONNX_STAMP)
@@ -207,7 +208,7 @@ check-rust: $(STAMP)
 	$(CLIPPY) -- -D warnings
 	$(CLIPPY) --no-default-features --features cli -- -D warnings
 	$(CLIPPY) --no-default-features -- -D warnings
-	$(CLIPPY) --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
+	$(CLIPPY) --package bespoke-fuzz --no-default-features -- -D warnings
 	if command -v mpicc >/dev/null; then $(CLIPPY) --no-default-features --features cli,mpi -- -D warnings; fi
 	if cargo +1.89 --version >/dev/null 2>&1; then \
 	  cargo +1.89 check --release --no-default-features --features cli --target-dir target/minimum; \
@@ -264,9 +265,9 @@ gpu-check: build $(CUDA_STAMP)
 # what is published, compiled from its own archive beside what clippy has compiled already: cargo's own verification
 # would build all dependencies anew.
 check-package: $(CHECK_STAMP)
-	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error check licenses bans sources
+	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error --exclude bespoke-fuzz check licenses bans sources
 	rm -rf target/package
-	cargo package --quiet --allow-dirty --no-verify
+	cargo package --quiet --package bespoke --allow-dirty --no-verify
 	tar -xzf target/package/bespoke-*.crate -C target/package
 	cargo check --quiet --release --locked --no-default-features --target-dir target \
 	  --manifest-path "$$(echo target/package/bespoke-*/Cargo.toml)"
