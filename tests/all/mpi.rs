@@ -307,7 +307,7 @@ fn a_failure_of_one_rank_alone_is_said_by_it_and_ends_all() {
     let good = card();
     for (rank, model) in [good.as_path(), Path::new("absent.json")].into_iter().enumerate() {
         command.args(if rank == 0 { &["-n", "1"][..] } else { &[":", "-n", "1"] });
-        command.arg(&program).args(["train", "--out", "t.json", "--model"]).arg(model).args(SIZE);
+        command.arg(program).args(["train", "--out", "t.json", "--model"]).arg(model).args(SIZE);
     }
     let output = finish(command.spawn().unwrap());
     let message = String::from_utf8_lossy(&output.stderr);

@@ -1,7 +1,6 @@
 //! What users write for a solver, read the same everywhere.
 
 use crate::native::{Workshop, succeed};
-use crate::tree::{program, root};
 use bespoke::Error;
 use bespoke::ladder::Ladder;
 use bespoke::reference::{Reference, Solver};
@@ -102,6 +101,7 @@ fn several_are_one_reference() {
 #[cfg(feature = "cli")]
 #[test]
 fn the_program_takes_them_all() {
+    use crate::tree::{program, root};
     let folder = tempfile::tempdir().unwrap();
     for name in ["two words,@:.json", "-dash.json"] {
         ladder().save(&folder.path().join(name)).unwrap();

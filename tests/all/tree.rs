@@ -1,8 +1,7 @@
 //! What is under test: the tree, its version, its program.
 
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::path::Path;
 
 /// The library's folder.
 pub fn root() -> &'static Path {
@@ -18,7 +17,7 @@ pub fn version() -> &'static str {
 /// The program with the features of the tests, built once a run: another package's is not built by cargo for tests.
 #[cfg(feature = "cli")]
 pub fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    static PROGRAM: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
         let features = [("cli", true), ("mpi", cfg!(feature = "mpi")), ("onnx", cfg!(feature = "onnx"))];
         let features = features.into_iter().chain([("torch", cfg!(feature = "torch"))]);
         let features: Vec<&str> = features.filter_map(|(name, on)| on.then_some(name)).collect();
