@@ -12,7 +12,7 @@ use bespoke::train::{Asked, Progress, TrainConfig, conditioning, train_config};
 use bespoke::velocity::VelocityField;
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const MODELS: [&str; 3] = ["digits-fm-ot", "digits-cosine", "digits-vp"];
 

@@ -61,7 +61,6 @@ mod with_libtorch {
     use bespoke::model::{self, FieldTask};
     use bespoke::tensor::{Compute, Device, PerRow, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
-    use std::path::Path;
     use std::process::Command;
 
     /// What opening says that cannot succeed.
