@@ -91,7 +91,7 @@ impl Bench {
         self.run("tests/c/versions.c", &[self.rk2.as_path(), card], mode);
         self.run("tests/c/train.c", &[card], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
-        self.run("tests/c/device.c", &[&self.rk2, &self.ns], mode);
+        self.run("tests/c/device.c", &[&self.rk2, &self.ns, &folder], mode);
         self.run("tests/cpp/abi.cpp", &[self.rk2.as_path(), &self.ladder, card], mode);
         #[cfg(feature = "onnx")]
         self.run("tests/c/network.c", &self.network("onnx", "models/digits-fm-ot-onnx.json"), mode);
@@ -129,7 +129,7 @@ fn the_kernel_of_cuda_computes_what_host_memory_does() {
     succeed(command);
     let flags = [format!("-I{}", folder.display()), object.display().to_string(), "-DBY_CUDA".into()];
     let flags = flags.each_ref().map(String::as_str);
-    bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns], Mode::Plain, &flags);
+    bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns, &bench.workshop.path("")], Mode::Plain, &flags);
 }
 
 #[test]

@@ -58,8 +58,7 @@ def test_an_evaluation_is_one_launch_and_allocates_nothing_after_the_first(libra
             x = scheduler.step(model(x, t), t, x).prev_sample
             after = counts(library)
             assert after["launches"] - before["launches"] == 1
-            # The sample out, and in where nothing but it is needed.
-            assert after["copies"] - before["copies"] <= 2
+            assert after["copies"] == before["copies"]
             held.append(after["allocations"])
     assert held[0] == held[-1]
 
