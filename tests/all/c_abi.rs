@@ -146,6 +146,23 @@ fn what_tries_a_gpu_finds_the_kernels_right_on_the_host() {
 }
 
 #[test]
+fn the_programs_pass_with_all_their_samples_on_a_device() {
+    let bench = Bench::new();
+    let (folder, card) = (bench.workshop.path(""), Path::new(&bench.card));
+    let on_device = |source: &str, arguments: &[&Path]| {
+        let flags = ["-include", "on_device.h", "-Wno-unused-function"];
+        // In C++ the samplers' handles are then of each program's own.
+        let more: &[&str] = if source.ends_with(".cpp") { &["-Wno-subobject-linkage"] } else { &[] };
+        bench.run_with(source, arguments, Mode::Plain, &[&flags, more].concat());
+    };
+    on_device("tests/c/abi.c", &[&bench.rk2, &bench.ns, card, &folder]);
+    on_device("tests/c/solver.c", &[&bench.rk2, &bench.ladder]);
+    on_device("tests/c/versions.c", &[&bench.rk2, card]);
+    on_device("tests/c/threads.c", &[&bench.ns]);
+    on_device("tests/cpp/abi.cpp", &[&bench.rk2, &bench.ladder, card]);
+}
+
+#[test]
 fn a_stray_access_to_a_devices_memory_crashes() {
     use std::os::unix::process::ExitStatusExt;
     let bench = Bench::new();

@@ -202,6 +202,35 @@ static void counts(const bespoke_theta *theta) {
     bespoke_sampler_free(sampler);
 }
 
+/* Where the next state is wanted in the midst of the present one, that is read first. */
+static void overlapping(const bespoke_theta *theta) {
+    fake_device device = {0};
+    bespoke_sampler *sampler = sampler_of(theta, &device);
+    int64_t shape[2] = {2, 4};
+    float *memory = room(&device, 64), apart[8], within[8];
+    DLTensor x = lent(&device, memory, types[0], shape), u = lent(&device, room(&device, 32), types[0], shape),
+             next = lent(&device, room(&device, 32), types[0], shape);
+    enter(&device);
+    for (int i = 0; i < 8; i++) {
+        memory[i] = 0.3f * (float)i - 1.0f;
+        ((float *)u.data)[i] = 0.7f - 0.2f * (float)i;
+    }
+    leave(&device);
+    OK(bespoke_sampler_advance(sampler, 0, &x, &u, &next));
+    CHECK(device.copies == 0 && device.launches == 1);
+    enter(&device);
+    memcpy(apart, next.data, sizeof apart);
+    leave(&device);
+    next.data = memory + 1;
+    OK(bespoke_sampler_advance(sampler, 0, &x, &u, &next));
+    CHECK(device.copies == 2 && device.launches == 2);
+    enter(&device);
+    memcpy(within, next.data, sizeof within);
+    leave(&device);
+    CHECK(memcmp(apart, within, sizeof apart) == 0);
+    bespoke_sampler_free(sampler);
+}
+
 /* A velocity of another type than the states is read as it is. */
 static void mixed_types(const bespoke_theta *theta) {
     fake_device device = {0};
@@ -435,7 +464,8 @@ static int32_t refusing(void *user_data, const bespoke_call *call) {
 /* Guided and plain samples at times of their own: velocity and prediction of a model on the device, and of the host's. */
 static void model(const char *folder) {
     static const char card[] =
-        "{\"format\": \"bespoke-model\", \"version\": 1, \"runtime\": \"host\", \"shape\": [5], \"output\": \"epsilon\","
+        "{\"format\": \"bespoke-model\", \"version\": 1, \"runtime\": \"host\", \"shape\": [5], \"output\": "
+        "\"epsilon\","
         " \"scheduler\": {\"name\": \"vp\"}, \"classes\": 10, \"null_class\": 10,"
         " \"time\": {\"direction\": \"data-to-noise\", \"scale\": 1000, \"end\": 0.999}}";
     char path[4096];
@@ -556,6 +586,7 @@ int main(int count, char **arguments) {
     OK(bespoke_theta_solver("edm", 7, "edm", &edm));
     agree(edm, "edm", 16);
     bespoke_theta_free(edm);
+    overlapping(thetas[0]);
     mixed_types(thetas[0]);
     continuous(thetas);
     not_finite(thetas[0]);

@@ -12,7 +12,9 @@
 
 #include "bespoke.h"
 
+#ifndef FAKE_BLOCKS
 #define FAKE_BLOCKS 256
+#endif
 #define FAKE_PAGE 4096
 
 typedef struct {

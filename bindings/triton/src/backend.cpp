@@ -31,7 +31,8 @@ std::shared_ptr<device> place_of(int gpu) {
     auto library = gpu_library::find();
     if (library) return std::make_shared<device>(std::move(library), gpu < 0 ? 0 : gpu);
     log(TRITONSERVER_LOG_WARN,
-        "there is no libbespoke_cuda.so beside the backend: states, noise and samples of a GPU's instances are host memory");
+        "there is no libbespoke_cuda.so beside the backend: states, noise and samples of a GPU's instances are host "
+        "memory");
     return nullptr;
 }
 

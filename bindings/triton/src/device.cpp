@@ -35,8 +35,9 @@ void gpu_library::closer::operator()(void *library) const noexcept { dlclose(lib
 
 gpu_library::gpu_library(const char *path) : library_(dlopen(path, RTLD_NOW | RTLD_LOCAL)) {
     if (!library_)
-        throw failure(TRITONSERVER_ERROR_INVALID_ARG,
-                      std::string("BESPOKE_CUDA_LIBRARY: ") + dlerror());  // NOLINT(concurrency-mt-unsafe): of glibc it is
+        throw failure(
+            TRITONSERVER_ERROR_INVALID_ARG,
+            std::string("BESPOKE_CUDA_LIBRARY: ") + dlerror());  // NOLINT(concurrency-mt-unsafe): of glibc it is
     look_up(library_.get(), "bespoke_cuda_ops", ops);
     look_up(library_.get(), "bespoke_cuda_open", open);
     look_up(library_.get(), "bespoke_cuda_close", close);
@@ -84,8 +85,7 @@ device::device(std::shared_ptr<const gpu_library> library, int index) : library_
                            std::uint64_t elements, std::uint8_t *finite) {
         auto &own = *static_cast<device *>(self);
         const std::int32_t launched = own.flush();
-        return launched != 0 ? launched
-                             : own.ops_.finite(own.ops_.context, numbers, dtype, rows, elements, finite);
+        return launched != 0 ? launched : own.ops_.finite(own.ops_.context, numbers, dtype, rows, elements, finite);
     };
     gathering_.combine = gather;
 }

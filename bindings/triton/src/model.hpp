@@ -33,7 +33,8 @@ public:
 
     /// The velocity on a device, shared by the instances there. A served network that is asked in the memory of `place` is
     /// the instance's own: it has no weights that could be shared.
-    std::shared_ptr<const velocity> on(const std::string &device, std::shared_ptr<bespoke_triton::device> place = nullptr);
+    std::shared_ptr<const velocity> on(const std::string &device,
+                                       std::shared_ptr<bespoke_triton::device> place = nullptr);
 
 private:
     bespoke_triton::settings settings_;

@@ -64,8 +64,7 @@ velocity::velocity(const settings &settings, TRITONSERVER_Server *server, const 
     }
     if (!settings.velocity_library.empty()) network_ = std::make_unique<loaded_network>(settings);
     const auto open = [&] {
-        if (place_)
-            return bespoke::model::host_on_device(settings.card, place_->ops(), call_network, network_.get());
+        if (place_) return bespoke::model::host_on_device(settings.card, place_->ops(), call_network, network_.get());
         if (network_) return bespoke::model::host(settings.card, call_network, network_.get());
         return bespoke::model::open(settings.card, device);
     };

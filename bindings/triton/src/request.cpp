@@ -185,7 +185,8 @@ void request::read_noise(const inputs &given) {
         return;
     }
     const float *end = states.data() + states.size();
-    const float *bad = std::find_if(states.data(), states.data() + states.size(), [](float v) { return !std::isfinite(v); });
+    const float *bad =
+        std::find_if(states.data(), states.data() + states.size(), [](float v) { return !std::isfinite(v); });
     if (bad != end)
         throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - states.data()),
                       "finite numbers");

@@ -384,11 +384,8 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
         if (shape.size() == 1 && other.max_batch > 0) shape = column;
         const std::vector<std::int64_t> row(input.shape + 1, input.shape + input.ndim);
         const std::size_t row_bytes = count_of(row, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
-        part.inputs.push_back({given.inputs[i].name,
-                               type_of(given.inputs[i].name, input.dtype),
-                               std::move(shape),
-                               static_cast<const char *>(input.data) + skipped * row_bytes,
-                               count * row_bytes});
+        part.inputs.push_back({given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
+                               static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes});
     }
 }
 
