@@ -26,6 +26,9 @@ TOOLS := .venv-tools
 NEED := @scripts/tools.sh $(TOOLS)
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
+# The operations of a GPU.
+CUDA_LIBRARY := build/cuda/libbespoke_cuda.so
+
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
@@ -123,11 +126,12 @@ $(PYTHON_STAMP): | need-build
 	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
-# The sdist and the wheel, and this one installed beside torch and diffusers. The program is built last, with
+# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program is built last, with
 # libtorch: the wheel's library is built without.
-python: $(STAMP) $(PYTHON_STAMP)
+python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
-	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
+	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
+	  .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
@@ -239,7 +243,6 @@ $(CUDA_STAMP): | need-build
 
 # The GPU's operations, compiled for two GPUs and as PTX; the CUDA runtime is in it. `cargo test` runs the arithmetic on the
 # host. It goes beside the Triton backend, and into the Python package.
-CUDA_LIBRARY := build/cuda/libbespoke_cuda.so
 NVCC := cuda="$$(echo .venv-cuda/lib/python3*/site-packages/nvidia/cu13)" && "$$cuda/bin/nvcc" -std=c++17 -O3 -Werror all-warnings \
   -Xcompiler -fPIC,-Wall,-Wextra -Iinclude -I"$$cuda/include"
 GPUS := -gencode arch=compute_80,code=sm_80 -gencode 'arch=compute_90,code=[sm_90,compute_90]'
