@@ -87,6 +87,32 @@ impl Stored {
     }
 }
 
+/// All bytes of the file at `path`. A pipe or a device, which may have no end, is read as far as its header says, and
+/// one byte further: one that has more is found out by its size.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let failed = |e| Error::io("read", path, e);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let mut bytes = Vec::new();
+    let read_on = |bytes: &mut Vec<u8>, most| (&file).take(most).read_to_end(bytes).map_err(failed);
+    if metadata.is_file() {
+        read_on(&mut bytes, metadata.len())?;
+        return Ok(bytes);
+    }
+    read_on(&mut bytes, 8)?;
+    let length = bytes[..].try_into().map_or(0, u64::from_le_bytes);
+    if length <= MAX_HEADER {
+        read_on(&mut bytes, length)?;
+        let header: Option<Metadata> = serde_json::from_slice(bytes.get(8..).unwrap_or_default()).ok();
+        let ends = header.iter().flat_map(|header| header.tensors().into_values().map(|info| info.data_offsets.1));
+        read_on(&mut bytes, (ends.max().unwrap_or(0) as u64).saturating_add(1))?;
+    }
+    Ok(bytes)
+}
+
 /// Whether the header of a whole file in memory tells the truth about it; `name` is what messages call it.
 ///
 /// # Errors

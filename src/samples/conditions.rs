@@ -143,7 +143,7 @@ fn joined(parts: &[Inputs]) -> Result<Inputs> {
 /// The inputs in one file, and the sizes that they and its metadata say.
 fn read(path: &Path, card: &Card, hash: &mut Sha256) -> Result<(Inputs, Sizes)> {
     let document = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let bytes = stored::bytes(path)?;
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(&bytes);
     let wrong = |field: &str, problem: String| Error::format(&document, field, problem);

@@ -26,7 +26,7 @@ struct Header {
     version: u64,
 }
 
-/// A checkpoint, version 2; `S` is the state or a reference to it.
+/// A checkpoint; `S` is the state or a reference to it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint<S> {

@@ -18,6 +18,8 @@ mod check;
 mod cli;
 #[cfg(feature = "cli")]
 mod cli_solvers;
+#[cfg(feature = "cli")]
+mod commands;
 mod common;
 #[cfg(feature = "torch")]
 mod conditioned;
@@ -36,6 +38,8 @@ mod gradients;
 mod ground_truth;
 mod header;
 mod host_network;
+#[cfg(all(unix, feature = "cli"))]
+mod input_files;
 #[cfg(feature = "cli")]
 mod install;
 #[cfg(feature = "cli")]
