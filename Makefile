@@ -230,7 +230,7 @@ CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c
 TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp)
 check-cpp: $(CHECK_STAMP)
 	$(CHECK)/clang-format --dry-run --Werror $(CPP)
-	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/triton/api \
+	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/cuda -Ibindings/triton/api \
 	  -isystem "$$(echo .venv-check/lib/python3*/site-packages/nlohmann_json/include)"
 
 # nvcc from its Python wheels, of libtorch's CUDA: 300 MB, and no GPU is needed.

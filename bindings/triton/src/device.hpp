@@ -79,6 +79,7 @@ private:
 
     std::shared_ptr<const gpu_library> library_;
     bespoke_cuda gpu_{};
+    // NOLINTNEXTLINE(bugprone-invalid-enum-default-initialization): they are set where this is made
     bespoke_device_ops ops_{}, gathering_{};
     std::vector<bespoke_device_part> parts_;
     std::vector<bespoke_device_sum> sums_;

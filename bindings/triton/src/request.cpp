@@ -178,18 +178,21 @@ void request::read_states(const inputs &given, const std::vector<std::int64_t> &
 
 void request::read_noise(const inputs &given) {
     given.floats_into(states.data(), "NOISE", shape);
+    const float *numbers = states.data();
+    std::size_t before = 0, count = states.size();
+    std::vector<float> row;
     if (const device *place = states.place()) {
-        const std::size_t bad = place->first_infinite(states.data(), samples.size(), elements);
-        if (bad < samples.size())
-            throw invalid("NOISE", "a NaN or an infinity in row " + std::to_string(bad), "finite numbers");
-        return;
+        const std::size_t bad = place->first_infinite(numbers, samples.size(), elements);
+        before = bad * elements;
+        row.resize(bad < samples.size() ? elements : 0);
+        count = row.size();
+        if (count > 0) place->copy(row.data(), numbers + before, count * sizeof(float));
+        numbers = row.data();
     }
-    const float *end = states.data() + states.size();
-    const float *bad =
-        std::find_if(states.data(), states.data() + states.size(), [](float v) { return !std::isfinite(v); });
-    if (bad != end)
-        throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - states.data()),
-                      "finite numbers");
+    const float *bad = std::find_if(numbers, numbers + count, [](float v) { return !std::isfinite(v); });
+    if (bad == numbers + count) return;
+    const std::size_t at = before + static_cast<std::size_t>(bad - numbers);
+    throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(at), "finite numbers");
 }
 
 /// The noise of the program's `--seed`, which is drawn in host memory.

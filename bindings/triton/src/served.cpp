@@ -26,11 +26,22 @@ struct served_network::call {
         std::size_t bytes;
         /// Where it is, or nullptr for host memory.
         const device *place = nullptr;
-        std::vector<std::uint16_t> halves{};
-        std::vector<std::int32_t> integers{};
-        std::unique_ptr<storage> halves_there{};
+        std::vector<std::uint16_t> halves;
+        std::vector<std::int32_t> integers;
+        std::unique_ptr<storage> halves_there;
     };
     std::list<tensor> inputs;
+
+    tensor &add(const std::string &name, TRITONSERVER_DataType type, std::vector<std::int64_t> shape, const void *data,
+                std::size_t bytes) {
+        tensor &own = inputs.emplace_back();
+        own.name = name;
+        own.type = type;
+        own.shape = std::move(shape);
+        own.data = data;
+        own.bytes = bytes;
+        return own;
+    }
 
     /// Where states and output are, or nullptr for host memory.
     std::shared_ptr<const device> place;
@@ -51,9 +62,9 @@ struct served_network::call {
             add_floats(name, as, std::move(shape), data, count);
             return;
         }
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float), place.get()});
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(float));
+        own.place = place.get();
         if (as == TRITONSERVER_TYPE_FP32) return;
-        tensor &own = inputs.back();
         own.halves_there = std::make_unique<storage>(place);
         own.halves_there->resize((count + 1) / 2);
         own.data = own.halves_there->data();
@@ -63,9 +74,8 @@ struct served_network::call {
 
     void add_floats(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                     const float *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float)});
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(float));
         if (as == TRITONSERVER_TYPE_FP32) return;
-        tensor &own = inputs.back();
         own.halves = to_half(data, count, as);
         own.data = own.halves.data();
         own.bytes = count * sizeof(std::uint16_t);
@@ -73,9 +83,8 @@ struct served_network::call {
 
     void add_classes(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                      const std::int64_t *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(std::int64_t)});
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(std::int64_t));
         if (as == TRITONSERVER_TYPE_INT64) return;
-        tensor &own = inputs.back();
         own.integers.assign(data, data + count);
         own.data = own.integers.data();
         own.bytes = count * sizeof(std::int32_t);
@@ -384,8 +393,8 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
         if (shape.size() == 1 && other.max_batch > 0) shape = column;
         const std::vector<std::int64_t> row(input.shape + 1, input.shape + input.ndim);
         const std::size_t row_bytes = count_of(row, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
-        part.inputs.push_back({given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
-                               static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes});
+        part.add(given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
+                 static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes);
     }
 }
 

@@ -125,7 +125,7 @@ class TorchDevice:
         shape = tuple(target.shape[: target.ndim])
         if tuple(values.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {shape}")
-        self._write(target.data, values.detach().to(_dtype(target.dtype), copy=True).reshape(-1))
+        self._write(target.data, values.detach().to(_dtype(target.dtype), copy=True).reshape(-1), math.prod(shape) * target.dtype.bits // 8)
 
     def view(self, tensor: DLTensor) -> torch.Tensor:
         """What a tensor of the library's holds; not to be written."""
@@ -160,18 +160,18 @@ class TorchDevice:
             # A register that nothing was kept in yet moves with its sample.
             array.numbers = torch.zeros(array.size // dtype.itemsize, dtype=dtype, device=self.device)
         numbers = array.numbers
-        if offset == 0 and numbers.numel() == count:
+        if offset == 0 and count * dtype.itemsize == array.size:
             return numbers
         first = offset // dtype.itemsize
         return numbers[first : first + count]
 
-    def _write(self, address: int, values: torch.Tensor) -> None:
-        """Puts ``values``, of the array's dtype, where they belong: a whole array is replaced."""
+    def _write(self, address: int, values: torch.Tensor, size: int) -> None:
+        """Puts ``values``, ``size`` bytes of the array's dtype, where they belong: a whole array is replaced."""
         array, offset = self._find(address)
-        size = values.element_size()
-        if offset == 0 and values.numel() * size == array.size:
+        if offset == 0 and size == array.size:
             array.numbers = values
             return
+        size = values.element_size()
         if array.numbers is None:
             array.numbers = torch.empty(array.size // size, dtype=values.dtype, device=self.device)
         first = offset // size
@@ -187,21 +187,21 @@ class TorchDevice:
     def _combine(self, _: Any, asked: Any) -> None:
         launch = asked.contents
         sums, terms = _all(_SUM, launch.sums, launch.sum_count), _all(_TERM, launch.terms, launch.term_count)
-        written: list[tuple[int, torch.Tensor]] = []
+        written: list[tuple[int, torch.Tensor, int]] = []
         for count, first, number in _all(_PART, launch.parts, launch.part_count):
             made: dict[int, torch.Tensor] = {}
             for out, code, bits, _, first_term, term_count, _ in sums[first : first + number]:
                 if first_term in made:  # the same sum in another place
-                    written.append((out, made[first_term].clone()))
+                    written.append((out, made[first_term].clone(), count * bits // 8))
                     continue
                 own = terms[first_term : first_term + term_count]
                 made[first_term] = self._sum(own, count, TORCH_DTYPES[code, bits])
-                written.append((out, made[first_term]))
-        for address, values in written:
-            self._write(address, values)
+                written.append((out, made[first_term], count * bits // 8))
+        for address, values, size in written:
+            self._write(address, values, size)
 
     def _sum(self, terms: Sequence[tuple[Any, ...]], count: int, dtype: torch.dtype) -> torch.Tensor:
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = dtype if dtype == torch.float64 else torch.float32
         total: torch.Tensor | None = None
         for numbers, c, code, bits, _, _ in terms:
             if not numbers:
@@ -228,7 +228,7 @@ class TorchDevice:
         first, count = offset // width, size // width
         whole = first == 0 and count == numbers.numel()
         # A copy: a program may write into what it gave, or was given.
-        self._write(to, (numbers if whole else numbers[first : first + count]).clone())
+        self._write(to, (numbers if whole else numbers[first : first + count]).clone(), size)
 
     def _finite(self, _: Any, address: int, dtype: DLDataType, rows: int, elements: int, finite: Any) -> None:
         numbers = self._read(address, rows * elements, _dtype(dtype))
