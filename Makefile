@@ -118,17 +118,17 @@ test-torch: need-test $(STAMP) $(ONNX_STAMP)
 test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0
+PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0-xdist-3
 
 # Python with the whole of torch, diffusers, and what writes and checks ONNX: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
-	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm hatchling==1.33.0 pycparser==3.12
+	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest pytest-xdist tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
-# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program is built last, with
-# libtorch: the wheel's library is built without.
+# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program
+# is built last, with libtorch: the wheel's library is built without.
 python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
 	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
@@ -140,18 +140,18 @@ python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 
-# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. Those of the gallery take half of
-# the time, on a core of their own.
+# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program.
+# What is tried has a core.
+PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --dist loadfile
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pycparser==3.12 pytest
-	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py
-	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
-	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
-	cd bindings/python && ../../.venv-python/bin/python -m pytest --fake-gpu tests/test_solves.py tests/test_strength.py
-	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
-	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
+	cd bindings/python; ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py & plain=$$!; \
+	  status=0; LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
+	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py || status=$$?; wait $$plain && exit $$status
+	cd bindings/python && $(PYTEST) --fake-gpu tests/test_solves.py tests/test_strength.py
+	cd bindings/python && $(PYTEST)
 
 # The samplers of k-diffusion, without what its package trains and judges models with, beside the torch of
 # .venv-python: 190 MB on disk.
