@@ -26,13 +26,16 @@ TOOLS := .venv-tools
 NEED := @scripts/tools.sh $(TOOLS)
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
+# The operations of a GPU.
+CUDA_LIBRARY := build/cuda/libbespoke_cuda.so
+
 TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
-.PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check
+.PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
 .PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
@@ -123,11 +126,12 @@ $(PYTHON_STAMP): | need-build
 	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
-# The sdist and the wheel, and this one installed beside torch and diffusers. The program is built last, with
+# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program is built last, with
 # libtorch: the wheel's library is built without.
-python: $(STAMP) $(PYTHON_STAMP)
+python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
-	CARGO_TARGET_DIR=$(CURDIR)/target .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
+	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
+	  .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
@@ -226,7 +230,7 @@ CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c
 TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp)
 check-cpp: $(CHECK_STAMP)
 	$(CHECK)/clang-format --dry-run --Werror $(CPP)
-	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/triton/api \
+	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/cuda -Ibindings/triton/api \
 	  -isystem "$$(echo .venv-check/lib/python3*/site-packages/nlohmann_json/include)"
 
 # nvcc from its Python wheels, of libtorch's CUDA: 300 MB, and no GPU is needed.
@@ -237,14 +241,18 @@ $(CUDA_STAMP): | need-build
 	  'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-runtime==13.0.*'
 	touch $@
 
-# The GPU's operations, compiled for two GPUs and as PTX, and what tries them on one; `cargo test` runs the arithmetic of
-# both on the host.
+# The GPU's operations, compiled for two GPUs and as PTX; the CUDA runtime is in it. `cargo test` runs the arithmetic on the
+# host. It goes beside the Triton backend, and into the Python package.
 NVCC := cuda="$$(echo .venv-cuda/lib/python3*/site-packages/nvidia/cu13)" && "$$cuda/bin/nvcc" -std=c++17 -O3 -Werror all-warnings \
   -Xcompiler -fPIC,-Wall,-Wextra -Iinclude -I"$$cuda/include"
 GPUS := -gencode arch=compute_80,code=sm_80 -gencode 'arch=compute_90,code=[sm_90,compute_90]'
-check-cuda: $(CUDA_STAMP)
+cuda: $(CUDA_LIBRARY)
+$(CUDA_LIBRARY): bindings/cuda/bespoke_cuda.cu bindings/cuda/bespoke_cuda.h include/bespoke.h | $(CUDA_STAMP)
 	mkdir -p build/cuda
-	$(NVCC) $(GPUS) -c bindings/cuda/bespoke_cuda.cu -o build/cuda/bespoke_cuda.o
+	$(NVCC) $(GPUS) -shared bindings/cuda/bespoke_cuda.cu -o $@ -L"$$cuda/lib"
+
+# That library, and what tries the operations on a GPU.
+check-cuda: $(CUDA_LIBRARY)
 	$(NVCC) -arch=sm_80 -c bindings/cuda/check.cu -o build/cuda/check.o
 
 # The same for an AMD GPU, where hipcc is; Debian has it in the package hipcc (370 MB).
@@ -407,9 +415,10 @@ triton: need-triton $(TRITON_STAMP) $(ONNX_STAMP) build
 	cmake --build $(TRITON)/cmake
 	cmake --install $(TRITON)/cmake --prefix $(TRITON)
 
-# Against a real server on free ports of 127.0.0.1.
+# Against a real server on free ports of 127.0.0.1; some once more with samples in memory that nobody may touch.
 test-triton: triton
 	cd bindings/triton/tests && $(TRITON_PYTHON) -m unittest
+	cd bindings/triton/tests && BESPOKE_TRITON_TEST_DEVICE=1 $(TRITON_PYTHON) -m unittest test_samples test_batching test_inputs
 	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 20
 	cd bindings/triton/tests && $(TRITON_PYTHON) hostile.py --seconds 15
 

@@ -147,6 +147,7 @@ typedef struct bespoke_input {
 /**
  * One evaluation that the library asks of the host. All tensors are contiguous host memory of the library,
  * valid during the call; only what is `*mut` is to be written, all of it. A newer library may have more members.
+ * Of a model on a device of the host's (`bespoke_model_host_on_device`) `x` and `output` are memory of that device.
  */
 typedef struct bespoke_call {
     /**
@@ -195,6 +196,185 @@ typedef struct bespoke_call {
  * `BESPOKE_ERROR_CALLBACK`.
  */
 typedef int32_t (*bespoke_network_fn)(void *user_data, const struct bespoke_call *call);
+
+/**
+ * Writes into `*memory` where `bytes` bytes of the device's memory are, at least 1, aligned to 16 bytes.
+ */
+typedef int32_t (*bespoke_device_allocate_fn)(void *context, uint64_t bytes, void **memory);
+
+/**
+ * Takes back what `allocate` gave, once what was queued before is done.
+ */
+typedef int32_t (*bespoke_device_release_fn)(void *context, void *memory);
+
+/**
+ * Sums over arrays of one length. All terms of all its sums are read at a place before any sum is written there: an
+ * array may be read and written. Parts of one launch touch nothing that another one writes.
+ */
+typedef struct bespoke_device_part {
+    /**
+     * Numbers in each array.
+     */
+    uint64_t count;
+    /**
+     * The first of its sums among the launch's.
+     */
+    uint32_t first_sum;
+    /**
+     * How many sums follow from there: 1 to 4.
+     */
+    uint32_t sum_count;
+} bespoke_device_part;
+
+/**
+ * An array that is written: the sum of its terms, number by number, in their order.
+ */
+typedef struct bespoke_device_sum {
+    /**
+     * Its first number, on the device.
+     */
+    void *out;
+    /**
+     * Its type, to which the sum is rounded: float32, float64, float16 or bfloat16. That of all sums of a launch.
+     */
+    DLDataType dtype;
+    /**
+     * The first of its terms among the launch's.
+     */
+    uint32_t first_term;
+    /**
+     * How many terms follow from there, at least 1.
+     */
+    uint32_t term_count;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} bespoke_device_sum;
+
+/**
+ * What is added to a sum: `coefficient` times an array, number by number.
+ */
+typedef struct bespoke_device_term {
+    /**
+     * The array's first number, on the device; NULL for an array of ones.
+     */
+    const void *numbers;
+    /**
+     * What its numbers are multiplied by: as float32, or as float64 where the sum is float64.
+     */
+    double coefficient;
+    /**
+     * The array's type: float32, float64, float16 or bfloat16.
+     */
+    DLDataType dtype;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} bespoke_device_term;
+
+/**
+ * All that one launch does.
+ */
+typedef struct bespoke_device_combination {
+    /**
+     * sizeof(bespoke_device_combination) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of `parts`, at least 1.
+     */
+    uint32_t part_count;
+    /**
+     * Length of `sums`.
+     */
+    uint32_t sum_count;
+    /**
+     * Length of `terms`.
+     */
+    uint32_t term_count;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_part *parts;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_sum *sums;
+    /**
+     * In host memory, valid during the call.
+     */
+    const struct bespoke_device_term *terms;
+} bespoke_device_combination;
+
+/**
+ * Queues one launch: all sums of `combination`, which is valid during the call.
+ */
+typedef int32_t (*bespoke_device_combine_fn)(void *context,
+                                             const struct bespoke_device_combination *combination);
+
+/**
+ * Queues a copy of `bytes` bytes within the device's memory, between arrays that do not overlap.
+ */
+typedef int32_t (*bespoke_device_copy_fn)(void *context, void *to, const void *from, uint64_t bytes);
+
+/**
+ * Waits for what was queued, and writes into `finite`, host memory of `rows` bytes, 1 for each row of `elements`
+ * numbers from `numbers` on that are all finite, and 0 for each other one.
+ */
+typedef int32_t (*bespoke_device_finite_fn)(void *context,
+                                            const void *numbers,
+                                            DLDataType dtype,
+                                            uint64_t rows,
+                                            uint64_t elements,
+                                            uint8_t *finite);
+
+/**
+ * What a host does with the memory of a device, so that samples stay there: `bespoke_sampler_options.device_ops`.
+ *
+ * Every operation is queued behind those before it, on the stream that `context` stands for, and answers 0, or anything
+ * else where it failed. They are called on the threads that use the sampler, one at a time. Only `finite` waits.
+ */
+typedef struct bespoke_device_ops {
+    /**
+     * sizeof(bespoke_device_ops), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Whose memory it is: tensors of every other device are refused.
+     */
+    DLDevice device;
+    /**
+     * The host's own, given to every operation.
+     */
+    void *context;
+    /**
+     * Gives memory; its failure is `BESPOKE_ERROR_MEMORY`, and that of every other operation
+     * `BESPOKE_ERROR_CALLBACK`.
+     */
+    bespoke_device_allocate_fn allocate;
+    /**
+     * Takes memory back.
+     */
+    bespoke_device_release_fn release;
+    /**
+     * Sums.
+     */
+    bespoke_device_combine_fn combine;
+    /**
+     * Copies.
+     */
+    bespoke_device_copy_fn copy;
+    /**
+     * Asks for numbers that are not finite.
+     */
+    bespoke_device_finite_fn finite;
+} bespoke_device_ops;
 
 /**
  * One input of a model's network. What it points to is the model's.
@@ -405,185 +585,6 @@ typedef struct bespoke_reference {
      */
     uint32_t grid_begin;
 } bespoke_reference;
-
-/**
- * Writes into `*memory` where `bytes` bytes of the device's memory are, at least 1, aligned to 16 bytes.
- */
-typedef int32_t (*bespoke_device_allocate_fn)(void *context, uint64_t bytes, void **memory);
-
-/**
- * Takes back what `allocate` gave, once what was queued before is done.
- */
-typedef int32_t (*bespoke_device_release_fn)(void *context, void *memory);
-
-/**
- * Sums over arrays of one length. All terms of all its sums are read at a place before any sum is written there: an
- * array may be read and written. Parts of one launch touch nothing that another one writes.
- */
-typedef struct bespoke_device_part {
-    /**
-     * Numbers in each array.
-     */
-    uint64_t count;
-    /**
-     * The first of its sums among the launch's.
-     */
-    uint32_t first_sum;
-    /**
-     * How many sums follow from there: 1 to 3.
-     */
-    uint32_t sum_count;
-} bespoke_device_part;
-
-/**
- * An array that is written: the sum of its terms, number by number, in their order.
- */
-typedef struct bespoke_device_sum {
-    /**
-     * Its first number, on the device.
-     */
-    void *out;
-    /**
-     * Its type, to which the sum is rounded: float32, float64, float16 or bfloat16. That of all sums of a launch.
-     */
-    DLDataType dtype;
-    /**
-     * The first of its terms among the launch's.
-     */
-    uint32_t first_term;
-    /**
-     * How many terms follow from there, at least 1.
-     */
-    uint32_t term_count;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-} bespoke_device_sum;
-
-/**
- * What is added to a sum: `coefficient` times an array, number by number.
- */
-typedef struct bespoke_device_term {
-    /**
-     * The array's first number, on the device; NULL for an array of ones.
-     */
-    const void *numbers;
-    /**
-     * What its numbers are multiplied by: as float32, or as float64 where the sum is float64.
-     */
-    double coefficient;
-    /**
-     * The array's type: float32, float64, float16 or bfloat16.
-     */
-    DLDataType dtype;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-} bespoke_device_term;
-
-/**
- * All that one launch does.
- */
-typedef struct bespoke_device_combination {
-    /**
-     * sizeof(bespoke_device_combination) of the library.
-     */
-    uint32_t struct_size;
-    /**
-     * Length of `parts`, at least 1.
-     */
-    uint32_t part_count;
-    /**
-     * Length of `sums`.
-     */
-    uint32_t sum_count;
-    /**
-     * Length of `terms`.
-     */
-    uint32_t term_count;
-    /**
-     * In host memory, valid during the call.
-     */
-    const struct bespoke_device_part *parts;
-    /**
-     * In host memory, valid during the call.
-     */
-    const struct bespoke_device_sum *sums;
-    /**
-     * In host memory, valid during the call.
-     */
-    const struct bespoke_device_term *terms;
-} bespoke_device_combination;
-
-/**
- * Queues one launch: all sums of `combination`, which is valid during the call.
- */
-typedef int32_t (*bespoke_device_combine_fn)(void *context,
-                                             const struct bespoke_device_combination *combination);
-
-/**
- * Queues a copy of `bytes` bytes within the device's memory, between arrays that do not overlap.
- */
-typedef int32_t (*bespoke_device_copy_fn)(void *context, void *to, const void *from, uint64_t bytes);
-
-/**
- * Waits for what was queued, and writes into `finite`, host memory of `rows` bytes, 1 for each row of `elements`
- * numbers from `numbers` on that are all finite, and 0 for each other one.
- */
-typedef int32_t (*bespoke_device_finite_fn)(void *context,
-                                            const void *numbers,
-                                            DLDataType dtype,
-                                            uint64_t rows,
-                                            uint64_t elements,
-                                            uint8_t *finite);
-
-/**
- * What a host does with the memory of a device, so that samples stay there: `bespoke_sampler_options.device_ops`.
- *
- * Every operation is queued behind those before it, on the stream that `context` stands for, and answers 0, or anything
- * else where it failed. They are called on the threads that use the sampler, one at a time. Only `finite` waits.
- */
-typedef struct bespoke_device_ops {
-    /**
-     * sizeof(bespoke_device_ops), set by the caller.
-     */
-    uint32_t struct_size;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-    /**
-     * Whose memory it is: tensors of every other device are refused.
-     */
-    DLDevice device;
-    /**
-     * The host's own, given to every operation.
-     */
-    void *context;
-    /**
-     * Gives memory; its failure is `BESPOKE_ERROR_MEMORY`, and that of every other operation
-     * `BESPOKE_ERROR_CALLBACK`.
-     */
-    bespoke_device_allocate_fn allocate;
-    /**
-     * Takes memory back.
-     */
-    bespoke_device_release_fn release;
-    /**
-     * Sums.
-     */
-    bespoke_device_combine_fn combine;
-    /**
-     * Copies.
-     */
-    bespoke_device_copy_fn copy;
-    /**
-     * Asks for numbers that are not finite.
-     */
-    bespoke_device_finite_fn finite;
-} bespoke_device_ops;
 
 /**
  * How a sampler works. NULL or zeros are the defaults.
@@ -1063,6 +1064,25 @@ bespoke_status bespoke_model_host(const char *path,
                                   bespoke_network_fn network,
                                   void *user_data,
                                   struct bespoke_model **out);
+
+/**
+ * As `bespoke_model_host`, of samples on a device of the host's: `bespoke_model_velocity` and
+ * `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
+ * given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
+ * between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. After the
+ * first evaluation of a size nothing is allocated.
+ *
+ * The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
+ *
+ * # Safety
+ * As `bespoke_model_host`; `ops` is NULL or begins with its size, and its functions may be called as their types say until
+ * the model is freed.
+ */
+bespoke_status bespoke_model_host_on_device(const char *path,
+                                            const struct bespoke_device_ops *ops,
+                                            bespoke_network_fn network,
+                                            void *user_data,
+                                            struct bespoke_model **out);
 
 /**
  * Opens the model that the card at `path` describes. `device` is `cpu`, `cuda` or `cuda:INDEX`,

@@ -568,6 +568,14 @@ public:
         return model(out);
     }
 
+    /// The same, of samples on the device of `ops`: see bespoke_model_host_on_device.
+    static model host_on_device(const std::string &path, const bespoke_device_ops &ops, bespoke_network_fn network,
+                                void *user_data) {
+        bespoke_model *out = nullptr;
+        check(bespoke_model_host_on_device(path.c_str(), &ops, network, user_data, &out));
+        return model(out);
+    }
+
     explicit model(bespoke_model *owned) noexcept : handle_(owned) {}
 
     bespoke_model_properties info() const {

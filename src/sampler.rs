@@ -428,6 +428,11 @@ impl<T: Register> Sampler<T> {
         Ok(&self.buffers[cursor.point()])
     }
 
+    /// The register that holds the state after evaluation `stage` of `plan`, for which there is room.
+    pub fn next_holder(&mut self, plan: &Plan, stage: usize) -> Option<&mut T> {
+        self.buffers.get_mut(plan.stages.get(stage)?.point)
+    }
+
     /// All its registers.
     pub fn registers(&self) -> &[T] {
         &self.buffers

@@ -25,6 +25,7 @@
 #define cudaGetLastError hipGetLastError
 #define cudaMallocAsync hipMallocAsync
 #define cudaMemcpyAsync hipMemcpyAsync
+#define cudaMemcpyDefault hipMemcpyDefault
 #define cudaMemcpyDeviceToDevice hipMemcpyDeviceToDevice
 #define cudaMemcpyDeviceToHost hipMemcpyDeviceToHost
 #define cudaMemcpyHostToDevice hipMemcpyHostToDevice
@@ -32,7 +33,10 @@
 #define cudaSetDevice hipSetDevice
 #define cudaStreamCaptureStatus hipStreamCaptureStatus
 #define cudaStreamCaptureStatusNone hipStreamCaptureStatusNone
+#define cudaStreamCreateWithFlags hipStreamCreateWithFlags
+#define cudaStreamDestroy hipStreamDestroy
 #define cudaStreamIsCapturing hipStreamIsCapturing
+#define cudaStreamNonBlocking hipStreamNonBlocking
 #define cudaStreamSynchronize hipStreamSynchronize
 #define cudaStream_t hipStream_t
 #define cudaSuccess hipSuccess
@@ -55,7 +59,7 @@
 namespace {
 
 // Sums of a part at most; see bespoke_device_part.
-constexpr int MAX_SUMS = 3;
+constexpr int MAX_SUMS = 4;
 // Numbers that a thread takes at a time, of every array.
 constexpr int WIDE = 4;
 
@@ -418,7 +422,7 @@ __global__ void find_infinite(const void *numbers, DLDataType dtype, std::uint64
 // Makes the GPU of a table the current one, and then the one before again.
 class Current {
 public:
-    explicit Current(void *context) : gpu_(*static_cast<bespoke_cuda *>(context)) {
+    explicit Current(const void *context) : gpu_(*static_cast<const bespoke_cuda *>(context)) {
         failed_ = cudaGetDevice(&before_);
         if (failed_ == cudaSuccess && before_ != gpu_.device) failed_ = cudaSetDevice(gpu_.device);
     }
@@ -568,3 +572,44 @@ void bespoke_cuda_ops(bespoke_cuda *gpu, bespoke_device_ops *ops) {
     ops->copy = copy;
     ops->finite = finite;
 }
+
+#if defined(BESPOKE_CUDA_ON_HOST)
+
+int bespoke_cuda_open(bespoke_cuda *) { return 0; }
+int bespoke_cuda_close(bespoke_cuda *) { return 0; }
+int bespoke_cuda_wait(const bespoke_cuda *) { return 0; }
+
+int bespoke_cuda_copy(const bespoke_cuda *, void *to, const void *from, std::uint64_t bytes) {
+    return copy(nullptr, to, from, bytes);
+}
+
+#else
+
+int bespoke_cuda_open(bespoke_cuda *gpu) {
+    const Current current(gpu);
+    if (current.failed() != cudaSuccess) return current.failed();
+    cudaStream_t stream = nullptr;
+    const cudaError_t failed = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    gpu->stream = stream;
+    return failed;
+}
+
+int bespoke_cuda_close(bespoke_cuda *gpu) {
+    if (const int failed = bespoke_cuda_wait(gpu)) return failed;
+    const Current current(gpu);
+    return current.failed() != cudaSuccess ? current.failed() : cudaStreamDestroy(current.stream());
+}
+
+int bespoke_cuda_wait(const bespoke_cuda *gpu) {
+    const Current current(gpu);
+    return current.failed() != cudaSuccess ? current.failed() : cudaStreamSynchronize(current.stream());
+}
+
+int bespoke_cuda_copy(const bespoke_cuda *gpu, void *to, const void *from, std::uint64_t bytes) {
+    const Current current(gpu);
+    if (current.failed() != cudaSuccess) return current.failed();
+    const cudaError_t failed = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, current.stream());
+    return failed != cudaSuccess ? failed : cudaStreamSynchronize(current.stream());
+}
+
+#endif

@@ -32,6 +32,20 @@ typedef struct bespoke_cuda {
  * message of BESPOKE_ERROR_CALLBACK. */
 void bespoke_cuda_ops(bespoke_cuda *gpu, bespoke_device_ops *ops);
 
+/* For a program that knows no CUDA itself. They answer as the operations do; all of them wait for what they are asked. */
+
+/* Makes a stream of the GPU `gpu->device`, and puts it into `gpu->stream`. */
+int bespoke_cuda_open(bespoke_cuda *gpu);
+
+/* Frees that stream. */
+int bespoke_cuda_close(bespoke_cuda *gpu);
+
+/* Waits for what was queued. */
+int bespoke_cuda_wait(const bespoke_cuda *gpu);
+
+/* Copies `bytes` bytes from memory of the host or of a GPU to memory of either, behind what was queued. */
+int bespoke_cuda_copy(const bespoke_cuda *gpu, void *to, const void *from, uint64_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,6 +10,7 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NAME = "bespoke_solver/libbespoke.so"
+CUDA = "bespoke_solver/libbespoke_cuda.so"
 
 
 def build_library(crate):
@@ -25,7 +26,9 @@ def build_library(crate):
 
 
 class LibraryHook(BuildHookInterface):
-    """``BESPOKE_WHEEL_LIBRARY`` names a library that was built before, as that of a release is."""
+    """``BESPOKE_WHEEL_LIBRARY`` names a library that was built before, as that of a release is. ``BESPOKE_WHEEL_CUDA`` names the
+    GPU's operations (``make cuda``), which go beside it; without it a GPU's samples go by torch's operations.
+    """
 
     def initialize(self, version, build_data):
         library = os.environ.get("BESPOKE_WHEEL_LIBRARY") or build_library(self.root)
@@ -36,3 +39,5 @@ class LibraryHook(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         build_data["force_include"][library] = NAME
+        if cuda := os.environ.get("BESPOKE_WHEEL_CUDA"):
+            build_data["force_include"][cuda] = CUDA

@@ -14,8 +14,9 @@ make install-lean DESTDIR="$work/make" PREFIX=/usr
 contents() { # Names, and where links lead.
   (cd "$work/$1" && find usr -type f -printf '%p\n' -o -type l -printf '%p -> %l\n' | sort)
 }
-ask() { # PREFIX OPTION...: lines of pkg-config.
-  PKG_CONFIG_SYSROOT_DIR=/sysroot PKG_CONFIG_LIBDIR="$work/$1/usr/lib/pkgconfig" pkg-config "${@:2}" bespoke | tr -s ' ' '\n'
+ask() { # TREE OPTION...: what pkg-config says, as if the tree lay in a prefix of its own; each word once.
+  PKG_CONFIG_LIBDIR="$work/$1/usr/lib/pkgconfig" pkg-config --define-variable=prefix=/prefix "${@:2}" bespoke |
+    tr -s ' ' '\n' | sort -u
 }
 same() { # WHAT: that of both, as the function of that name tells it.
   diff "$work/cargo.said" "$work/make.said" || { echo "$1 differs: < of cargo cinstall, > of make install-lean" >&2 && exit 1; }
@@ -26,8 +27,11 @@ same "what is installed"
 for header in "$work/make/usr/include"/*; do
   cmp "$header" "$work/cargo/usr/include/$(basename "$header")"
 done
-for question in --modversion --cflags --libs; do
-  for tree in cargo make; do ask "$tree" "$question" >"$work/$tree.said"; done
+for question in --modversion --cflags --libs "--static --libs"; do
+  for tree in cargo make; do
+    # shellcheck disable=SC2086 # options, one or two
+    ask "$tree" $question >"$work/$tree.said"
+  done
   same "pkg-config $question"
 done
 for tree in cargo make; do

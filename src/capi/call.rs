@@ -2,11 +2,12 @@
 
 use super::dlpack::{DLDevice, DLTensor, HOST_MEMORY, device_name, dtype_name};
 use super::guard::{required, text};
+use super::lent::Lent;
 use super::status;
 use crate::error::{Error, Result};
 use crate::inputs::Column;
 use crate::networks::Call;
-use crate::tensor::{Dtype, Host, Register};
+use crate::tensor::Dtype;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 
@@ -22,6 +23,7 @@ pub struct bespoke_input {
 
 /// One evaluation that the library asks of the host. All tensors are contiguous host memory of the library,
 /// valid during the call; only what is `*mut` is to be written, all of it. A newer library may have more members.
+/// Of a model on a device of the host's (`bespoke_model_host_on_device`) `x` and `output` are memory of that device.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct bespoke_call {
@@ -46,25 +48,27 @@ pub struct bespoke_call {
 }
 
 /// Where a call's results go.
-pub(super) enum Results<'a> {
+pub(super) enum Results<'a, T> {
     /// The network's output, or the velocity.
-    Output(&'a mut Host<f32>),
+    Output(&'a mut T),
     /// The pull-back of a cotangent.
-    Vjp { cotangent: &'a Host<f32>, by_x: &'a mut Host<f32>, by_t: &'a mut Host<f32> },
+    Vjp { cotangent: &'a T, by_x: &'a mut T, by_t: &'a mut T },
 }
 
-/// Describes `call` to the function `run` of the host, which is called `callback`.
-pub(super) fn ask(
+/// Describes `call`, whose states and results are memory of `device`, to the function `run` of the host, which is called
+/// `callback`.
+pub(super) fn ask<T: Lent>(
     callback: &'static str,
     times: &[f32],
-    call: &Call<'_, Host<f32>>,
-    results: Results<'_>,
+    call: &Call<'_, T>,
+    device: DLDevice,
+    results: Results<'_, T>,
     run: impl FnOnce(*const bespoke_call) -> i32,
 ) -> Result<()> {
     let sizes = |batch: usize, shape: &[usize]| -> Vec<i64> {
         std::iter::once(batch).chain(shape.iter().copied()).map(|n| n as i64).collect()
     };
-    let float = |data: *const f32, shape: &mut [i64]| describe(data.cast(), Dtype::Float32, shape);
+    let float = |data: *const c_void, shape: &mut [i64]| describe(data, Dtype::Float32, shape, device);
     let columns = call.inputs.columns();
     let mut shape = sizes(call.x.batch(), call.shape);
     let names = columns.iter().map(|column| c_name(column.name())).collect::<Result<Vec<_>>>()?;
@@ -72,12 +76,12 @@ pub(super) fn ask(
     let tensors: Vec<DLTensor> = columns
         .iter()
         .zip(&mut shapes)
-        .map(|(column, shape)| describe(column.bytes().as_ptr().cast(), column.dtype(), shape))
+        .map(|(column, shape)| describe(column.bytes().as_ptr().cast(), column.dtype(), shape, DLDevice::HOST))
         .collect();
     let inputs: Vec<bespoke_input> =
         names.iter().zip(&tensors).map(|(name, tensor)| bespoke_input { name: name.as_ptr(), tensor }).collect();
-    let time = float(times.as_ptr(), &mut shape[..1]);
-    let x = float(call.x.data().as_ptr(), &mut shape);
+    let time = describe(times.as_ptr().cast(), Dtype::Float32, &mut shape[..1], DLDevice::HOST);
+    let x = float(call.x.first(), &mut shape);
     let mut asked = bespoke_call {
         struct_size: size_of::<bespoke_call>() as u32,
         input_count: inputs.len() as u32,
@@ -91,14 +95,14 @@ pub(super) fn ask(
     };
     match results {
         Results::Output(output) => {
-            let mut output = float(output.data_mut().as_mut_ptr(), &mut shape);
+            let mut output = float(output.first(), &mut shape);
             asked.output = &mut output;
             answered(callback, || run(&asked))
         }
         Results::Vjp { cotangent, by_x, by_t } => {
-            let cotangent = float(cotangent.data().as_ptr(), &mut shape);
-            let mut by_x = float(by_x.data_mut().as_mut_ptr(), &mut shape);
-            let mut by_t = float(by_t.data_mut().as_mut_ptr(), &mut shape[..1]);
+            let cotangent = float(cotangent.first(), &mut shape);
+            let mut by_x = float(by_x.first(), &mut shape);
+            let mut by_t = float(by_t.first(), &mut shape[..1]);
             (asked.cotangent, asked.by_x, asked.by_t) = (&cotangent, &mut by_x, &mut by_t);
             answered(callback, || run(&asked))
         }
@@ -109,11 +113,11 @@ fn c_name(name: &str) -> Result<CString> {
     CString::new(name).map_err(|_| Error::invalid("an input's name", format!("{name:?}"), "no NUL in it"))
 }
 
-/// Contiguous memory of the library.
-fn describe(data: *const c_void, dtype: Dtype, shape: &mut [i64]) -> DLTensor {
+/// Contiguous memory of the library, of `device`.
+fn describe(data: *const c_void, dtype: Dtype, shape: &mut [i64], device: DLDevice) -> DLTensor {
     DLTensor {
         data: data.cast_mut(),
-        device: DLDevice::HOST,
+        device,
         ndim: shape.len() as i32,
         dtype: dtype.dlpack(),
         shape: shape.as_mut_ptr(),

@@ -5,7 +5,7 @@ use super::dlpack::{DLDataType, DLDevice};
 use super::layout::HostTensor;
 use super::structs::{self, sized_struct};
 use crate::error::{Error, Result};
-use crate::tensor::{Combination, DeviceMemory, Operations};
+use crate::tensor::{Combination, DeviceMemory, Operations, Pool};
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -114,7 +114,8 @@ impl Places {
         }
         // SAFETY: by this function's contract.
         let ops = unsafe { structs::read("options.device_ops", ops) }?;
-        Ok(Places::Lent(ops.device, Arc::new(DeviceMemory::new(Box::new(Table::new(&ops)?)))))
+        let table = Table::new("options.device_ops", &ops)?;
+        Ok(Places::Lent(ops.device, Arc::new(DeviceMemory::new(Box::new(table)))))
     }
 
     fn own(stream: *mut c_void) -> Result<Self> {
@@ -165,6 +166,22 @@ fn libtorch(x: &HostTensor<'_>, device: DLDevice, stream: &Stream) -> Result<Pla
     Ok(Place::Device(device, Arc::new(memory)))
 }
 
+/// The device that `ops`, which the caller passed as `name`, is the table of, and its memory: what is released there is kept
+/// for whoever asks next.
+///
+/// # Safety
+/// `ops` is NULL or a struct that starts with its size, whose functions may be called as their types say as long as what is
+/// made of it lives.
+pub(super) unsafe fn lent_memory(
+    name: &'static str,
+    ops: *const bespoke_device_ops,
+) -> Result<(DLDevice, Arc<DeviceMemory>)> {
+    // SAFETY: by this function's contract.
+    let ops = unsafe { structs::read(name, ops) }?;
+    let pool = Pool::new(Box::new(Table::new(name, &ops)?));
+    Ok((ops.device, Arc::new(DeviceMemory::new(Box::new(pool)))))
+}
+
 /// A table all of whose operations are there.
 struct Table {
     context: *mut c_void,
@@ -181,20 +198,20 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 impl Table {
-    fn new(ops: &bespoke_device_ops) -> Result<Self> {
+    fn new(name: &str, ops: &bespoke_device_ops) -> Result<Self> {
         Ok(Self {
             context: ops.context,
-            allocate: there("allocate", ops.allocate)?,
-            release: there("release", ops.release)?,
-            combine: there("combine", ops.combine)?,
-            copy: there("copy", ops.copy)?,
-            finite: there("finite", ops.finite)?,
+            allocate: there(name, "allocate", ops.allocate)?,
+            release: there(name, "release", ops.release)?,
+            combine: there(name, "combine", ops.combine)?,
+            copy: there(name, "copy", ops.copy)?,
+            finite: there(name, "finite", ops.finite)?,
         })
     }
 }
 
-fn there<F>(name: &str, operation: Option<F>) -> Result<F> {
-    operation.ok_or_else(|| Error::invalid(format!("options.device_ops.{name}"), "NULL", "a function"))
+fn there<F>(table: &str, name: &str, operation: Option<F>) -> Result<F> {
+    operation.ok_or_else(|| Error::invalid(format!("{table}.{name}"), "NULL", "a function"))
 }
 
 // SAFETY of the calls: by the contract of `Places::new`.

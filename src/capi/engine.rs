@@ -125,8 +125,19 @@ impl<T: Lent> Typed<T> {
 
     /// Begins at `stage` with the samples `x`.
     fn begin(&mut self, plan: &Arc<Plan>, stage: usize, x: &HostTensor<'_>) -> Result<()> {
-        let (dtype, shape) = (self.dtype, (x.batch(), x.elements()));
-        self.sampler.begin(plan, stage, shape, |state| state.gather(0..x.batch(), x, dtype))?;
+        let dtype = self.dtype;
+        self.begin_by(plan, stage, x, |state| state.gather(0..x.batch(), x, dtype))
+    }
+
+    /// Begins at `stage` with the samples `x`, which `write` writes.
+    fn begin_by(
+        &mut self,
+        plan: &Arc<Plan>,
+        stage: usize,
+        x: &HostTensor<'_>,
+        write: impl FnOnce(&mut T) -> Result<()>,
+    ) -> Result<()> {
+        self.sampler.begin(plan, stage, (x.batch(), x.elements()), write)?;
         self.shape.clear();
         self.shape.extend_from_slice(x.shape());
         Ok(())
@@ -174,6 +185,18 @@ impl<T: Lent> Typed<T> {
     fn write_state(&mut self, x: &HostTensor<'_>) -> Result<()> {
         let rows = 0..self.batch();
         self.sampler.state()?.scatter(rows, x, self.dtype)
+    }
+
+    /// Whether an update can go from `x` and `u` to `next` in one go: where none is in the sampler's memory, and no two
+    /// overlap but for being the same.
+    fn in_place(&self, x: &HostTensor<'_>, u: &HostTensor<'_>, next: &HostTensor<'_>) -> bool {
+        let apart = |a: &HostTensor<'_>, b: &HostTensor<'_>| {
+            a.same_memory(b) && a.dtype() == b.dtype() || a.check_apart(b.bytes(), "").is_ok()
+        };
+        let own = |tensor: &&HostTensor<'_>| {
+            self.sampler.registers().iter().any(|register| tensor.check_apart(&register.addresses(), "").is_err())
+        };
+        T::IN_PLACE && apart(next, x) && apart(next, u) && ![x, u, next].iter().any(own)
     }
 
     /// Errors where a state overflowed although every velocity was finite, as far as that is known.
@@ -268,7 +291,13 @@ impl<T: Lent> Engine for Typed<T> {
         next.check_dtype(self.dtype)?;
         next.check_writable()?;
         u.check_shape(x.shape())?;
-        if plan.self_contained(k) {
+        let in_place = self.in_place(x, u, next);
+        if plan.self_contained(k) && in_place {
+            self.begin_by(plan, k, x, |state| {
+                state.read_at(x);
+                Ok(())
+            })?;
+        } else if plan.self_contained(k) {
             self.begin(plan, k, x)?;
         } else if self.batch() > 0 && self.sampler.stands_at(plan, k) {
             x.check_shape(&self.shape)?;
@@ -278,8 +307,17 @@ impl<T: Lent> Engine for Typed<T> {
             )));
         }
         self.sampler.query()?;
-        self.update(u)?;
-        self.write_state(next)
+        let holder = if in_place { self.sampler.next_holder(plan, k) } else { None };
+        match holder {
+            Some(holder) => {
+                holder.copy_to(next);
+                self.update(u)
+            }
+            None => {
+                self.update(u)?;
+                self.write_state(next)
+            }
+        }
     }
 
     fn finish(&mut self, x: &HostTensor<'_>) -> Result<()> {

@@ -1,14 +1,16 @@
 //! Models whose network the host runs.
 
 use super::call::{Results, ask, bespoke_call};
+use super::device::{bespoke_device_ops, lent_memory};
+use super::dlpack::DLDevice;
 use super::guard::{create, path};
 use super::model::bespoke_model;
 use super::status::bespoke_status;
 use super::watched::Watched;
 use crate::error::Error;
-use crate::model::open_caller;
+use crate::model::{open_caller, open_caller_on_device};
 use crate::networks::Forward;
-use crate::tensor::checksum;
+use crate::tensor::{Remote, checksum};
 use std::ffi::{c_char, c_void};
 
 /// A network of the host: writes `call->output` for every sample of a batch. `call` is valid during the call.
@@ -55,11 +57,48 @@ pub unsafe extern "C" fn bespoke_model_host(
             let (user_data, watched) = (UserData(user_data), Watched::default());
             let forward: Box<Forward> = Box::new(move |times, call, output| {
                 // SAFETY: as the header asks; the tensors describe live memory of their shape.
-                let run =
-                    || ask("network", times, call, Results::Output(output), |call| network(user_data.get(), call));
+                let run = || {
+                    ask("network", times, call, DLDevice::HOST, Results::Output(output), |call| {
+                        network(user_data.get(), call)
+                    })
+                };
                 watched.run("network", || checksum(call.x.data()), run)
             });
             bespoke_model::new(open_caller(self::path("path", path)?, forward)?)
+        })
+    }
+}
+
+/// As `bespoke_model_host`, of samples on a device of the host's: `bespoke_model_velocity` and
+/// `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
+/// given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
+/// between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. After the
+/// first evaluation of a size nothing is allocated.
+///
+/// The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
+///
+/// # Safety
+/// As `bespoke_model_host`; `ops` is NULL or begins with its size, and its functions may be called as their types say until
+/// the model is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bespoke_model_host_on_device(
+    path: *const c_char,
+    ops: *const bespoke_device_ops,
+    network: bespoke_network_fn,
+    user_data: *mut c_void,
+    out: *mut *mut bespoke_model,
+) -> bespoke_status {
+    // SAFETY: as the header asks.
+    unsafe {
+        create(out, || {
+            let network = network.ok_or_else(|| Error::invalid("network", "NULL", "a function"))?;
+            let (device, memory) = lent_memory("ops", ops)?;
+            let user_data = UserData(user_data);
+            let forward: Box<Forward<Remote>> = Box::new(move |times, call, output| {
+                // SAFETY: as the header asks; the tensors describe live memory of their shape.
+                ask("network", times, call, device, Results::Output(output), |call| network(user_data.get(), call))
+            });
+            bespoke_model::on_device(open_caller_on_device(self::path("path", path)?, forward)?, device, memory)
         })
     }
 }

@@ -152,6 +152,11 @@ impl<'a> HostTensor<'a> {
     /// Errors where its memory is not that of `device`, or where that is none, not the host's. On a device its numbers lie
     /// one after the other.
     pub(super) fn check_device(&self, device: Option<DLDevice>) -> Result<()> {
+        self.check_device_of(device, "the sampler's")
+    }
+
+    /// The same, where the device is that of `owner`.
+    pub(super) fn check_device_of(&self, device: Option<DLDevice>, owner: &str) -> Result<()> {
         let there = match device {
             None => self.device.is_host(),
             Some(device) => self.device == device,
@@ -159,7 +164,7 @@ impl<'a> HostTensor<'a> {
         if !there {
             let (value, expected) = match device {
                 None => (device_name(self.device.device_type), HOST_MEMORY.to_owned()),
-                Some(device) => (self.device.indexed(), format!("{}, the sampler's", device.indexed())),
+                Some(device) => (self.device.indexed(), format!("{}, {owner}", device.indexed())),
             };
             return Err(Error::invalid(format!("{}.device", self.name), value, expected));
         }

@@ -26,6 +26,16 @@ pub(super) trait Lent: Register {
     /// Overwrites the samples `rows` with those of `from`, as many. Its dtype is `dtype`.
     fn gather(&mut self, rows: Range<usize>, from: &HostTensor<'_>, dtype: SampleDtype) -> Result<()>;
 
+    /// Whether an update can read the state from where the host has it, and write the next one to where the host wants it:
+    /// the next two.
+    const IN_PLACE: bool;
+
+    /// The next update reads all samples from `from`, in place of `gather`.
+    fn read_at(&mut self, _from: &HostTensor<'_>) {}
+
+    /// The next update writes all samples to `to`, too, in place of `scatter`.
+    fn copy_to(&mut self, _to: &HostTensor<'_>) {}
+
     /// Overwrites the samples of `to` with `rows`, as many, of `dtype`.
     fn scatter(&self, rows: Range<usize>, to: &HostTensor<'_>, dtype: SampleDtype) -> Result<()>;
 
@@ -47,6 +57,8 @@ pub(super) trait Lent: Register {
 
 impl<E: Element> Lent for Host<E> {
     type Times = Vec<f32>;
+
+    const IN_PLACE: bool = false;
 
     fn times(&self) -> Vec<f32> {
         Vec::new()
@@ -101,6 +113,8 @@ impl<E: Element> Lent for Host<E> {
 impl Lent for Remote {
     type Times = Remote;
 
+    const IN_PLACE: bool = true;
+
     fn times(&self) -> Remote {
         self.of(Dtype::Float32, 1)
     }
@@ -125,6 +139,14 @@ impl Lent for Remote {
 
     fn scatter(&self, rows: Range<usize>, to: &HostTensor<'_>, _dtype: SampleDtype) -> Result<()> {
         self.write(rows, to.address())
+    }
+
+    fn read_at(&mut self, from: &HostTensor<'_>) {
+        Remote::read_at(self, from.address());
+    }
+
+    fn copy_to(&mut self, to: &HostTensor<'_>) {
+        Remote::copy_to(self, to.address());
     }
 
     fn lend<'a>(u: &HostTensor<'a>, _dtype: SampleDtype) -> Result<Option<RemoteView<'a>>>

@@ -2,7 +2,7 @@
 
 use super::call::{bespoke_input, column};
 use super::described::{Described, bespoke_input_properties};
-use super::dlpack::DLTensor;
+use super::dlpack::{DLDevice, DLTensor};
 use super::guard::{create, destroy, guard, path, required, text};
 use super::layout::{HostTensor, SampleDtype};
 use super::status::bespoke_status;
@@ -12,14 +12,17 @@ use crate::document;
 use crate::error::{Error, Result};
 use crate::inputs::{CLASS, Column, Inputs};
 use crate::memory;
-use crate::model::{self, FieldTask, Model};
-use crate::tensor::{Device, PerRow, Tensor};
+use crate::model::{self, FieldTask, Model, ModelField};
+use crate::tensor::{Device, DeviceMemory, Dtype, PerRow, Remote, Tensor};
 use crate::velocity::{Condition, GUIDANCE_SCALE, Scale, VelocityField};
 use std::ffi::{CString, c_char, c_void};
+use std::sync::Arc;
 
 /// A velocity model opened from a card. Immutable: any number of threads may use one at a time.
 pub struct bespoke_model {
     model: Model,
+    /// Where its samples are, if not in host memory.
+    device: Option<(DLDevice, Arc<DeviceMemory>)>,
     name: CString,
     card: CString,
     signature: Described,
@@ -182,7 +185,12 @@ pub unsafe extern "C" fn bespoke_model_velocity(
     // SAFETY: as the header asks.
     guard(|| unsafe {
         let (model, condition) = (required("model", model)?, read_condition(condition)?);
-        model.velocity(&condition, &HostTensor::new("t", t)?, &HostTensor::new("x", x)?, &HostTensor::new("u", u)?)
+        model.velocity(
+            &condition,
+            &HostTensor::new("t", t)?,
+            &HostTensor::anywhere("x", x)?,
+            &HostTensor::anywhere("u", u)?,
+        )
     })
 }
 
@@ -204,7 +212,12 @@ pub unsafe extern "C" fn bespoke_model_field(
     guard(|| unsafe {
         let binding: bespoke_model_binding = structs::read("user_data", user_data.cast())?;
         let (model, condition) = (required("binding.model", binding.model)?, read_condition(binding.condition)?);
-        model.velocity(&condition, &HostTensor::new("t", t)?, &HostTensor::new("x", x)?, &HostTensor::new("u", u)?)
+        model.velocity(
+            &condition,
+            &HostTensor::new("t", t)?,
+            &HostTensor::anywhere("x", x)?,
+            &HostTensor::anywhere("u", u)?,
+        )
     })
 }
 
@@ -226,8 +239,8 @@ pub unsafe extern "C" fn bespoke_model_prediction(
 ) -> bespoke_status {
     // SAFETY: as the header asks.
     guard(|| unsafe {
-        let (t, x) = (HostTensor::new("t", t)?, HostTensor::new("x", x)?);
-        required("model", model)?.prediction(&t, &x, &HostTensor::new("u", u)?, &HostTensor::new("x1", x1)?)
+        let (t, x) = (HostTensor::new("t", t)?, HostTensor::anywhere("x", x)?);
+        required("model", model)?.prediction(&t, &x, &HostTensor::anywhere("u", u)?, &HostTensor::anywhere("x1", x1)?)
     })
 }
 
@@ -315,7 +328,13 @@ impl bespoke_model {
             card: CString::new(json).unwrap_or_default(),
             signature: Described::new(card, &model.scales()),
             model,
+            device: None,
         })
+    }
+
+    /// A model whose samples are in `memory`, that of `device`.
+    pub(super) fn on_device(model: Model, device: DLDevice, memory: Arc<DeviceMemory>) -> Result<Self> {
+        Ok(Self { device: Some((device, memory)), ..Self::new(model)? })
     }
 
     fn properties(&self) -> bespoke_model_properties {
@@ -346,9 +365,15 @@ impl bespoke_model {
         x: &HostTensor<'_>,
         u: &HostTensor<'_>,
     ) -> Result<()> {
+        self.check_places(&[x, u])?;
         u.check_writable()?;
         u.check_shape(x.shape())?;
-        let (times, values) = self.at(t, x)?;
+        let times = self.times(t, x)?;
+        if let Some((_, memory)) = &self.device {
+            let velocity = self.remote()?.eval(PerRow::Each(&times), &there(memory, x), condition)?;
+            return velocity.write(0..x.batch(), u.address());
+        }
+        let values = gathered(x)?;
         let same = times.iter().all(|t| *t == times[0]);
         let times = if same { PerRow::All(times[0]) } else { PerRow::Each(&times) };
         let velocity = self.model.with(Evaluating { times, values: &values, elements: x.elements(), condition })?;
@@ -363,15 +388,20 @@ impl bespoke_model {
         u: &HostTensor<'_>,
         x1: &HostTensor<'_>,
     ) -> Result<()> {
+        self.check_places(&[x, u, x1])?;
         x1.check_writable()?;
         u.check_shape(x.shape())?;
         x1.check_shape(x.shape())?;
-        let (times, mut values) = self.at(t, x)?;
-        let mut velocities = memory::filled(values.len(), 0.0f32)?;
-        u.gather(&mut velocities, SampleDtype::F32);
+        let times = self.times(t, x)?;
+        let coefficients = times.iter().map(|t| self.model.card().data_coefficients(*t));
+        if let Some((_, memory)) = &self.device {
+            let (p, q): (Vec<f64>, Vec<f64>) = coefficients.unzip();
+            let terms = [(PerRow::Each(&p), &there(memory, x)), (PerRow::Each(&q), &there(memory, u))];
+            return Remote::linear_combination(&terms)?.write(0..x.batch(), x1.address());
+        }
+        let (mut values, velocities) = (gathered(x)?, gathered(u)?);
         let rows = values.chunks_exact_mut(x.elements()).zip(velocities.chunks_exact(x.elements()));
-        for (t, (x, u)) in times.iter().zip(rows) {
-            let (p, q) = self.model.card().data_coefficients(*t);
+        for ((p, q), (x, u)) in coefficients.zip(rows) {
             for (x, u) in x.iter_mut().zip(u) {
                 *x = (p * f64::from(*x) + q * f64::from(*u)) as f32;
             }
@@ -380,9 +410,22 @@ impl bespoke_model {
         Ok(())
     }
 
-    /// Times and states of a batch of this model, checked.
-    fn at(&self, t: &HostTensor<'_>, x: &HostTensor<'_>) -> Result<(Vec<f64>, Vec<f32>)> {
-        let batch = x.batch();
+    /// Errors where one of `tensors` is not where this model's samples are; on a device they are float32.
+    fn check_places(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
+        let device = self.device.as_ref().map(|(device, _)| *device);
+        tensors.iter().try_for_each(|tensor| {
+            tensor.check_device_of(device, "the model's")?;
+            if device.is_some() { tensor.check_dtype(SampleDtype::F32) } else { Ok(()) }
+        })
+    }
+
+    /// The velocity field of a model on a device.
+    fn remote(&self) -> Result<&ModelField<Remote>> {
+        self.model.remote_field().ok_or_else(|| Error::State("the model's samples are in host memory".into()))
+    }
+
+    /// The times of a batch `x` of this model, checked.
+    fn times(&self, t: &HostTensor<'_>, x: &HostTensor<'_>) -> Result<Vec<f64>> {
         let sample: Vec<usize> = x.shape()[1..].iter().map(|n| *n as usize).collect();
         let shape = &self.model.card().shape;
         shape.learn("x", &sample, &mut Sizes::new()).map_err(|_| {
@@ -390,15 +433,25 @@ impl bespoke_model {
             Error::invalid("x.shape", format!("{:?}", x.shape()), expected)
         })?;
         t.check_shape(&x.shape()[..1])?;
-        let mut times = memory::filled(batch, 0.0f64)?;
-        let mut values = memory::filled(memory::numbers(batch, x.elements())?, 0.0f32)?;
+        let mut times = memory::filled(x.batch(), 0.0f64)?;
         t.gather(&mut times, SampleDtype::F64);
         if let Some(t) = times.iter().find(|t| !(0.0..=1.0).contains(*t)) {
             return Err(Error::invalid("t", t, "times in [0, 1]"));
         }
-        x.gather(&mut values, SampleDtype::F32);
-        Ok((times, values))
+        Ok(times)
     }
+}
+
+/// The numbers of a batch in host memory.
+fn gathered(x: &HostTensor<'_>) -> Result<Vec<f32>> {
+    let mut values = memory::filled(memory::numbers(x.batch(), x.elements())?, 0.0f32)?;
+    x.gather(&mut values, SampleDtype::F32);
+    Ok(values)
+}
+
+/// A batch of float32 on a device, whose memory `memory` is.
+fn there(memory: &Arc<DeviceMemory>, x: &HostTensor<'_>) -> Remote {
+    Remote::at_address(memory.clone(), Dtype::Float32, (x.batch(), x.elements()), x.address())
 }
 
 /// u_t(x) of states `[batch, elements]`.

@@ -1,6 +1,7 @@
 //! Training.
 
 use super::call::{Results, ask, bespoke_call};
+use super::dlpack::DLDevice;
 use super::guard::{create, text};
 use super::status::bespoke_status;
 use super::structs::{self, sized_struct};
@@ -154,14 +155,16 @@ fn host_field(description: &FieldConfig, callbacks: bespoke_train_callbacks) -> 
         accuracy: description.precision.accuracy(),
         evaluate: Box::new(move |times, call, u| {
             // SAFETY: by the contract of `train`; the tensors describe live memory of their shape.
-            let run = || ask("velocity", times, call, Results::Output(u), |call| unsafe { velocity(user_data, call) });
+            let answer = |call| unsafe { velocity(user_data, call) };
+            let run = || ask("velocity", times, call, DLDevice::HOST, Results::Output(u), answer);
             watched.run("velocity", || checksum(call.x.data()), run)
         }),
         pull_back: callbacks.vjp.map(|vjp| {
             let pull_back: Box<PullBack<'static>> = Box::new(move |times, call, cotangent, by_x, by_t| {
                 let results = Results::Vjp { cotangent, by_x, by_t };
                 // SAFETY: as above.
-                ask("vjp", times, call, results, |call| unsafe { vjp(user_data, call) })
+                let answer = |call| unsafe { vjp(user_data, call) };
+                ask("vjp", times, call, DLDevice::HOST, results, answer)
             });
             pull_back
         }),

@@ -4,7 +4,7 @@ use super::field::ModelField;
 use crate::card::{Card, Runtime, Sizes};
 use crate::error::{Error, Result};
 use crate::networks::{self, CallerNetwork, Forward, Opened};
-use crate::tensor::{Compute, Device, Host};
+use crate::tensor::{Compute, Device, Host, Remote};
 #[cfg(feature = "torch")]
 use crate::torch::TorchTensor;
 use crate::velocity::{Condition, VelocityField};
@@ -20,6 +20,7 @@ enum Field {
     Host(ModelField<Host<f32>>),
     #[cfg(feature = "torch")]
     Torch(ModelField<TorchTensor>),
+    Remote(ModelField<Remote>),
 }
 
 /// Something to do with a velocity field, wherever its samples live.
@@ -47,6 +48,7 @@ impl Model {
             Field::Host(field) => field.scales(),
             #[cfg(feature = "torch")]
             Field::Torch(field) => field.scales(),
+            Field::Remote(field) => field.scales(),
         }
     }
 
@@ -59,6 +61,7 @@ impl Model {
             Field::Host(field) => field.check_guidance(1, condition),
             #[cfg(feature = "torch")]
             Field::Torch(field) => field.check_guidance(1, condition),
+            Field::Remote(field) => field.check_guidance(1, condition),
         }
     }
 
@@ -68,6 +71,7 @@ impl Model {
             Field::Host(field) => field.set_sizes(sizes),
             #[cfg(feature = "torch")]
             Field::Torch(field) => field.set_sizes(sizes),
+            Field::Remote(field) => field.set_sizes(sizes),
         }
     }
 
@@ -77,6 +81,7 @@ impl Model {
             Field::Host(field) => field.differentiable(),
             #[cfg(feature = "torch")]
             Field::Torch(field) => field.differentiable(),
+            Field::Remote(field) => field.differentiable(),
         }
     }
 
@@ -86,6 +91,7 @@ impl Model {
             Field::Host(field) => field.card(),
             #[cfg(feature = "torch")]
             Field::Torch(field) => field.card(),
+            Field::Remote(field) => field.card(),
         }
     }
 
@@ -95,6 +101,15 @@ impl Model {
             Field::Host(field) => Some(field),
             #[cfg(feature = "torch")]
             Field::Torch(_) => None,
+            Field::Remote(_) => None,
+        }
+    }
+
+    /// The velocity field, where its samples live on a device of the caller's.
+    pub fn remote_field(&self) -> Option<&ModelField<Remote>> {
+        match &self.field {
+            Field::Remote(field) => Some(field),
+            _ => None,
         }
     }
 
@@ -102,7 +117,7 @@ impl Model {
     #[cfg(feature = "torch")]
     pub fn torch_field(&self) -> Option<&ModelField<TorchTensor>> {
         match &self.field {
-            Field::Host(_) => None,
+            Field::Host(_) | Field::Remote(_) => None,
             Field::Torch(field) => Some(field),
         }
     }
@@ -113,6 +128,7 @@ impl Model {
             Field::Host(field) => task.run(field),
             #[cfg(feature = "torch")]
             Field::Torch(field) => task.run(field),
+            Field::Remote(field) => task.run(field),
         }
     }
 }
@@ -163,10 +179,23 @@ pub fn open_in(path: &Path, device: Device, compute: Compute) -> Result<Model> {
 /// # Errors
 /// The card's own; [`Error::Format`] where its runtime is another.
 pub fn open_caller(path: &Path, forward: Box<Forward>) -> Result<Model> {
+    Model::new(card_of_caller(path)?, Opened::Host(Box::new(CallerNetwork::new(forward))))
+}
+
+/// [`open_caller`], where samples are on a device of the caller's.
+///
+/// # Errors
+/// As [`open_caller`].
+pub fn open_caller_on_device(path: &Path, forward: Box<Forward<Remote>>) -> Result<Model> {
+    let network = Box::new(CallerNetwork::new(forward));
+    Ok(Model { field: Field::Remote(ModelField::new(card_of_caller(path)?, network)?) })
+}
+
+fn card_of_caller(path: &Path) -> Result<Card> {
     let card = Card::load(path)?;
     if card.runtime != Runtime::Caller {
         let document = path.display().to_string();
         return Err(Error::format(document, "runtime", "is not \"host\", as for a network of the host program"));
     }
-    Model::new(card, Opened::Host(Box::new(CallerNetwork::new(forward))))
+    Ok(card)
 }

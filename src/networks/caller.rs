@@ -1,23 +1,28 @@
 //! A network that the program using this library runs itself.
 
 use super::network::{Call, Network};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
-use crate::tensor::{Host, PerRow, Register, Tensor};
+use crate::tensor::{Host, PerRow, Register, Remote, Tensor};
 
 /// One forward pass of the caller: reads times `[batch]` and the call's states and inputs, and writes the
 /// outputs, `[batch, elements]`.
-pub type Forward = dyn Fn(&[f32], &Call<'_, Host<f32>>, &mut Host<f32>) -> Result<()> + Send + Sync;
+pub type Forward<T = Host<f32>> = dyn Fn(&[f32], &Call<'_, T>, &mut T) -> Result<()> + Send + Sync;
 
 /// A network given as a function.
-pub struct CallerNetwork {
-    forward: Box<Forward>,
+pub struct CallerNetwork<T = Host<f32>> {
+    forward: Box<Forward<T>>,
 }
 
-impl CallerNetwork {
+impl<T: Tensor> CallerNetwork<T> {
     /// The network that `forward` is.
-    pub fn new(forward: Box<Forward>) -> Self {
+    pub fn new(forward: Box<Forward<T>>) -> Self {
         Self { forward }
+    }
+
+    fn run(&self, call: &Call<'_, T>, mut output: T) -> Result<T> {
+        (self.forward)(&times(call.time, call.x.batch())?, call, &mut output)?;
+        Ok(output)
     }
 }
 
@@ -34,8 +39,19 @@ impl Network for CallerNetwork {
     }
 
     fn forward(&self, call: &Call<'_, Host<f32>>) -> Result<Host<f32>> {
-        let mut output = call.x.zeros_like(call.x.batch())?;
-        (self.forward)(&times(call.time, call.x.batch())?, call, &mut output)?;
-        Ok(output)
+        self.run(call, call.x.zeros_like(call.x.batch())?)
+    }
+}
+
+/// On a device of the caller's: what the output is before it is written is not said.
+impl Network for CallerNetwork<Remote> {
+    type Tensor = Remote;
+
+    fn upload(&self, _values: &[f32], _elements: usize) -> Result<Remote> {
+        Err(Error::Unsupported("nothing is brought to a device of the host program's: samples are there".into()))
+    }
+
+    fn forward(&self, call: &Call<'_, Remote>) -> Result<Remote> {
+        self.run(call, call.x.beside(0, call.x.batch(), call.x.elements())?)
     }
 }

@@ -44,7 +44,7 @@ pub struct Part {
     pub count: u64,
     /// The first of its sums among the launch's.
     pub first_sum: u32,
-    /// How many sums follow from there: 1 to 3.
+    /// How many sums follow from there: 1 to 4.
     pub sum_count: u32,
 }
 
@@ -125,25 +125,38 @@ impl DeviceMemory {
         self.operations.as_ref()
     }
 
-    /// Adds a part of `count` numbers to the next launch: each sum is where it goes, and its terms.
+    /// Adds a part of `count` numbers to the next launch: each sum is where it goes, in one place or two, and its terms.
     pub(super) fn add<Terms: Iterator<Item = Term>>(
         &self,
         count: usize,
         dtype: DLDataType,
-        sums: impl Iterator<Item = (*mut c_void, Terms)>,
+        sums: impl Iterator<Item = (*mut c_void, Option<*mut c_void>, Terms)>,
     ) {
         let mut waiting = self.waiting.lock();
         // The lists are as long as the updates of a batch: a few thousand at most.
         let first_sum = waiting.sums.len() as u32;
-        for (out, terms) in sums {
+        for (out, also, terms) in sums {
             let first_term = waiting.terms.len() as u32;
             waiting.terms.extend(terms);
             let term_count = waiting.terms.len() as u32 - first_term;
-            waiting.sums.push(Sum { out, dtype, first_term, term_count, reserved: 0 });
+            for out in std::iter::once(out).chain(also) {
+                waiting.sums.push(Sum { out, dtype, first_term, term_count, reserved: 0 });
+            }
         }
         let sum_count = waiting.sums.len() as u32 - first_sum;
         if count > 0 && sum_count > 0 {
             waiting.parts.push(Part { count: count as u64, first_sum, sum_count });
+        }
+    }
+
+    /// Adds to the part that was added last a sum of one term, which goes to `out`.
+    pub(super) fn add_to_part(&self, out: *mut c_void, dtype: DLDataType, term: Term) {
+        let mut waiting = self.waiting.lock();
+        let first_term = waiting.terms.len() as u32;
+        waiting.terms.push(term);
+        waiting.sums.push(Sum { out, dtype, first_term, term_count: 1, reserved: 0 });
+        if let Some(part) = waiting.parts.last_mut() {
+            part.sum_count += 1;
         }
     }
 

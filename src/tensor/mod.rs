@@ -12,6 +12,7 @@ mod element;
 mod host;
 mod launch;
 mod numbers;
+mod pool;
 mod remote;
 
 pub use crew::Crew;
@@ -21,6 +22,7 @@ pub use element::Element;
 pub use host::{Host, HostView, PARALLEL};
 pub(crate) use host::{check_length, checksum};
 pub use launch::{Combination, DeviceMemory, Operations, Part, Sum, Term};
+pub use pool::Pool;
 pub use remote::{Remote, RemoteView};
 
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use super::dtype::{DLDataType, Dtype};
 use super::launch::{DeviceMemory, Term};
-use super::{Crew, Operand, Register, Update};
+use super::{Crew, Operand, PerRow, Register, Tensor, Update};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -16,10 +16,14 @@ pub struct Remote {
     device: Arc<DeviceMemory>,
     dtype: Dtype,
     numbers: *mut c_void,
-    /// Bytes there.
+    /// Bytes there that are this object's.
     capacity: usize,
     batch: usize,
     elements: usize,
+    /// Where its samples are read until the next update, in place of its own memory: see [`Remote::read_at`].
+    lent: Option<*const c_void>,
+    /// Where the next update that writes it writes, too.
+    copied_to: Option<*mut c_void>,
 }
 
 // SAFETY: an address of the device, which nobody here follows; the operations are `Sync`.
@@ -55,7 +59,19 @@ impl RemoteView<'_> {
 impl Remote {
     /// No samples yet, of `elements` numbers of type `dtype`.
     pub fn new(device: Arc<DeviceMemory>, dtype: Dtype, elements: usize) -> Self {
-        Self { device, dtype, numbers: null_mut(), capacity: 0, batch: 0, elements }
+        Self { device, dtype, numbers: null_mut(), capacity: 0, batch: 0, elements, lent: None, copied_to: None }
+    }
+
+    /// `batch` samples at `numbers`, the host program's own, which live as long.
+    pub fn at_address(
+        device: Arc<DeviceMemory>,
+        dtype: Dtype,
+        (batch, elements): (usize, usize),
+        numbers: *mut c_void,
+    ) -> Self {
+        let mut lent = Self::new(device, dtype, elements);
+        (lent.numbers, lent.batch) = (numbers, batch);
+        lent
     }
 
     /// No samples yet, of another type and size in the same memory.
@@ -90,6 +106,18 @@ impl Remote {
         self.device.operations().copy(target, self.at(rows.start), rows.len() * self.row_bytes())
     }
 
+    /// The next update of all samples reads them at `source`, and leaves them in this register's memory where it does not
+    /// write it anyway: [`Remote::read`] without a copy of its own. Nothing else may be asked of it before.
+    pub fn read_at(&mut self, source: *const c_void) {
+        self.lent = Some(source);
+    }
+
+    /// The next update of all samples writes what it writes here to `target`, too: [`Remote::write`] without a copy of its
+    /// own.
+    pub fn copy_to(&mut self, target: *mut c_void) {
+        self.copied_to = Some(target);
+    }
+
     /// Sets sample i to `values[i]` in all its numbers, for every sample.
     ///
     /// # Errors
@@ -104,9 +132,14 @@ impl Remote {
         self.device.launch()
     }
 
+    /// Where its samples are read.
+    fn source(&self) -> RemoteView<'_> {
+        RemoteView::new(self.lent.unwrap_or(self.numbers), self.dtype, self.batch, self.elements)
+    }
+
     /// Adds to the next launch that `count` samples from `row` on become `term`.
     fn put(&self, row: usize, count: usize, term: Term) {
-        let sum = (self.at(row), std::iter::once(term));
+        let sum = (self.at(row), None, std::iter::once(term));
         self.device.add(count * self.elements, self.dlpack(), std::iter::once(sum));
     }
 
@@ -128,7 +161,8 @@ impl Remote {
             Ok(()) => std::mem::replace(&mut self.numbers, numbers),
             Err(_) => numbers,
         };
-        if !old.is_null() {
+        let owned = moved.is_err() || self.capacity > 0;
+        if owned {
             operations.release(old);
         }
         moved?;
@@ -139,7 +173,7 @@ impl Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        if !self.numbers.is_null() {
+        if self.capacity > 0 {
             self.device.operations().release(self.numbers);
         }
     }
@@ -199,10 +233,23 @@ impl Register for Remote {
         }
         let term = |(operand, coefficient): &(Operand, f64)| match operand {
             Operand::Velocity => velocity.term(rows.start, *coefficient),
-            Operand::Buffer(i) => registers[*i].view().term(rows.start, *coefficient),
+            Operand::Buffer(i) => registers[*i].source().term(rows.start, *coefficient),
         };
-        let sums = updates.iter().map(|update| (registers[update.out].at(rows.start), update.terms.iter().map(term)));
+        let sums = updates.iter().map(|update| {
+            let out = &registers[update.out];
+            (out.at(rows.start), out.copied_to, update.terms.iter().map(term))
+        });
         first.device.add(rows.len() * first.elements, first.dlpack(), sums);
+        for (i, register) in registers.iter().enumerate().filter(|(_, register)| register.lent.is_some()) {
+            if updates.iter().all(|update| update.out != i) {
+                first.device.add_to_part(
+                    register.at(rows.start),
+                    register.dlpack(),
+                    register.source().term(rows.start, 1.0),
+                );
+            }
+        }
+        registers.iter_mut().for_each(|register| (register.lent, register.copied_to) = (None, None));
         Ok(true)
     }
 
@@ -243,6 +290,93 @@ impl Register for Remote {
         }
         self.device.operations().finite(self.numbers, self.dlpack(), self.elements, finite)
     }
+}
+
+/// What a network's velocity takes; a model on a device is only evaluated.
+impl Tensor for Remote {
+    fn zeros_like(&self, batch: usize) -> Result<Self> {
+        let mut zeros = self.beside(0, batch, self.elements)?;
+        zeros.fill(&vec![0.0; batch])?;
+        Ok(zeros)
+    }
+
+    fn linear_combination(terms: &[(PerRow<'_>, &Self)]) -> Result<Self> {
+        let Some((_, first)) = terms.first() else {
+            return Err(Error::State("a linear combination of nothing".into()));
+        };
+        for (coefficient, tensor) in terms {
+            if (tensor.batch, tensor.elements) != (first.batch, first.elements) {
+                let shape = |of: &Self| format!("[{}, {}]", of.batch, of.elements);
+                return Err(Error::invalid("a term's shape", shape(tensor), shape(first)));
+            }
+            coefficient.check("a term's coefficient", first.batch)?;
+        }
+        let out = first.beside(0, first.batch, first.elements)?;
+        let same = |a: usize, b: usize| terms.iter().all(|(coefficient, _)| coefficient.at(a) == coefficient.at(b));
+        let mut row = 0;
+        while row < first.batch {
+            let end = (row + 1..first.batch).find(|next| !same(row, *next)).unwrap_or(first.batch);
+            let own = terms.iter().map(|(coefficient, tensor)| tensor.view().term(row, coefficient.at(row)));
+            let sum = std::iter::once((out.at(row), None, own));
+            first.device.add((end - row) * first.elements, first.dlpack(), sum);
+            row = end;
+        }
+        first.device.launch()?;
+        Ok(out)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        let out = self.beside(0, rows.len(), self.elements)?;
+        let mut at = 0;
+        for run in rows.chunk_by(|a, b| *b == a + 1) {
+            out.put(at, run.len(), self.view().term(run[0], 1.0));
+            at += run.len();
+        }
+        self.device.launch()?;
+        Ok(out)
+    }
+
+    fn concatenate(parts: &[&Self]) -> Result<Self> {
+        let Some(first) = parts.first() else { return Err(Error::State("a concatenation of nothing".into())) };
+        let out = first.beside(0, parts.iter().map(|part| part.batch).sum(), first.elements)?;
+        let mut at = 0;
+        for part in parts {
+            out.put(at, part.batch, part.view().term(0, 1.0));
+            at += part.batch;
+        }
+        first.device.launch()?;
+        Ok(out)
+    }
+
+    fn narrow(&self, rows: Range<usize>) -> Result<Self> {
+        self.select(&rows.collect::<Vec<_>>())
+    }
+
+    fn is_finite(&self) -> Result<bool> {
+        let mut finite = vec![0; self.batch];
+        self.finite_rows(&mut finite)?;
+        Ok(finite.iter().all(|row| *row == 1))
+    }
+
+    fn dot(&self, _other: &Self) -> Result<Self> {
+        Err(only_evaluated())
+    }
+
+    fn fetch(_columns: &[&Self]) -> Result<Vec<Vec<f64>>> {
+        Err(only_evaluated())
+    }
+
+    fn to_f32(&self) -> Result<Vec<f32>> {
+        Err(only_evaluated())
+    }
+
+    fn error_ratio(_error: &Self, _a: &Self, _b: &Self, _rtol: f64, _atol: f64) -> Result<Vec<f64>> {
+        Err(only_evaluated())
+    }
+}
+
+fn only_evaluated() -> Error {
+    Error::Unsupported("a model on a device of the host program's can only be evaluated".into())
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Bench {
         self.run("tests/c/versions.c", &[self.rk2.as_path(), card], mode);
         self.run("tests/c/train.c", &[card], mode);
         self.run("tests/c/threads.c", &[&self.ns], mode);
-        self.run("tests/c/device.c", &[&self.rk2, &self.ns], mode);
+        self.run("tests/c/device.c", &[&self.rk2, &self.ns, &folder], mode);
         self.run("tests/cpp/abi.cpp", &[self.rk2.as_path(), &self.ladder, card], mode);
         #[cfg(feature = "onnx")]
         self.run("tests/c/network.c", &self.network("onnx", "models/digits-fm-ot-onnx.json"), mode);
@@ -129,7 +129,7 @@ fn the_kernel_of_cuda_computes_what_host_memory_does() {
     succeed(command);
     let flags = [format!("-I{}", folder.display()), object.display().to_string(), "-DBY_CUDA".into()];
     let flags = flags.each_ref().map(String::as_str);
-    bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns], Mode::Plain, &flags);
+    bench.run_with("tests/c/device.c", &[&bench.rk2, &bench.ns, &bench.workshop.path("")], Mode::Plain, &flags);
 }
 
 #[test]
@@ -143,6 +143,23 @@ fn what_tries_a_gpu_finds_the_kernels_right_on_the_host() {
     assert!(answers.len() == 11 && !said.contains(": NO"), "{said}");
     assert!(said.contains("14 solvers, bfloat16, give host memory's bits: yes"), "{said}");
     assert!(said.contains("launches an evaluation, the update and its times: 2.000000, expected 2: yes"), "{said}");
+}
+
+#[test]
+fn the_programs_pass_with_all_their_samples_on_a_device() {
+    let bench = Bench::new();
+    let (folder, card) = (bench.workshop.path(""), Path::new(&bench.card));
+    let on_device = |source: &str, arguments: &[&Path]| {
+        let flags = ["-include", "on_device.h", "-Wno-unused-function"];
+        // In C++ the samplers' handles are then of each program's own.
+        let more: &[&str] = if source.ends_with(".cpp") { &["-Wno-subobject-linkage"] } else { &[] };
+        bench.run_with(source, arguments, Mode::Plain, &[&flags, more].concat());
+    };
+    on_device("tests/c/abi.c", &[&bench.rk2, &bench.ns, card, &folder]);
+    on_device("tests/c/solver.c", &[&bench.rk2, &bench.ladder]);
+    on_device("tests/c/versions.c", &[&bench.rk2, card]);
+    on_device("tests/c/threads.c", &[&bench.ns]);
+    on_device("tests/cpp/abi.cpp", &[&bench.rk2, &bench.ladder, card]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 /* Samples that stay on a device: by a fake one, whose memory this program may not touch, every solver gives the very
  * numbers that it gives in host memory.
  *
- *     device RK2_THETA NS_THETA
+ *     device RK2_THETA NS_THETA FOLDER
  *     device stray RK2_THETA      crashes, since a callback touches the device's memory
  *
  * With BY_CUDA defined the arithmetic is that of bindings/cuda, compiled for the host.
@@ -184,7 +184,8 @@ static void agree(const bespoke_theta *theta, const char *name, int64_t elements
     }
 }
 
-/* A launch for each update, another one for the times where they are asked for, and copies at both ends alone. */
+/* A launch for each update, another one for the times where they are asked for, and copies at both ends of a whole solve
+ * alone: evaluations of a loop of the host's are a launch each. */
 static void counts(const bespoke_theta *theta) {
     char out[MOST * 8];
     fake_device device = {0};
@@ -195,9 +196,38 @@ static void counts(const bespoke_theta *theta) {
         solve(theta, sampler, &device, AS_A_WHOLE, types[0], 7, out);
         CHECK(device.launches == launches + 2 * nfe && device.copies == copies + 2);
     }
-    const unsigned launches = device.launches;
+    const unsigned launches = device.launches, copies = device.copies;
     solve(theta, sampler, &device, BY_EVALUATIONS, types[0], 7, out);
-    CHECK(device.launches == launches + nfe);
+    CHECK(device.launches == launches + nfe && device.copies == copies);
+    bespoke_sampler_free(sampler);
+}
+
+/* Where the next state is wanted in the midst of the present one, that is read first. */
+static void overlapping(const bespoke_theta *theta) {
+    fake_device device = {0};
+    bespoke_sampler *sampler = sampler_of(theta, &device);
+    int64_t shape[2] = {2, 4};
+    float *memory = room(&device, 64), apart[8], within[8];
+    DLTensor x = lent(&device, memory, types[0], shape), u = lent(&device, room(&device, 32), types[0], shape),
+             next = lent(&device, room(&device, 32), types[0], shape);
+    enter(&device);
+    for (int i = 0; i < 8; i++) {
+        memory[i] = 0.3f * (float)i - 1.0f;
+        ((float *)u.data)[i] = 0.7f - 0.2f * (float)i;
+    }
+    leave(&device);
+    OK(bespoke_sampler_advance(sampler, 0, &x, &u, &next));
+    CHECK(device.copies == 0 && device.launches == 1);
+    enter(&device);
+    memcpy(apart, next.data, sizeof apart);
+    leave(&device);
+    next.data = memory + 1;
+    OK(bespoke_sampler_advance(sampler, 0, &x, &u, &next));
+    CHECK(device.copies == 2 && device.launches == 2);
+    enter(&device);
+    memcpy(within, next.data, sizeof within);
+    leave(&device);
+    CHECK(memcmp(apart, within, sizeof apart) == 0);
     bespoke_sampler_free(sampler);
 }
 
@@ -408,6 +438,106 @@ static void refusals(const bespoke_theta *theta) {
     bespoke_sampler_free(sampler);
 }
 
+/* A network that is given its states where `user_data`, a device or NULL for the host, has them. */
+static int32_t network(void *user_data, const bespoke_call *call) {
+    fake_device *device = user_data;
+    const DLTensor *x = call->x;
+    const float *times = call->time->data;
+    const int64_t *classes = call->inputs[0].tensor->data;
+    CHECK(call->time->device.device_type == kDLCPU && call->inputs[0].tensor->device.device_type == kDLCPU);
+    CHECK(x->device.device_type == (device == NULL ? kDLCPU : (DLDeviceType)kDLExtDev));
+    CHECK(x->device.device_id == (device == NULL ? 0 : 3) && call->output->device.device_id == x->device.device_id);
+    enter(device);
+    for (int64_t row = 0; row < x->shape[0]; row++)
+        for (int64_t i = row * x->shape[1]; i < (row + 1) * x->shape[1]; i++)
+            ((float *)call->output->data)[i] =
+                cosf(times[row] / 300.0f) + 0.1f * (float)classes[row] - 0.7f * ((const float *)x->data)[i];
+    leave(device);
+    return 0;
+}
+
+static int32_t refusing(void *user_data, const bespoke_call *call) {
+    (void)user_data, (void)call;
+    return 9;
+}
+
+/* Guided and plain samples at times of their own: velocity and prediction of a model on the device, and of the host's. */
+static void model(const char *folder) {
+    static const char card[] =
+        "{\"format\": \"bespoke-model\", \"version\": 1, \"runtime\": \"host\", \"shape\": [5], \"output\": "
+        "\"epsilon\","
+        " \"scheduler\": {\"name\": \"vp\"}, \"classes\": 10, \"null_class\": 10,"
+        " \"time\": {\"direction\": \"data-to-noise\", \"scale\": 1000, \"end\": 0.999}}";
+    char path[4096];
+    snprintf(path, sizeof path, "%s/device-card.json", folder);
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL && fputs(card, file) >= 0 && fclose(file) == 0);
+
+    fake_device device = {.inner = by_cuda.struct_size != 0 ? &by_cuda : NULL};
+    bespoke_device_ops ops = fake_ops(&device);
+    bespoke_model *far = NULL, *near = NULL, *none = NULL;
+    OK(bespoke_model_host_on_device(path, &ops, network, &device, &far));
+    OK(bespoke_model_host(path, network, NULL, &near));
+    int64_t shape[2] = {4, 5}, batch[1] = {4}, classes[4] = {3, 0, 9, 4};
+    double scales[4] = {1, 3.5, 1, 0.5};
+    float times[4] = {0.0f, 0.25f, 0.25f, 1.0f}, x[20], u[20], x1[20], there[20];
+    for (int i = 0; i < 20; i++) x[i] = sinf(1.7f * (float)i);
+    DLTensor t = tensor(times, batch, 1), near_x = tensor(x, shape, 2), near_u = tensor(u, shape, 2),
+             near_x1 = tensor(x1, shape, 2);
+    DLTensor far_x = lent(&device, room(&device, 80), types[0], shape),
+             far_u = lent(&device, room(&device, 80), types[0], shape),
+             far_x1 = lent(&device, room(&device, 80), types[0], shape);
+    unsigned held = 0;
+    for (int guided = 0; guided < 3; guided++) {
+        bespoke_condition condition = {.struct_size = sizeof condition, .batch = 4, .classes = classes};
+        if (guided != 1) condition.guidance_scale = scales;
+        enter(&device);
+        memcpy(far_x.data, x, sizeof x);
+        leave(&device);
+        OK(bespoke_model_velocity(near, &condition, &t, &near_x, &near_u));
+        OK(bespoke_model_velocity(far, &condition, &t, &far_x, &far_u));
+        OK(bespoke_model_prediction(near, &t, &near_x, &near_u, &near_x1));
+        OK(bespoke_model_prediction(far, &t, &far_x, &far_u, &far_x1));
+        enter(&device);
+        memcpy(there, far_u.data, sizeof there);
+        CHECK(memcmp(there, u, sizeof u) == 0);
+        memcpy(there, far_x1.data, sizeof there);
+        /* The host multiplies in float64. */
+        for (int i = 0; i < 20; i++) CHECK(fabsf(there[i] - x1[i]) <= 4e-6f * (1.0f + fabsf(x1[i])));
+        leave(&device);
+        if (guided == 2) CHECK(device.allocations == held);
+        held = device.allocations;
+    }
+
+    FAILS(bespoke_model_velocity(far, NULL, &t, &near_x, &far_u), BESPOKE_ERROR_INVALID,
+          "x.device is on kDLCPU:0, expected on kDLExtDev:3, the model's");
+    FAILS(bespoke_model_velocity(far, NULL, &t, &far_x, &near_u), BESPOKE_ERROR_INVALID, "u.device is on kDLCPU:0");
+    FAILS(bespoke_model_velocity(near, NULL, &t, &far_x, &near_u), BESPOKE_ERROR_INVALID, "x.device is on kDLExtDev");
+    t.device = ops.device;
+    FAILS(bespoke_model_velocity(far, NULL, &t, &far_x, &far_u), BESPOKE_ERROR_INVALID, "t.device is on kDLExtDev");
+    t.device.device_type = kDLCPU;
+    far_u.dtype = types[2];
+    FAILS(bespoke_model_velocity(far, NULL, &t, &far_x, &far_u), BESPOKE_ERROR_INVALID,
+          "u.dtype is float16, expected float32");
+    FAILS(bespoke_model_host_on_device(path, NULL, network, NULL, &none), BESPOKE_ERROR_INVALID, "ops is NULL");
+    FAILS(bespoke_model_host_on_device(path, &ops, NULL, NULL, &none), BESPOKE_ERROR_INVALID, "network is NULL");
+    FAILS(bespoke_model_host_on_device(NULL, &ops, network, NULL, &none), BESPOKE_ERROR_INVALID, "path is NULL");
+    ops.finite = NULL;
+    FAILS(bespoke_model_host_on_device(path, &ops, network, NULL, &none), BESPOKE_ERROR_INVALID,
+          "ops.finite is NULL, expected a function");
+    CHECK(none == NULL);
+    ops = fake_ops(&device);
+    OK(bespoke_model_host_on_device(path, &ops, refusing, NULL, &none));
+    far_u.dtype = types[0];
+    bespoke_condition condition = {.struct_size = sizeof condition, .batch = 4, .classes = classes};
+    FAILS(bespoke_model_velocity(none, &condition, &t, &far_x, &far_u), BESPOKE_ERROR_CALLBACK,
+          "the network callback answered 9");
+    bespoke_model_free(none);
+    bespoke_model_free(far);
+    bespoke_model_free(near);
+    CHECK(fake_held(&device) == 3);
+}
+
 static int32_t strays(void *user_data, const DLTensor *t, const DLTensor *x, DLTensor *u) {
     (void)user_data, (void)t;
     ((float *)u->data)[0] = ((const float *)x->data)[0];
@@ -426,8 +556,8 @@ static int stray(const char *path) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) return 2;
-    if (strcmp(arguments[1], "stray") == 0) return stray(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "stray") == 0) return stray(arguments[2]);
+    if (count != 4) return 2;
     bespoke_theta *thetas[3] = {NULL, NULL, NULL};
 #ifdef BY_CUDA
     bespoke_cuda gpu = {0};
@@ -456,10 +586,12 @@ int main(int count, char **arguments) {
     OK(bespoke_theta_solver("edm", 7, "edm", &edm));
     agree(edm, "edm", 16);
     bespoke_theta_free(edm);
+    overlapping(thetas[0]);
     mixed_types(thetas[0]);
     continuous(thetas);
     not_finite(thetas[0]);
     refusals(thetas[0]);
+    model(arguments[3]);
     for (int i = 0; i < 3; i++) bespoke_theta_free(thetas[i]);
     puts("ok");
     return 0;

@@ -12,7 +12,9 @@
 
 #include "bespoke.h"
 
+#ifndef FAKE_BLOCKS
 #define FAKE_BLOCKS 256
+#endif
 #define FAKE_PAGE 4096
 
 typedef struct {
@@ -166,7 +168,7 @@ static inline int32_t fake_combine(void *context, const bespoke_device_combinati
     if (asked->struct_size != sizeof *asked || asked->part_count == 0) fake_fail("an empty launch");
     for (uint32_t p = 0; p < asked->part_count; p++) {
         const bespoke_device_part *part = &asked->parts[p];
-        if (part->sum_count < 1 || part->sum_count > 3 || part->first_sum + part->sum_count > asked->sum_count)
+        if (part->sum_count < 1 || part->sum_count > 4 || part->first_sum + part->sum_count > asked->sum_count)
             fake_fail("a part of too many sums, or of none");
         for (uint32_t s = 0; s < part->sum_count; s++) {
             const bespoke_device_sum *sum = &asked->sums[part->first_sum + s];
@@ -189,7 +191,7 @@ static inline int32_t fake_combine(void *context, const bespoke_device_combinati
             const bespoke_device_part *part = &asked->parts[p];
             const bespoke_device_sum *sums = &asked->sums[part->first_sum];
             for (uint64_t i = 0; i < part->count; i++) {
-                double values[3] = {0, 0, 0};
+                double values[4] = {0, 0, 0, 0};
                 for (uint32_t s = 0; s < part->sum_count; s++) values[s] = fake_sum(asked, &sums[s], i);
                 for (uint32_t s = 0; s < part->sum_count; s++) fake_put(sums[s].out, sums[s].dtype, i, values[s]);
             }

@@ -4,7 +4,9 @@
  *
  * The ladder has nfe 4 and 8; RK2_THETA is the identity, midpoint with nfe 4.
  */
+#ifndef _DEFAULT_SOURCE
 #define _DEFAULT_SOURCE
+#endif
 #include <math.h>
 
 #include "check.h"

@@ -1,5 +1,6 @@
 // What Triton calls.
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,13 +14,26 @@ namespace {
 
 using namespace bespoke_triton;
 
-/// Where an instance computes, as bespoke_model_open has it.
-std::string device_of(TRITONBACKEND_ModelInstance *instance) {
+/// The GPU of an instance; -1 for none.
+int gpu_of(TRITONBACKEND_ModelInstance *instance) {
     TRITONSERVER_InstanceGroupKind kind{};
     std::int32_t device = 0;
     check(TRITONBACKEND_ModelInstanceKind(instance, &kind));
     check(TRITONBACKEND_ModelInstanceDeviceId(instance, &device));
-    return kind == TRITONSERVER_INSTANCEGROUPKIND_GPU ? "cuda:" + std::to_string(device) : "cpu";
+    return kind == TRITONSERVER_INSTANCEGROUPKIND_GPU ? device : -1;
+}
+
+/// Where an instance's samples are: in its GPU's memory, or, as nullptr, the host's.
+std::shared_ptr<device> place_of(int gpu) {
+    // The tests' own: instances on the processor have a device too.
+    const bool tests = std::getenv("BESPOKE_TRITON_TEST_DEVICE") != nullptr;  // NOLINT(concurrency-mt-unsafe)
+    if (gpu < 0 && !tests) return nullptr;
+    auto library = gpu_library::find();
+    if (library) return std::make_shared<device>(std::move(library), gpu < 0 ? 0 : gpu);
+    log(TRITONSERVER_LOG_WARN,
+        "there is no libbespoke_cuda.so beside the backend: states, noise and samples of a GPU's instances are host "
+        "memory");
+    return nullptr;
 }
 
 model *model_of(TRITONBACKEND_ModelInstance *instance) {
@@ -35,7 +49,7 @@ void take(engine &engine, model &model, TRITONBACKEND_ModelInstance *instance, T
           std::uint32_t count) noexcept {
     std::vector<std::unique_ptr<request>> good;
     for (std::uint32_t i = 0; i < count; i++) {
-        auto next = std::make_unique<request>(instance, requests[i]);
+        auto next = std::make_unique<request>(instance, requests[i], engine.place());
         try {
             next->read(model);
             good.push_back(std::move(next));
@@ -94,7 +108,10 @@ TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *handle) {
 TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND_ModelInstance *instance) {
     return guard([&] {
         model *own = model_of(instance);
-        auto made = std::make_unique<engine>(*own, instance, own->on(device_of(instance)));
+        const int gpu = gpu_of(instance);
+        auto place = place_of(gpu);
+        auto velocity = gpu < 0 ? own->on("cpu") : own->on("cuda:" + std::to_string(gpu), place);
+        auto made = std::make_unique<engine>(*own, instance, std::move(velocity), std::move(place));
         check(TRITONBACKEND_ModelInstanceSetState(instance, made.get()));
         static_cast<void>(made.release());  // NOLINT(bugprone-unused-return-value): the server has it
     });

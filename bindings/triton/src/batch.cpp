@@ -7,9 +7,16 @@
 
 namespace bespoke_triton {
 
-batch::batch(model &model, const request &like)
-    : model_(model), sizes_(like.sizes), shape_(like.shape), elements_(like.elements), numbers_(like.numbers) {
+batch::batch(model &model, const request &like, std::shared_ptr<device> place)
+    : model_(model),
+      place_(std::move(place)),
+      sizes_(like.sizes),
+      shape_(like.shape),
+      elements_(like.elements),
+      numbers_(like.numbers),
+      states_(place_) {
     shape_.insert(shape_.begin(), 1);
+    if (place_) where_ = place_->where();
 }
 
 std::size_t batch::begun() const noexcept {
@@ -21,7 +28,7 @@ std::size_t batch::begun() const noexcept {
 bespoke::tensor_view<float> batch::view(float *data, std::size_t rows) const {
     std::vector<std::int64_t> shape = shape_;
     shape.front() = static_cast<std::int64_t>(rows);
-    return {data, shape.data(), shape.size()};
+    return bespoke::tensor_view<float>(data, shape.data(), shape.size()).on(where_);
 }
 
 void batch::add(std::shared_ptr<request> request) { members_.push_back({std::move(request), {}}); }
@@ -56,9 +63,9 @@ void batch::begin(member &member, std::size_t count) const {
     while (member.rows.size() < count) {
         const std::size_t index = request.begun;
         const bespoke::theta &theta = request.samples[index].by->theta;
-        auto next = std::make_shared<row>(row{member.of, index, bespoke::sampler(theta)});
-        next->sampler.start(one(request.states.data() + index * elements_));
-        member.rows.push_back(std::move(next));
+        bespoke_sampler_options options{};
+        if (place_) options.device_ops = &place_->gathering();
+        member.rows.push_back(std::make_shared<row>(row{member.of, index, bespoke::sampler(theta, options)}));
         request.begun++;
     }
 }
@@ -99,15 +106,31 @@ std::vector<batch::refusal> batch::choose(const pace &pace) {
 
 bespoke::evaluation<float> batch::query() {
     times_.resize(call_.size());
-    states_.resize(call_.size() * elements_);
     for (std::size_t i = 0; i < call_.size(); i++) {
-        const auto at = call_[i]->sampler.query<float>();
-        if (!at) throw failure(TRITONSERVER_ERROR_INTERNAL, "the batch has samples that are done");
-        times_[i] = at->t[0];
-        std::memcpy(states_.data() + i * elements_, at->x.data(), elements_ * sizeof(float));
+        const row &row = *call_[i];
+        if (row.done()) throw failure(TRITONSERVER_ERROR_INTERNAL, "the batch has samples that are done");
+        times_[i] = static_cast<float>(row.sample().by->theta.stage(row.evaluations).t);
     }
     const bespoke::tensor_view<const float> times(times_.data(), {static_cast<std::int64_t>(times_.size())});
-    return {times, view(states_.data(), call_.size())};
+    return {times, view(stacked_states(), call_.size())};
+}
+
+float *batch::stacked_states() {
+    float *first = state(*call_.front());
+    bool beside = true;
+    for (std::size_t i = 0; i < call_.size(); i++)
+        beside = beside && call_[i]->of == call_.front()->of && state(*call_[i]) == first + i * elements_;
+    if (beside) return first;
+    states_.resize(call_.size() * elements_);
+    for (std::size_t i = 0; i < call_.size(); i++) {
+        if (!place_) {
+            states_.put(i * elements_, state(*call_[i]), elements_);
+            continue;
+        }
+        place_->gather_copy(states_.data() + i * elements_, state(*call_[i]), elements_);
+    }
+    if (place_) place_->launch();
+    return states_.data();
 }
 
 const bespoke::condition &batch::condition() {
@@ -156,13 +179,15 @@ void batch::update(bespoke::tensor_view<float> u) {
     for (std::size_t i = 0; i < call_.size(); i++) {
         row &row = *call_[i];
         try {
-            row.sampler.update(one(u.data() + i * elements_));
+            const auto x = one(state(row));
+            row.sampler.advance(row.evaluations, x, one(u.data() + i * elements_), x);
             row.evaluations++;
         } catch (const bespoke::error &error) {
             if (error.status() != BESPOKE_ERROR_NON_FINITE) throw;
             row.failed = true;
         }
     }
+    if (place_) place_->launch();
 }
 
 std::vector<std::shared_ptr<request>> batch::finish() {
@@ -170,7 +195,6 @@ std::vector<std::shared_ptr<request>> batch::finish() {
         request &request = *member.of;
         const auto done = [&](const std::shared_ptr<row> &row) {
             if (!row->done()) return false;
-            row->sampler.finish(one(request.states.data() + row->index * elements_));
             request.done++;
             return true;
         };

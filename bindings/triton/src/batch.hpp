@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "device.hpp"
 #include "model.hpp"
 #include "request.hpp"
 #include "shares.hpp"
@@ -35,8 +36,8 @@ public:
         TRITONSERVER_Error *error;
     };
 
-    /// For samples of the sizes that `like` has.
-    batch(model &model, const request &like);
+    /// For samples of the sizes that `like` has, in the memory of `place`, or nullptr for the host's.
+    batch(model &model, const request &like, std::shared_ptr<device> place);
 
     const bespoke_triton::sizes &sizes() const noexcept { return sizes_; }
     /// Numbers of one sample's state, and with those of its inputs.
@@ -60,21 +61,27 @@ public:
     /// Its samples, those of one request beside each other; and their requests.
     const rows &call() const noexcept { return call_; }
     const std::vector<std::shared_ptr<request>> &asked() const noexcept { return asked_; }
-    /// The evaluation.
+    /// The evaluation: its times in host memory, its states in that of the samples.
     bespoke::evaluation<float> query();
     /// What its samples are conditioned on; put together anew where they are others than in the call before.
     const bespoke::condition &condition();
     /// The velocity of that evaluation; samples whose own is not finite fail.
     void update(bespoke::tensor_view<float> u);
-    /// Writes the samples of the call that are done into their requests' states; says whose were the last ones.
+    /// Lets the samples of the call go that are done; says whose were the last ones.
     std::vector<std::shared_ptr<request>> finish();
 
-    /// `rows` states in the memory of another.
+    /// `rows` states in the memory of another, of the same place.
     bespoke::tensor_view<float> view(float *data, std::size_t rows) const;
 
 private:
     /// The same of one, without a copy of the shape.
-    bespoke::tensor_view<float> one(float *data) const { return {data, shape_.data(), shape_.size()}; }
+    bespoke::tensor_view<float> one(float *data) const {
+        return bespoke::tensor_view<float>(data, shape_.data(), shape_.size()).on(where_);
+    }
+    /// Where a sample's state is.
+    float *state(const row &row) const { return row.of->states.data() + row.index * elements_; }
+    /// The states of the call, one after the other.
+    float *stacked_states();
 
     /// A request, and its samples that have begun and are not done.
     struct member {
@@ -87,6 +94,8 @@ private:
     void stack();
 
     model &model_;
+    std::shared_ptr<device> place_;
+    DLDevice where_{kDLCPU, 0};
     bespoke_triton::sizes sizes_;
     /// Of one state, its row in front.
     std::vector<std::int64_t> shape_;
@@ -96,7 +105,8 @@ private:
 
     rows call_;
     std::vector<std::shared_ptr<request>> asked_;
-    std::vector<float> times_, states_;
+    std::vector<float> times_;
+    storage states_;
     bool stacked_ = false;
     bespoke::condition condition_;
     /// What the inputs of `condition_` point to.

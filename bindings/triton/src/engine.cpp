@@ -1,13 +1,19 @@
 #include "engine.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace bespoke_triton {
 
-engine::engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity)
-    : model_(model), instance_(instance), velocity_(std::move(velocity)) {
+engine::engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity,
+               std::shared_ptr<device> place)
+    : model_(model),
+      instance_(instance),
+      velocity_(std::move(velocity)),
+      place_(std::move(place)),
+      u_(place_),
+      predictions_(place_),
+      previews_(place_) {
     thread_ = std::thread([this] { work(); });
 }
 
@@ -78,7 +84,7 @@ void engine::take_in() {
         if (found == turns_.end()) {
             // It has nothing in store for the time before it came.
             const double had = turns_.empty() ? 0.0 : next().had;
-            found = turns_.insert(turns_.end(), {batch(model_, *request), had});
+            found = turns_.insert(turns_.end(), {batch(model_, *request, place_), had});
         }
         found->batch.add(std::move(request));
     }
@@ -114,7 +120,7 @@ void engine::evaluate(turn &turn, std::uint64_t step_start) {
     const auto &metrics = model_.metrics();
     metrics.add(metric::network_calls, 1);
     metrics.add(metric::network_rows, static_cast<double>(rows));
-    velocity_->evaluate(at, u, condition);
+    velocity_->evaluate(at, u, condition, place_.get());
     network_end_ns_ = now_ns();
     const double seconds = static_cast<double>(network_end_ns_ - network_start_ns_) * 1e-9;
     metrics.add(metric::network_seconds, seconds);
@@ -148,17 +154,17 @@ void engine::preview(batch &batch, const bespoke::evaluation<float> &at, bespoke
     }
     if (due.empty()) return;
     predictions_.resize(u.size());
-    velocity_->model().prediction(at.t, at.x, u, batch.view(predictions_.data(), call.size()));
+    velocity_->predict(at, u, batch.view(predictions_.data(), call.size()), place_.get());
     const std::size_t elements = batch.elements();
     for (const auto &request : due) {
         bool last = true;
         // Samples that are done already stand in the states.
-        previews_ = request->states;
+        previews_.resize(request->states.size());
+        previews_.put(0, request->states.data(), request->states.size());
         for (std::size_t i = 0; i < call.size(); i++) {
             const auto &row = *call[i];
             if (row.of != request) continue;
-            std::memcpy(previews_.data() + row.index * elements, predictions_.data() + i * elements,
-                        elements * sizeof(float));
+            previews_.put(row.index * elements, predictions_.data() + i * elements, elements);
             last = last && row.evaluations + 1 == row.sample().by->nfe;
         }
         // After the last evaluation comes the sample itself.

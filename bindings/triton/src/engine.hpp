@@ -20,7 +20,9 @@ namespace bespoke_triton {
 /// its share of either.
 class engine {
 public:
-    engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity);
+    /// Samples are in the memory of `place`, or, where that is nullptr, the host's.
+    engine(model &model, TRITONBACKEND_ModelInstance *instance, std::shared_ptr<const velocity> velocity,
+           std::shared_ptr<device> place);
     /// Waits until every request is answered.
     ~engine();
     engine(const engine &) = delete;
@@ -29,6 +31,8 @@ public:
     /// Hands requests over, and returns when no more than `max_rows` are on their way, so that what comes later waits
     /// with Triton, under its queue policy. Without continuous batching: when none is.
     void run(std::vector<std::unique_ptr<request>> requests);
+
+    const std::shared_ptr<device> &place() const noexcept { return place_; }
 
 private:
     /// The requests of one size.
@@ -61,6 +65,7 @@ private:
     model &model_;
     TRITONBACKEND_ModelInstance *instance_;
     std::shared_ptr<const velocity> velocity_;
+    std::shared_ptr<device> place_;
 
     std::mutex mutex_;
     std::condition_variable arrived_, left_;
@@ -75,7 +80,7 @@ private:
     /// One of each size.
     std::list<turn> turns_;
     pace pace_;
-    std::vector<float> u_, predictions_, previews_;
+    storage u_, predictions_, previews_;
     std::uint64_t network_start_ns_ = 0, network_end_ns_ = 0;
 
     std::thread thread_;

@@ -17,7 +17,7 @@ std::vector<T> numbers(const std::vector<char> &bytes, const std::string &name, 
 
 }  // namespace
 
-inputs::inputs(TRITONBACKEND_Request *request) {
+inputs::inputs(TRITONBACKEND_Request *request, const device *place) : place_(place) {
     std::uint32_t count = 0;
     check(TRITONBACKEND_RequestInputCount(request, &count));
     for (std::uint32_t i = 0; i < count; i++) {
@@ -44,29 +44,69 @@ std::optional<std::vector<std::int64_t>> inputs::shape(const std::string &name) 
     return std::vector<std::int64_t>(found->second.shape.begin() + 1, found->second.shape.end());
 }
 
-std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSERVER_DataType type,
-                                               const std::vector<std::int64_t> &shape) const {
+const inputs::tensor *inputs::find(const std::string &name, TRITONSERVER_DataType type,
+                                   const std::vector<std::int64_t> &shape) const {
     const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return std::nullopt;
+    if (found == tensors_.end()) return nullptr;
     const tensor &own = found->second;
     if (own.type != type)
         throw invalid(name + ".datatype", TRITONSERVER_DataTypeString(own.type), TRITONSERVER_DataTypeString(type));
     std::vector<std::int64_t> expected = shape;
     expected.insert(expected.begin(), static_cast<std::int64_t>(rows_));
     if (own.shape != expected) throw invalid(name + ".shape", shape_text(own.shape), shape_text(expected));
-    std::vector<char> values;
+    return &own;
+}
+
+template <class Take>
+void inputs::each_buffer(const tensor &own, const std::string &name, Take take) const {
     for (std::uint32_t i = 0; i < own.buffers; i++) {
         const void *data = nullptr;
         std::uint64_t size = 0;
         TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
         std::int64_t memory_id = 0;
         check(TRITONBACKEND_InputBuffer(own.handle, i, &data, &size, &memory, &memory_id));
-        if (memory == TRITONSERVER_MEMORY_GPU)
+        if (memory == TRITONSERVER_MEMORY_GPU && place_ == nullptr)
             throw failure(TRITONSERVER_ERROR_UNSUPPORTED, name + " lies in GPU memory, expected host memory");
-        const char *first = static_cast<const char *>(data);
-        values.insert(values.end(), first, first + size);
+        take(static_cast<const char *>(data), static_cast<std::size_t>(size), memory == TRITONSERVER_MEMORY_GPU);
     }
+}
+
+std::optional<std::vector<char>> inputs::bytes(const std::string &name, TRITONSERVER_DataType type,
+                                               const std::vector<std::int64_t> &shape) const {
+    const tensor *own = find(name, type, shape);
+    if (own == nullptr) return std::nullopt;
+    std::vector<char> values;
+    each_buffer(*own, name, [&](const char *data, std::size_t size, bool there) {
+        const std::size_t before = values.size();
+        values.resize(before + size);
+        if (there) {
+            place_->copy(values.data() + before, data, size);
+        } else if (size > 0) {
+            std::memcpy(values.data() + before, data, size);
+        }
+    });
     return values;
+}
+
+void inputs::floats_into(float *numbers, const std::string &name, const std::vector<std::int64_t> &shape) const {
+    const tensor *own = find(name, TRITONSERVER_TYPE_FP32, shape);
+    if (own == nullptr) throw failure(TRITONSERVER_ERROR_INVALID_ARG, name + " is missing");
+    std::size_t room = rows_ * sizeof(float), given = 0;
+    for (const std::int64_t size : shape) room *= static_cast<std::size_t>(size);
+    const auto wrong = [&](std::size_t bytes) {
+        return invalid(name, std::to_string(bytes) + " bytes", std::to_string(room));
+    };
+    each_buffer(*own, name, [&](const char *data, std::size_t size, bool) {
+        if (size > room - given) throw wrong(given + size);
+        char *to = reinterpret_cast<char *>(numbers) + given;
+        if (place_ != nullptr) {
+            place_->copy(to, data, size);
+        } else if (size > 0) {
+            std::memcpy(to, data, size);
+        }
+        given += size;
+    });
+    if (given != room) throw wrong(given);
 }
 
 std::optional<std::vector<float>> inputs::floats(const std::string &name,

@@ -55,11 +55,15 @@ model::model(TRITONBACKEND_Model *handle) {
     metrics_ = static_cast<metric_families *>(families)->of(settings_.name, std::to_string(version));
 }
 
-std::shared_ptr<const velocity> model::on(const std::string &device) {
+std::shared_ptr<const velocity> model::on(const std::string &device, std::shared_ptr<bespoke_triton::device> place) {
     const std::lock_guard lock(mutex_);
+    if (place && !settings_.velocity_model.empty()) {
+        opened_.reset();
+        return std::make_shared<const velocity>(settings_, server_, device, std::move(place));
+    }
     auto &known = velocities_[device];
     auto found = known.lock();
-    if (!found) known = found = std::make_shared<const velocity>(settings_, server_, device);
+    if (!found) known = found = std::make_shared<const velocity>(settings_, server_, device, nullptr);
     // Where the instances are elsewhere, the host's copy is not kept.
     opened_.reset();
     return found;

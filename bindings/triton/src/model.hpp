@@ -31,8 +31,10 @@ public:
     bespoke_triton::catalogue &solvers() noexcept { return *solvers_; }
     const model_metrics &metrics() const noexcept { return *metrics_; }
 
-    /// The velocity on a device, shared by the instances there.
-    std::shared_ptr<const velocity> on(const std::string &device);
+    /// The velocity on a device, shared by the instances there. A served network that is asked in the memory of `place` is
+    /// the instance's own: it has no weights that could be shared.
+    std::shared_ptr<const velocity> on(const std::string &device,
+                                       std::shared_ptr<bespoke_triton::device> place = nullptr);
 
 private:
     bespoke_triton::settings settings_;

@@ -36,8 +36,9 @@ std::vector<std::int64_t> counts_of(const inputs &given, std::uint32_t most) {
 
 }  // namespace
 
-request::request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle)
-    : instance_(instance), handle_(handle), started_ns_(now_ns()) {
+request::request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle,
+                 std::shared_ptr<const device> place)
+    : states(std::move(place)), instance_(instance), handle_(handle), started_ns_(now_ns()) {
     log_error(TRITONBACKEND_ResponseFactoryNew(&factory_, handle), "making a response factory");
 }
 
@@ -50,7 +51,7 @@ void request::read(model &model) {
     decoupled_ = model.settings().decoupled;
     if (decoupled_) preview_every = model.settings().preview_every;
     read_parameters(model.signature());
-    const inputs given(handle_);
+    const inputs given(handle_, states.place());
     read_sizes(given, model);
     read_columns(given, model.signature());
     read_samples(given, model);
@@ -158,26 +159,62 @@ void request::read_samples(const inputs &given, model &model) {
 }
 
 void request::read_states(const inputs &given, const std::vector<std::int64_t> &counts, const model &model) {
-    if (auto noise = given.floats("NOISE", shape)) {
-        const auto bad = std::find_if(noise->begin(), noise->end(), [](float v) { return !std::isfinite(v); });
-        if (bad != noise->end())
-            throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(bad - noise->begin()),
-                          "finite numbers");
-        states = std::move(*noise);
+    states.resize(samples.size() * elements);
+    if (given.has("NOISE")) {
+        read_noise(given);
     } else {
-        const auto seeds = given.integers("SEED");
-        states.resize(samples.size() * elements);
-        std::size_t first = 0;
-        for (std::size_t row = 0; row < given.rows(); row++) {
-            std::vector<std::int64_t> batch = shape;
-            batch.insert(batch.begin(), counts[row]);
-            const auto seed = static_cast<std::uint64_t>(seeds ? (*seeds)[row] : 0);
-            bespoke::noise(seed, 0, bespoke::tensor_view<float>(states.data() + first, batch.data(), batch.size()));
-            first += static_cast<std::size_t>(counts[row]) * elements;
-        }
+        draw_noise(given, counts);
     }
-    if (model.initial_scale() != 1.0)
-        for (float &number : states) number = static_cast<float>(number * model.initial_scale());
+    if (model.initial_scale() == 1.0) return;
+    if (const device *place = states.place()) {
+        constexpr DLDataType type = bespoke::dtype_of<float>::value;
+        place->convert(states.data(), type, states.data(), type, states.size(), model.initial_scale());
+        place->wait();
+    } else {
+        std::transform(states.data(), states.data() + states.size(), states.data(),
+                       [&](float number) { return static_cast<float>(number * model.initial_scale()); });
+    }
+}
+
+void request::read_noise(const inputs &given) {
+    given.floats_into(states.data(), "NOISE", shape);
+    const float *numbers = states.data();
+    std::size_t before = 0, count = states.size();
+    std::vector<float> row;
+    if (const device *place = states.place()) {
+        const std::size_t bad = place->first_infinite(numbers, samples.size(), elements);
+        before = bad * elements;
+        row.resize(bad < samples.size() ? elements : 0);
+        count = row.size();
+        if (count > 0) place->copy(row.data(), numbers + before, count * sizeof(float));
+        numbers = row.data();
+    }
+    const float *bad = std::find_if(numbers, numbers + count, [](float v) { return !std::isfinite(v); });
+    if (bad == numbers + count) return;
+    const std::size_t at = before + static_cast<std::size_t>(bad - numbers);
+    throw invalid("NOISE", std::to_string(*bad) + " at number " + std::to_string(at), "finite numbers");
+}
+
+/// The noise of the program's `--seed`, which is drawn in host memory.
+void request::draw_noise(const inputs &given, const std::vector<std::int64_t> &counts) {
+    const auto seeds = given.integers("SEED");
+    const device *place = states.place();
+    std::vector<float> drawn(place != nullptr ? states.size() : 0);
+    float *next = place != nullptr ? drawn.data() : states.data();
+    for (std::size_t row = 0; row < given.rows(); row++) {
+        std::vector<std::int64_t> batch = shape;
+        batch.insert(batch.begin(), counts[row]);
+        const auto seed = static_cast<std::uint64_t>(seeds ? (*seeds)[row] : 0);
+        bespoke::noise(seed, 0, bespoke::tensor_view<float>(next, batch.data(), batch.size()));
+        next += static_cast<std::size_t>(counts[row]) * elements;
+    }
+    if (place != nullptr) place->copy(states.data(), drawn.data(), drawn.size() * sizeof(float));
+}
+
+bool request::finite() const {
+    if (const device *place = states.place())
+        return place->first_infinite(states.data(), samples.size(), elements) == samples.size();
+    return std::all_of(states.data(), states.data() + states.size(), [](float v) { return std::isfinite(v); });
 }
 
 bool request::cancelled() const {
@@ -214,13 +251,18 @@ TRITONBACKEND_Response *request::respond(const float *values, bool final) {
         check(TRITONBACKEND_ResponseOutput(response, &output, "SAMPLE", TRITONSERVER_TYPE_FP32, batch.data(),
                                            static_cast<std::uint32_t>(batch.size())));
         void *buffer = nullptr;
-        TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
-        std::int64_t memory_id = 0;
+        const device *place = states.place();
+        TRITONSERVER_MemoryType memory = place != nullptr ? TRITONSERVER_MEMORY_GPU : TRITONSERVER_MEMORY_CPU;
+        std::int64_t memory_id = place != nullptr ? place->index() : 0;
         const std::size_t bytes = states.size() * sizeof(float);
         check(TRITONBACKEND_OutputBuffer(output, &buffer, bytes, &memory, &memory_id));
-        if (memory == TRITONSERVER_MEMORY_GPU)
+        if (memory == TRITONSERVER_MEMORY_GPU && place == nullptr)
             throw failure(TRITONSERVER_ERROR_UNSUPPORTED, "SAMPLE is wanted in GPU memory, expected host memory");
-        std::memcpy(buffer, values, bytes);
+        if (place != nullptr) {
+            place->copy(buffer, values, bytes);
+        } else {
+            std::memcpy(buffer, values, bytes);
+        }
         return response;
     } catch (...) {
         log_error(TRITONBACKEND_ResponseDelete(response), "freeing a response");

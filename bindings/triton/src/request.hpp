@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "catalogue.hpp"
+#include "device.hpp"
 #include "model.hpp"
 
 namespace bespoke_triton {
@@ -38,8 +39,8 @@ struct column {
 /// A request that this backend holds, until it has answered. One thread at a time.
 class request {
 public:
-    /// Takes the request over.
-    request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle);
+    /// Takes the request over. Its samples are in the memory of `place`, or, where that is nullptr, the host's.
+    request(TRITONBACKEND_ModelInstance *instance, TRITONBACKEND_Request *handle, std::shared_ptr<const device> place);
     /// A request that was not answered is answered with an error.
     ~request();
     request(const request &) = delete;
@@ -55,10 +56,12 @@ public:
     /// Answers with an error and lets the request go.
     void fail(TRITONSERVER_Error *error) noexcept;
     bool cancelled() const;
+    /// Whether all numbers of its states are finite.
+    bool finite() const;
 
-    /// The samples, and their states: x(0), then, one after the other, x(1).
+    /// The samples, and their states: x(0), then where each stands, at last x(1).
     std::vector<sample> samples;
-    std::vector<float> states;
+    storage states;
     /// What the network is given besides, in the order of the signature.
     std::vector<column> columns;
     /// The sizes that have a name; what shares an evaluation agrees in them.
@@ -81,6 +84,8 @@ private:
     void read_columns(const inputs &given, const signature &signature);
     void read_samples(const inputs &given, model &model);
     void read_states(const inputs &given, const std::vector<std::int64_t> &counts, const model &model);
+    void read_noise(const inputs &given);
+    void draw_noise(const inputs &given, const std::vector<std::int64_t> &counts);
     TRITONBACKEND_Response *respond(const float *values, bool final);
     void let_go(bool success) noexcept;
 

@@ -1,7 +1,5 @@
 #include "responder.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace bespoke_triton {
@@ -9,10 +7,14 @@ namespace bespoke_triton {
 namespace {
 
 void send(request &request) {
-    if (std::all_of(request.states.begin(), request.states.end(), [](float v) { return std::isfinite(v); })) {
-        request.finish();
-    } else {
-        request.fail(TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "the sample holds a NaN or an infinity"));
+    try {
+        if (request.finite()) {
+            request.finish();
+        } else {
+            request.fail(TRITONSERVER_ErrorNew(TRITONSERVER_ERROR_INTERNAL, "the sample holds a NaN or an infinity"));
+        }
+    } catch (...) {
+        request.fail(current_error());
     }
 }
 

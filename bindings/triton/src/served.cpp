@@ -15,6 +15,8 @@ using nlohmann::json;
 
 /// A batch, or a part of one, on its way through the other model.
 struct served_network::call {
+    explicit call(std::shared_ptr<const device> place) : place(std::move(place)), halves_there(this->place) {}
+
     /// A tensor on its way, the batch first; what was converted for it is kept.
     struct tensor {
         std::string name;
@@ -22,10 +24,27 @@ struct served_network::call {
         std::vector<std::int64_t> shape;
         const void *data;
         std::size_t bytes;
+        /// Where it is, or nullptr for host memory.
+        const device *place = nullptr;
         std::vector<std::uint16_t> halves;
         std::vector<std::int32_t> integers;
+        std::unique_ptr<storage> halves_there;
     };
     std::list<tensor> inputs;
+
+    tensor &add(const std::string &name, TRITONSERVER_DataType type, std::vector<std::int64_t> shape, const void *data,
+                std::size_t bytes) {
+        tensor &own = inputs.emplace_back();
+        own.name = name;
+        own.type = type;
+        own.shape = std::move(shape);
+        own.data = data;
+        own.bytes = bytes;
+        return own;
+    }
+
+    /// Where states and output are, or nullptr for host memory.
+    std::shared_ptr<const device> place;
 
     /// Where the output is wanted, and as what.
     std::vector<std::int64_t> shape;
@@ -33,13 +52,30 @@ struct served_network::call {
     void *output = nullptr;
     std::size_t bytes = 0;
     std::vector<std::uint16_t> halves;
+    storage halves_there;
     const std::string *output_name = nullptr;
+
+    /// The states, which are where `place` says.
+    void add_states(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
+                    const float *data, std::size_t count) {
+        if (!place) {
+            add_floats(name, as, std::move(shape), data, count);
+            return;
+        }
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(float));
+        own.place = place.get();
+        if (as == TRITONSERVER_TYPE_FP32) return;
+        own.halves_there = std::make_unique<storage>(place);
+        own.halves_there->resize((count + 1) / 2);
+        own.data = own.halves_there->data();
+        own.bytes = count * sizeof(std::uint16_t);
+        place->convert(own.halves_there->data(), half_type(as), data, bespoke::dtype_of<float>::value, count);
+    }
 
     void add_floats(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                     const float *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(float), {}, {}});
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(float));
         if (as == TRITONSERVER_TYPE_FP32) return;
-        tensor &own = inputs.back();
         own.halves = to_half(data, count, as);
         own.data = own.halves.data();
         own.bytes = count * sizeof(std::uint16_t);
@@ -47,9 +83,8 @@ struct served_network::call {
 
     void add_classes(const std::string &name, TRITONSERVER_DataType as, std::vector<std::int64_t> shape,
                      const std::int64_t *data, std::size_t count) {
-        inputs.push_back({name, as, std::move(shape), data, count * sizeof(std::int64_t), {}, {}});
+        tensor &own = add(name, as, std::move(shape), data, count * sizeof(std::int64_t));
         if (as == TRITONSERVER_TYPE_INT64) return;
-        tensor &own = inputs.back();
         own.integers.assign(data, data + count);
         own.data = own.integers.data();
         own.bytes = count * sizeof(std::int32_t);
@@ -98,6 +133,10 @@ struct served_network::call {
         if (bytes == 0) return nullptr;
         if (*own.output_name == name && bytes == own.bytes) {
             *buffer = own.output;
+            if (own.place) {
+                *type = TRITONSERVER_MEMORY_GPU;
+                *type_id = own.place->index();
+            }
             return nullptr;
         }
         *buffer = *buffer_userp = std::malloc(bytes);
@@ -139,8 +178,10 @@ struct response_deleter {
 
 }  // namespace
 
-served_network::served_network(TRITONSERVER_Server *server, const settings &settings)
-    : server_(server),
+served_network::served_network(TRITONSERVER_Server *server, const settings &settings,
+                               std::shared_ptr<const device> place)
+    : place_(std::move(place)),
+      server_(server),
       model_(settings.velocity_model),
       x_(settings.velocity_x),
       t_(settings.velocity_t),
@@ -204,8 +245,10 @@ TRITONSERVER_InferenceRequest *served_network::request(call &call) {
         for (const call::tensor &input : call.inputs) {
             check(TRITONSERVER_InferenceRequestAddInput(request, input.name.c_str(), input.type, input.shape.data(),
                                                         input.shape.size()));
-            check(TRITONSERVER_InferenceRequestAppendInputData(request, input.name.c_str(), input.data, input.bytes,
-                                                               TRITONSERVER_MEMORY_CPU, 0));
+            const bool there = input.place != nullptr;
+            check(TRITONSERVER_InferenceRequestAppendInputData(
+                request, input.name.c_str(), input.data, input.bytes,
+                there ? TRITONSERVER_MEMORY_GPU : TRITONSERVER_MEMORY_CPU, there ? input.place->index() : 0));
         }
         check(TRITONSERVER_InferenceRequestAddRequestedOutput(request, output_.c_str()));
         check(TRITONSERVER_InferenceRequestSetReleaseCallback(request, call::release, &call));
@@ -219,6 +262,15 @@ TRITONSERVER_InferenceRequest *served_network::request(call &call) {
 
 void served_network::send(call &call) {
     TRITONSERVER_InferenceRequest *made = request(call);
+    // Whoever reads the states knows nothing of what is queued.
+    if (place_) {
+        try {
+            place_->wait();
+        } catch (...) {
+            log_error(TRITONSERVER_InferenceRequestDelete(made), "freeing a request");
+            throw;
+        }
+    }
     TRITONSERVER_Error *refused = TRITONSERVER_ServerInferAsync(server_, made, nullptr);
     if (refused != nullptr) {
         // The server has taken the request only where it says nothing.
@@ -254,7 +306,12 @@ void served_network::send(call &call) {
                           TRITONSERVER_DataTypeString(call.type));
         if (given != call.shape || bytes != call.bytes)
             throw invalid(where + "output " + output_ + ".shape", shape_text(given), shape_text(call.shape));
-        if (base != call.output) std::memcpy(call.output, base, bytes);
+        if (base == call.output) return;
+        if (place_) {
+            place_->copy(call.output, base, bytes);
+        } else {
+            std::memcpy(call.output, base, bytes);
+        }
         return;
     }
     throw failure(TRITONSERVER_ERROR_INTERNAL, where + "the response has no output " + output_);
@@ -272,25 +329,44 @@ void served_network::forward(const bespoke::call &asked) {
             const std::size_t elements = asked.x().size() / static_cast<std::size_t>(batch);
             const std::size_t numbers = static_cast<std::size_t>(rows) * elements;
             const std::size_t before = static_cast<std::size_t>(first) * elements;
-            call part;
+            call part(place_);
             part.shape.assign(x.shape, x.shape + x.ndim);
             part.shape[0] = rows;
             fill(part, given, other, first, rows);
             part.type = other.output_type;
             part.output_name = &output_;
             float *output = asked.output().data() + before;
-            const bool narrow = other.output_type != TRITONSERVER_TYPE_FP32;
-            if (narrow) part.halves.resize(numbers);
-            part.output = narrow ? static_cast<void *>(part.halves.data()) : output;
-            part.bytes = numbers * (narrow ? sizeof(std::uint16_t) : sizeof(float));
-            send(part);
-            if (narrow) from_half(part.halves.data(), numbers, other.output_type, output);
+            if (other.output_type == TRITONSERVER_TYPE_FP32) {
+                part.output = output;
+                part.bytes = numbers * sizeof(float);
+                send(part);
+            } else {
+                send_narrow(part, output, numbers);
+            }
         }
     } catch (...) {
         // It may have been loaded anew, with another configuration.
         const std::lock_guard lock(mutex_);
         known_.reset();
         throw;
+    }
+}
+
+/// Sends a call whose output has 16 bits a number.
+void served_network::send_narrow(call &part, float *output, std::size_t count) {
+    part.bytes = count * sizeof(std::uint16_t);
+    if (place_) {
+        part.halves_there.resize((count + 1) / 2);
+        part.output = part.halves_there.data();
+        send(part);
+        place_->convert(output, bespoke::dtype_of<float>::value, part.output, half_type(part.type), count);
+        // The halves go with the call.
+        place_->wait();
+    } else {
+        part.halves.resize(count);
+        part.output = part.halves.data();
+        send(part);
+        from_half(part.halves.data(), count, part.type, output);
     }
 }
 
@@ -301,7 +377,7 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
     const std::size_t elements =
         bespoke::tensor_view<const float>(*given.x).size() / static_cast<std::size_t>(given.x->shape[0]);
     const std::vector<std::int64_t> column{rows, 1}, plain{rows};
-    part.add_floats(x_, other.x_type, part.shape, static_cast<const float *>(given.x->data) + skipped * elements,
+    part.add_states(x_, other.x_type, part.shape, static_cast<const float *>(given.x->data) + skipped * elements,
                     count * elements);
     part.add_floats(t_, other.time_type, other.time_is_column ? column : plain,
                     static_cast<const float *>(given.time->data) + skipped, count);
@@ -317,13 +393,8 @@ void served_network::fill(call &part, const bespoke_call &given, const resolved 
         if (shape.size() == 1 && other.max_batch > 0) shape = column;
         const std::vector<std::int64_t> row(input.shape + 1, input.shape + input.ndim);
         const std::size_t row_bytes = count_of(row, SIZE_MAX / sizeof(double)) * bytes_of(input.dtype);
-        part.inputs.push_back({given.inputs[i].name,
-                               type_of(given.inputs[i].name, input.dtype),
-                               std::move(shape),
-                               static_cast<const char *>(input.data) + skipped * row_bytes,
-                               count * row_bytes,
-                               {},
-                               {}});
+        part.add(given.inputs[i].name, type_of(given.inputs[i].name, input.dtype), std::move(shape),
+                 static_cast<const char *>(input.data) + skipped * row_bytes, count * row_bytes);
     }
 }
 

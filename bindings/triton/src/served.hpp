@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 
+#include "device.hpp"
 #include "network.hpp"
 #include "settings.hpp"
 
@@ -14,7 +15,8 @@ namespace bespoke_triton {
 /// Any thread. The other model is looked for at the first evaluation, since no order of loading is promised.
 class served_network : public network {
 public:
-    served_network(TRITONSERVER_Server *server, const settings &settings);
+    /// States and output are in the memory of `place`, or, where that is nullptr, the host's.
+    served_network(TRITONSERVER_Server *server, const settings &settings, std::shared_ptr<const device> place);
     ~served_network() override;
 
     void forward(const bespoke::call &asked) override;
@@ -33,7 +35,9 @@ private:
               std::int64_t rows) const;
     TRITONSERVER_InferenceRequest *request(call &call);
     void send(call &call);
+    void send_narrow(call &part, float *output, std::size_t count);
 
+    std::shared_ptr<const device> place_;
     TRITONSERVER_Server *server_;
     std::string model_, x_, t_, class_, output_;
     std::int64_t version_;

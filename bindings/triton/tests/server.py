@@ -19,6 +19,10 @@ import tritonclient.http as http
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("TRITON_BUILD", ROOT / "build" / "triton"))
+# The GPU that is not there: tests/fake_cuda.c.
+DEVICE = BUILD / "tests" / "libfake_cuda.so"
+# Whether the samples of the server's instances are in its memory.
+ON_DEVICE = "BESPOKE_TRITON_TEST_DEVICE" in os.environ
 # The package is only carried for the server: importing it would need all that it depends on.
 PACKAGE = Path(importlib.util.find_spec("pytriton").submodule_search_locations[0]) / "tritonserver"
 
@@ -87,6 +91,9 @@ class Server(Address):
         libraries = [sysconfig.get_config_var("LIBDIR"), environment.get("LD_LIBRARY_PATH")]
         environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
         environment.setdefault("OMP_NUM_THREADS", "1")
+        if ON_DEVICE:
+            # The server has no GPU: samples of its instances on the processor are in the memory of one that is not there.
+            environment["BESPOKE_CUDA_LIBRARY"] = str(DEVICE)
         for library in ROOT.glob(".venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*"):
             environment.setdefault("BESPOKE_ONNXRUNTIME", str(library))
         if allocator := ctypes.util.find_library("tcmalloc_minimal"):  # docs/triton.md, Sizing

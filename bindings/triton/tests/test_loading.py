@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import unittest
 
 import numpy as np
 from client import Client
 from repository import MODELS, Repository, digits_noise, sampled
-from server import BUILD, ROOT, Server
+from server import BUILD, DEVICE, ROOT, Server
 from tritonclient.utils import InferenceServerException
 
 
@@ -43,10 +44,13 @@ def add_served():
 class Parts(unittest.TestCase):
     """Tests in C++ of what needs no server."""
 
-    def ok(self, program):
+    def run_part(self, program, *arguments):
         # Installed beside the library's copy that the backend loads.
         environment = {**os.environ, "LD_LIBRARY_PATH": str(BUILD / "backends" / "bespoke")}
-        run = subprocess.run([BUILD / "tests" / program], capture_output=True, text=True, env=environment)
+        return subprocess.run([BUILD / "tests" / program, *arguments], capture_output=True, text=True, env=environment)
+
+    def ok(self, program, *arguments):
+        run = self.run_part(program, *arguments)
         self.assertEqual((run.stdout, run.stderr, run.returncode), ("ok\n", "", 0))
 
     def test_published_solvers_are_kept_within_a_bound(self):
@@ -57,6 +61,17 @@ class Parts(unittest.TestCase):
 
     def test_shares_of_a_call_are_fair(self):
         self.ok("bespoke-shares-test")
+
+    def gpu(self):
+        """Arguments of the program that has a server and a GPU of its own, neither of them there."""
+        libraries = [BUILD / "backends" / "bespoke" / "libtriton_bespoke.so", DEVICE, BUILD / "tests" / "libvelocity.so"]
+        return ["bespoke-gpu-test", *libraries, repository.files]
+
+    def test_samples_of_an_instance_on_a_gpu_stay_there(self):
+        self.ok(*self.gpu())
+
+    def test_a_stray_access_to_a_samples_memory_crashes(self):
+        self.assertEqual(self.run_part(*self.gpu(), "stray").returncode, -signal.SIGSEGV)
 
 
 class Refusals(unittest.TestCase):

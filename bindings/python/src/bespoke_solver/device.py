@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,8 +32,19 @@ DTYPES = {
 TORCH_DTYPES = {of: dtype for dtype, of in DTYPES.items()}
 #: DLPack's kDLExtDev.
 _EXTENSION = 12
+#: `DevicePart`, `DeviceSum` and `DeviceTerm`, all of a launch read at once: an attribute of each costs as much as a sum.
+_PART, _SUM, _TERM = struct.Struct("=QII"), struct.Struct("=QBBHIII"), struct.Struct("=QdBBHI")
 #: Arrays begin at multiples of this, and do not meet.
 _APART = 1 << 12
+
+
+def _dtype(dtype: DLDataType) -> torch.dtype:
+    return TORCH_DTYPES[dtype.code, dtype.bits]
+
+
+def _all(layout: struct.Struct, pointer: Any, count: int) -> list[tuple[Any, ...]]:
+    """The ``count`` structs at ``pointer``."""
+    return list(layout.iter_unpack(ctypes.string_at(pointer, count * layout.size)))
 
 
 class _Array:
@@ -113,12 +125,12 @@ class TorchDevice:
         shape = tuple(target.shape[: target.ndim])
         if tuple(values.shape) != shape:
             raise ValueError(f"{name} has shape {tuple(values.shape)}, expected {shape}")
-        self._write(target.data, values.detach().to(TORCH_DTYPES[target.dtype.code, target.dtype.bits], copy=True).reshape(-1))
+        self._write(target.data, values.detach().to(_dtype(target.dtype), copy=True).reshape(-1), math.prod(shape) * target.dtype.bits // 8)
 
     def view(self, tensor: DLTensor) -> torch.Tensor:
         """What a tensor of the library's holds; not to be written."""
         shape = tuple(tensor.shape[: tensor.ndim])
-        return self._read(tensor.data, math.prod(shape), tensor.dtype).reshape(shape)
+        return self._read(tensor.data, math.prod(shape), _dtype(tensor.dtype)).reshape(shape)
 
     def check(self, status: int) -> None:
         """Raises what an operation raised, or what the status says."""
@@ -137,28 +149,29 @@ class TorchDevice:
 
     def _find(self, address: int) -> tuple[_Array, int]:
         """The array that an address is of, and how many bytes from its start."""
+        if (whole := self._arrays.get(address)) is not None:
+            return whole, 0
         start = self._starts[bisect.bisect_right(self._starts, address) - 1]
         return self._arrays[start], address - start
 
-    def _read(self, address: int, count: int, dtype: DLDataType) -> torch.Tensor:
+    def _read(self, address: int, count: int, dtype: torch.dtype) -> torch.Tensor:
         array, offset = self._find(address)
-        size = dtype.bits // 8
         if array.numbers is None:
             # A register that nothing was kept in yet moves with its sample.
-            array.numbers = torch.zeros(array.size // size, dtype=TORCH_DTYPES[dtype.code, dtype.bits], device=self.device)
+            array.numbers = torch.zeros(array.size // dtype.itemsize, dtype=dtype, device=self.device)
         numbers = array.numbers
-        if offset == 0 and numbers.numel() == count:
+        if offset == 0 and count * dtype.itemsize == array.size:
             return numbers
-        first = offset // size
+        first = offset // dtype.itemsize
         return numbers[first : first + count]
 
-    def _write(self, address: int, values: torch.Tensor) -> None:
-        """Puts ``values``, of the array's dtype, where they belong: a whole array is replaced."""
+    def _write(self, address: int, values: torch.Tensor, size: int) -> None:
+        """Puts ``values``, ``size`` bytes of the array's dtype, where they belong: a whole array is replaced."""
         array, offset = self._find(address)
-        size = values.element_size()
-        if offset == 0 and values.numel() * size == array.size:
+        if offset == 0 and size == array.size:
             array.numbers = values
             return
+        size = values.element_size()
         if array.numbers is None:
             array.numbers = torch.empty(array.size // size, dtype=values.dtype, device=self.device)
         first = offset // size
@@ -173,31 +186,38 @@ class TorchDevice:
 
     def _combine(self, _: Any, asked: Any) -> None:
         launch = asked.contents
-        terms = launch.terms
-        written: list[tuple[int, torch.Tensor]] = []
-        for part in launch.parts[: launch.part_count]:
-            for total in launch.sums[part.first_sum : part.first_sum + part.sum_count]:
-                own: Sequence[Any] = terms[total.first_term : total.first_term + total.term_count]
-                written.append((total.out, self._sum(own, part.count, total.dtype)))
-        for address, values in written:
-            self._write(address, values)
+        sums, terms = _all(_SUM, launch.sums, launch.sum_count), _all(_TERM, launch.terms, launch.term_count)
+        written: list[tuple[int, torch.Tensor, int]] = []
+        for count, first, number in _all(_PART, launch.parts, launch.part_count):
+            made: dict[int, torch.Tensor] = {}
+            for out, code, bits, _, first_term, term_count, _ in sums[first : first + number]:
+                if first_term in made:  # the same sum in another place
+                    written.append((out, made[first_term].clone(), count * bits // 8))
+                    continue
+                own = terms[first_term : first_term + term_count]
+                made[first_term] = self._sum(own, count, TORCH_DTYPES[code, bits])
+                written.append((out, made[first_term], count * bits // 8))
+        for address, values, size in written:
+            self._write(address, values, size)
 
-    def _sum(self, terms: Sequence[Any], count: int, to: DLDataType) -> torch.Tensor:
-        dtype = TORCH_DTYPES[to.code, to.bits]
-        wide = torch.promote_types(dtype, torch.float32)
+    def _sum(self, terms: Sequence[tuple[Any, ...]], count: int, dtype: torch.dtype) -> torch.Tensor:
+        wide = dtype if dtype == torch.float64 else torch.float32
         total: torch.Tensor | None = None
-        for term in terms:
-            c = term.coefficient
-            if not term.numbers:
-                values = torch.full((count,), c, dtype=wide, device=self.device)
-                total = values if total is None else total + c
+        for numbers, c, code, bits, _, _ in terms:
+            if not numbers:
+                total = torch.full((count,), c, dtype=wide, device=self.device) if total is None else total + c
                 continue
-            values = self._read(term.numbers, count, term.dtype)
+            values = self._read(numbers, count, TORCH_DTYPES[code, bits])
             if values.dtype != wide:
                 values = values.to(wide)
-            total = values * c if total is None else total.add(values, alpha=c)
+            if total is not None:
+                total = total.add(values, alpha=c)
+            elif c == 1.0 and len(terms) > 1:
+                total = values  # what is added makes a new one
+            else:
+                total = values * c
         assert total is not None
-        return total.to(dtype)
+        return total if wide == dtype else total.to(dtype)
 
     def _copy(self, _: Any, to: int, source: int, size: int) -> None:
         array, offset = self._find(source)
@@ -208,10 +228,10 @@ class TorchDevice:
         first, count = offset // width, size // width
         whole = first == 0 and count == numbers.numel()
         # A copy: a program may write into what it gave, or was given.
-        self._write(to, (numbers if whole else numbers[first : first + count]).clone())
+        self._write(to, (numbers if whole else numbers[first : first + count]).clone(), size)
 
     def _finite(self, _: Any, address: int, dtype: DLDataType, rows: int, elements: int, finite: Any) -> None:
-        numbers = self._read(address, rows * elements, dtype)
+        numbers = self._read(address, rows * elements, _dtype(dtype))
         for row, answer in enumerate(numbers.reshape(rows, elements).isfinite().all(1).tolist()):
             finite[row] = int(answer)
 

@@ -1,8 +1,9 @@
 """A GPU's operations without Python between: ``bindings/cuda``, where it was compiled into a shared library.
 
-    nvcc -O3 -shared -Xcompiler -fPIC -Iinclude bindings/cuda/bespoke_cuda.cu -o libbespoke_cuda.so
+    make cuda
 
-It is looked for beside the package's library, or is the file that the environment variable BESPOKE_CUDA_LIBRARY names.
+The wheel of ``make python`` has it beside the package's library, where it is looked for; the environment variable
+BESPOKE_CUDA_LIBRARY names another file.
 """
 
 from __future__ import annotations
