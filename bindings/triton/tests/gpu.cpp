@@ -266,6 +266,17 @@ void previews(const char *backend, TRITONSERVER_Server &server, const std::strin
     same(found[1], found[0], 2e-6F);
 }
 
+/// Of an evaluation: the update of all samples, and the velocity from the network's output; nothing is stacked where all
+/// samples are of one request.
+void launches(const char *backend, TRITONSERVER_Server &server, const std::string &folder,
+              const std::string &parameters) {
+    loaded model(backend, server, folder, parameters, true, false);
+    order one(noise(3), {1, 8, 4}, {1, 1, 1}, {6, 6, 4}, true, 1);
+    const auto before = the_gpu->counts();
+    model.run({&one.request});
+    expect(the_gpu->counts()[gpu::launches] - before[gpu::launches] == 2 * 6, "two launches an evaluation");
+}
+
 void refusals(const char *backend, TRITONSERVER_Server &server, const std::string &folder,
               const std::string &parameters) {
     auto bad = noise(2);
@@ -320,6 +331,7 @@ int main(int count, char **arguments) {
         const auto rounded = answers(backend, narrow, folder, of_model, false, false);
         same(answers(backend, narrow, folder, of_model, true, true), rounded, 0);
         previews(backend, server, folder, of_model);
+        launches(backend, server, folder, of_model);
         refusals(backend, server, folder, of_model);
         std::puts("ok");
         return 0;

@@ -32,7 +32,9 @@ DTYPES = {
 TORCH_DTYPES = {of: dtype for dtype, of in DTYPES.items()}
 #: DLPack's kDLExtDev.
 _EXTENSION = 12
-#: `DevicePart`, `DeviceSum` and `DeviceTerm`, all of a launch read at once: an attribute of each costs as much as a sum.
+#: `DeviceCombination`, `DevicePart`, `DeviceSum` and `DeviceTerm`: what a launch has is read at once, since an attribute of
+#: each costs as much as a sum.
+_LAUNCH = struct.Struct("=IIIIQQQ")
 _PART, _SUM, _TERM = struct.Struct("=QII"), struct.Struct("=QBBHIII"), struct.Struct("=QdBBHI")
 #: Arrays begin at multiples of this, and do not meet.
 _APART = 1 << 12
@@ -42,9 +44,9 @@ def _dtype(dtype: DLDataType) -> torch.dtype:
     return TORCH_DTYPES[dtype.code, dtype.bits]
 
 
-def _all(layout: struct.Struct, pointer: Any, count: int) -> list[tuple[Any, ...]]:
-    """The ``count`` structs at ``pointer``."""
-    return list(layout.iter_unpack(ctypes.string_at(pointer, count * layout.size)))
+def _all(layout: struct.Struct, address: int, count: int) -> list[tuple[Any, ...]]:
+    """The ``count`` structs at ``address``."""
+    return list(layout.iter_unpack(ctypes.string_at(address, count * layout.size)))
 
 
 class _Array:
@@ -185,16 +187,16 @@ class TorchDevice:
         self._starts.remove(address)
 
     def _combine(self, _: Any, asked: Any) -> None:
-        launch = asked.contents
-        sums, terms = _all(_SUM, launch.sums, launch.sum_count), _all(_TERM, launch.terms, launch.term_count)
+        _, part_count, sum_count, term_count, part, total, term = _LAUNCH.unpack(ctypes.string_at(asked, _LAUNCH.size))
+        sums, terms = _all(_SUM, total, sum_count), _all(_TERM, term, term_count)
         written: list[tuple[int, torch.Tensor, int]] = []
-        for count, first, number in _all(_PART, launch.parts, launch.part_count):
+        for count, first, number in _all(_PART, part, part_count):
             made: dict[int, torch.Tensor] = {}
-            for out, code, bits, _, first_term, term_count, _ in sums[first : first + number]:
+            for out, code, bits, _, first_term, count_of_terms, _ in sums[first : first + number]:
                 if first_term in made:  # the same sum in another place
                     written.append((out, made[first_term].clone(), count * bits // 8))
                     continue
-                own = terms[first_term : first_term + term_count]
+                own = terms[first_term : first_term + count_of_terms]
                 made[first_term] = self._sum(own, count, TORCH_DTYPES[code, bits])
                 written.append((out, made[first_term], count * bits // 8))
         for address, values, size in written:

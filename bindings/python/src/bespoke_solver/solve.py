@@ -205,8 +205,8 @@ class Solve:
 
     def _on_device(self, k: int, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The evaluation, of tensors that the library cannot touch: on a GPU, and where gradients are carried along."""
-        wide = torch.promote_types(sample.dtype, torch.float32)
-        self._dtype, state = sample.dtype, sample.to(wide)
+        wide = torch.float64 if sample.dtype == torch.float64 else torch.float32
+        self._dtype, state = sample.dtype, sample if sample.dtype == wide else sample.to(wide)
         device = self._device
         if not isinstance(device, TorchDevice) or device.device != sample.device:
             device = TorchDevice(sample.device)
@@ -223,7 +223,8 @@ class Solve:
                 device.take(lent.data)
             following = device.take(self._following.data)
         assert following is not None
-        return following.reshape(sample.shape).to(sample.dtype)
+        following = following.reshape(sample.shape)
+        return following if sample.dtype == wide else following.to(sample.dtype)
 
     def _move(self, k: int, following: torch.Tensor, difference: torch.Tensor | None) -> torch.Tensor:
         """The library goes on from the points it knows; all is linear, so the rest is a solve of the differences."""
