@@ -5,7 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 scripts/release/abi.sh
-cargo publish --dry-run --quiet --allow-dirty --no-default-features
+cargo publish --dry-run --quiet --package bespoke --allow-dirty --no-default-features
 last=$(git describe --tags --abbrev=0 --match 'v*' HEAD 2>/dev/null || true)
 if [ -z "$last" ]; then
   echo "no tag yet: there is nothing that the crate's interface could be held against"
