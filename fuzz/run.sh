@@ -19,12 +19,12 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
-cargo build --quiet --release --target "$host" --bin "$target"
+cargo build --quiet --profile fuzz --package bespoke-fuzz --target "$host" --bin "$target"
 
 mkdir -p "new/$target" "corpus/$target" artifacts
 options=(-artifact_prefix=artifacts/ -max_len=4096 -dict=json.dict -timeout=10 -rss_limit_mb=4096 -print_final_stats=1)
 if [ "$executions" -eq 0 ]; then
   options+=(-runs=0)
-  exec "target/$host/release/$target" "${options[@]}" "corpus/$target"
+  exec "../target/$host/fuzz/$target" "${options[@]}" "corpus/$target"
 fi
-exec "target/$host/release/$target" "${options[@]}" -runs="$executions" "new/$target" "corpus/$target"
+exec "../target/$host/fuzz/$target" "${options[@]}" -runs="$executions" "new/$target" "corpus/$target"

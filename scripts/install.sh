@@ -25,7 +25,7 @@ install -d "$prefix/bin" "$prefix/include" "$prefix/$libdir/pkgconfig" "$prefix/
 install -m 755 "$program" "$prefix/bin/bespoke"
 install -m 755 "$library" "$prefix/$libdir/libbespoke.so.$version"
 ln -sfn "libbespoke.so.$version" "$prefix/$libdir/$soname"
-ln -sfn "$soname" "$prefix/$libdir/libbespoke.so"
+ln -sfn "libbespoke.so.$version" "$prefix/$libdir/libbespoke.so"
 [ -z "$static" ] || install -m 644 "$static" "$prefix/$libdir/libbespoke.a"
 install -m 644 "$source/include/bespoke.h" "$source/include/bespoke.hpp" "$prefix/include"
 # The .cu is compiled into the host program, which includes it like a header.

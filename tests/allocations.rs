@@ -1,10 +1,4 @@
 //! Steps, queries and updates allocate nothing after the first call of a shape; a solver takes little to make.
-#![allow(
-    clippy::expect_used,
-    clippy::undocumented_unsafe_blocks,
-    clippy::unwrap_used,
-    reason = "what fails here is to stop the run"
-)]
 
 use bespoke::capi::*;
 use bespoke::solvers::SolverName;

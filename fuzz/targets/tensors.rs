@@ -143,9 +143,10 @@ impl Case {
         if i128::from(self.byte_offset) % bytes != 0 {
             return Verdict::Bad;
         }
-        let strides = self.strides.clone().unwrap_or_else(|| {
-            (0..self.shape.len()).map(|i| self.shape[i + 1..].iter().product()).collect()
-        });
+        let strides = self
+            .strides
+            .clone()
+            .unwrap_or_else(|| (0..self.shape.len()).map(|i| self.shape[i + 1..].iter().product()).collect());
         let (mut low, mut high) = (i128::from(self.byte_offset), i128::from(self.byte_offset) + bytes);
         for (n, stride) in self.shape.iter().zip(&strides) {
             let reach = i128::from(n - 1) * i128::from(*stride) * bytes;

@@ -64,7 +64,7 @@ class Bespoke(ConanFile):
         abi = f"0.{minor}" if major == "0" else major
         (lib / "libbespoke.so").rename(lib / f"libbespoke.so.{self.version}")
         (lib / f"libbespoke.so.{abi}").symlink_to(f"libbespoke.so.{self.version}")
-        (lib / "libbespoke.so").symlink_to(f"libbespoke.so.{abi}")
+        (lib / "libbespoke.so").symlink_to(f"libbespoke.so.{self.version}")
 
     def package_info(self):
         self.cpp_info.libs = ["bespoke"]

@@ -27,7 +27,7 @@ install -D -m 644 --target-directory "$work/$tree/share/doc/bespoke" LICENSE-* L
 tar --create --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$tree" |
   gzip --no-name >"$out/$tree.tar.gz"
 
-cargo package --quiet --allow-dirty --no-verify --no-default-features --target-dir "$work/package"
+cargo package --quiet --package bespoke --allow-dirty --no-verify --no-default-features --target-dir "$work/package"
 cp "$work/package/package/bespoke-$version.crate" "$out"
 scripts/release/sbom.sh "$out/$name.cdx.json"
 (cd "$out" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)

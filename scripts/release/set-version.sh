@@ -22,7 +22,5 @@ replace() { # FILE PATTERN REPLACEMENT: where FILE has the pattern, once.
 replace Cargo.toml "^version = \"$old\"\$" "version = \"$version\""
 replace packaging/vcpkg/bespoke/vcpkg.json "\"version\": \"$old\"" "\"version\": \"$version\""
 replace packaging/conda/recipe.yaml "version: \"$old\"" "version: \"$version\""
-for lock in Cargo.lock fuzz/Cargo.lock; do
-  sed -i "/^name = \"bespoke\"\$/{n;s/^version = .*/version = \"$version\"/}" "$lock"
-done
+sed -i "/^name = \"bespoke\"\$/{n;s/^version = .*/version = \"$version\"/}" Cargo.lock
 replace CHANGELOG.md '^## .* - unreleased$' "## $version - $(date --utc +%F)"

@@ -1,6 +1,7 @@
 //! The tests of the ABI in C and C++: plainly, under sanitizers and under valgrind.
 
-use crate::native::{Workshop, ring_card, root, succeed};
+use crate::native::{Workshop, ring_card, succeed};
+use crate::tree::root;
 use bespoke::ladder::Ladder;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use std::path::{Path, PathBuf};

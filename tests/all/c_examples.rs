@@ -1,8 +1,8 @@
 //! The example programs in C, built with the system's compiler.
 
-#[cfg(feature = "torch")]
-use crate::native::root;
 use crate::native::{Workshop, ring_card, succeed};
+#[cfg(feature = "torch")]
+use crate::tree::root;
 use bespoke::theta::{Family, Knots, NsTable, Theta};
 use std::process::Command;
 

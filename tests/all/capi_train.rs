@@ -54,7 +54,7 @@ fn a_callback_that_can_only_evaluate_is_trained_as_well_as_the_card() {
 fn forward_only_training_on_the_digits_is_within_five_percent() {
     let workshop = Workshop::new();
     let program = workshop.build("tests/c/train_field.c", &[]);
-    let card = crate::native::root().join("models/digits-fm-ot.json");
+    let card = crate::tree::root().join("models/digits-fm-ot.json");
     let rest = "\"family\": \"rk2\", \"steps\": 5, \"loss\": \"rmse-bound\"";
     let out = workshop.path("theta.json");
     let by_adjoint = train(&program, card.to_str().unwrap(), rest, "card", &out);

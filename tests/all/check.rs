@@ -2,6 +2,7 @@
 //!
 //! The data is the models' own: the digits and photographs in `data/`.
 
+use crate::tree::root;
 use bespoke::card::Card;
 #[cfg(any(feature = "onnx", feature = "torch"))]
 use bespoke::card::Direction;
@@ -15,18 +16,14 @@ use bespoke::scheduler::Output;
 use bespoke::scheduler::Scheduler;
 use bespoke::tensor::{Compute, Device};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-
-fn root(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
+use std::path::Path;
 
 /// Digits that are looked at.
 const COUNT: usize = 64;
 
 /// Digits as the models were trained on, in [-1, 1], and where in their file they are.
 fn digits() -> (Vec<f32>, Vec<usize>) {
-    let bytes: Vec<u8> = npy::open(&root("data/digits-images.npy")).unwrap().into_vec().unwrap();
+    let bytes: Vec<u8> = npy::open(&root().join("data/digits-images.npy")).unwrap().into_vec().unwrap();
     let places: Vec<usize> = (0..COUNT).map(|i| i * (bytes.len() / 64 / COUNT)).collect();
     let image = |i: &usize| bytes[i * 64..(i + 1) * 64].iter().map(|byte| f32::from(*byte) / 8.0 - 1.0);
     (places.iter().flat_map(image).collect(), places)
@@ -37,7 +34,7 @@ fn digits() -> (Vec<f32>, Vec<usize>) {
 fn photos() -> Vec<f32> {
     let mut patches = Vec::new();
     for name in ["data/photos/china.png", "data/photos/flower.png"] {
-        let photo = image::open(root(name)).unwrap().to_rgb8();
+        let photo = image::open(root().join(name)).unwrap().to_rgb8();
         for (top, left) in
             (0..photo.height() - 8).step_by(50).flat_map(|y| (0..photo.width() - 8).step_by(50).map(move |x| (y, x)))
         {
@@ -51,9 +48,9 @@ fn photos() -> Vec<f32> {
 
 /// A shipped card, with what `changes` says of its keys, in `folder`.
 fn changed(name: &str, changes: &Value, folder: &Path) -> Card {
-    let text = std::fs::read_to_string(root("models").join(name)).unwrap();
+    let text = std::fs::read_to_string(root().join("models").join(name)).unwrap();
     let mut card: Value = serde_json::from_str(&text).unwrap();
-    card["weights"] = json!(root("models").join(card["weights"].as_str().unwrap()));
+    card["weights"] = json!(root().join("models").join(card["weights"].as_str().unwrap()));
     for (key, value) in changes.as_object().unwrap() {
         match value.as_object().filter(|_| key == "time") {
             Some(parts) => parts.iter().for_each(|(part, value)| card["time"][part] = value.clone()),
@@ -184,7 +181,7 @@ fn data_of_another_model_is_not_explained() {
 /// The program on a card; its exit code, what it printed, and what it complained of.
 #[cfg(all(feature = "cli", feature = "onnx"))]
 fn program(card: &Path, more: &[&str]) -> (Option<i32>, String, String) {
-    let output = assert_cmd::Command::cargo_bin("bespoke").unwrap().arg("check").arg(card).args(more).output().unwrap();
+    let output = assert_cmd::Command::new(crate::tree::program()).arg("check").arg(card).args(more).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -229,11 +226,11 @@ fn the_program_says_it_in_a_sentence_and_by_its_exit_code() {
     let other = changed(name, &json!({ "shape": [1, 4, 16] }), folder.path());
     let (code, _, err) = program(other.path(), &["--data", file]);
     assert!(code == Some(1) && err.contains("[any, 1, 8, 8]") && err.contains("[any, 1, 4, 16]"), "{err}");
-    let patches = root("models/photos-fm-ot-onnx.json");
+    let patches = root().join("models/photos-fm-ot-onnx.json");
     let (code, _, err) = program(&patches, &["--data", file]);
     assert!(code == Some(1) && err.contains("[3, 8, 8]") && err.contains("digits.npy"), "{err}");
     // The size of its samples is the data's.
-    let wide = root("models/photos-wide-onnx.json");
+    let wide = root().join("models/photos-wide-onnx.json");
     let (code, _, err) = program(&wide, &[]);
     assert!(code == Some(2) && err.contains("shape is [3, 8, width], expected numbers: --data, or"), "{err}");
     let piece = folder.path().join("piece.npy");

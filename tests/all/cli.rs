@@ -1,5 +1,6 @@
 //! The command line as its users and their scripts see it, on the exact digits mixture.
 
+use crate::tree::{program, root, version};
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -8,11 +9,11 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn bespoke() -> Command {
-    Command::cargo_bin("bespoke").unwrap()
+    Command::new(program())
 }
 
 fn card() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-mixture.json")
+    root().join("models/digits-mixture.json")
 }
 
 /// A short run: enough to be better than its start.
@@ -308,7 +309,7 @@ fn every_command_explains_itself() {
     for command in ["train", "sample", "eval", "show"] {
         bespoke().args([command, "--help"]).assert().success().stdout(contains("Example:").and(contains("Usage:")));
     }
-    bespoke().arg("--version").assert().success().stdout(contains(env!("CARGO_PKG_VERSION")));
+    bespoke().arg("--version").assert().success().stdout(contains(version()));
 }
 
 /// `bespoke solvers | head -1`: a reader that has seen enough is no reason to panic.
@@ -316,7 +317,7 @@ fn every_command_explains_itself() {
 #[test]
 fn a_closed_pipe_ends_it_quietly() {
     use std::process::Stdio;
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bespoke"))
+    let mut child = std::process::Command::new(program())
         .arg("solvers")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -335,7 +336,7 @@ fn interrupting_keeps_the_best_theta() {
     use std::process::Stdio;
     let folder = TempDir::new().unwrap();
     let theta = folder.path().join("theta.json");
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bespoke"));
+    let mut command = std::process::Command::new(program());
     command.arg("train").arg("--model").arg(card()).arg("--out").arg(&theta).args([
         "--iterations",
         "1000000",

@@ -1,5 +1,6 @@
 //! Solvers by name, compiled, joined and converted, as users of the command line see them.
 
+use crate::tree::{program, root};
 use assert_cmd::Command;
 use bespoke::path::GaussianPath;
 use bespoke::reference::Solver;
@@ -14,13 +15,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn bespoke(arguments: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("bespoke").unwrap();
+    let mut command = Command::new(program());
     command.args(arguments);
     command
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn card() -> String {

@@ -1,8 +1,8 @@
 //! The commands in the docs are ones that there are: targets of the Makefile, options of the program, files. What the
 //! README shows of the program is run as it stands, with a model in place of CARD and a small budget.
 
-use crate::native::{root, succeed};
-use assert_cmd::cargo::cargo_bin;
+use crate::native::succeed;
+use crate::tree::{program, root};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -121,7 +121,7 @@ fn files_that_are_named_are_there() {
 }
 
 fn bespoke(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(cargo_bin("bespoke"));
+    let mut command = Command::new(program());
     command.args(arguments).env("RAYON_NUM_THREADS", "1").current_dir(folder);
     command
 }

@@ -229,7 +229,7 @@ mod digits {
         let mut failures = Vec::new();
         for case in &golden.cases {
             let name = case.model.as_deref().expect("a model");
-            let card = format!("{}/models/digits-{name}.json", env!("CARGO_MANIFEST_DIR"));
+            let card = crate::tree::root().join(format!("models/digits-{name}.json"));
             let model = model::open(Path::new(&card), Device::Cpu).expect("a shipped model");
             let schedule = schedule(&model, &case.levels());
             let table = tableau(case, &schedule).expect(&case.name);

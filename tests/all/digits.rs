@@ -1,5 +1,6 @@
 //! The shipped digits models, through libtorch.
 
+use crate::tree::root;
 use bespoke::evaluate::Ready;
 use bespoke::model::{self, Model, ModelField};
 use bespoke::ranks::Ranks;
@@ -11,12 +12,12 @@ use bespoke::train::{Asked, Progress, TrainConfig, conditioning, train_config};
 use bespoke::velocity::VelocityField;
 use bespoke::{Error, dopri5::Tolerance};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const MODELS: [&str; 3] = ["digits-fm-ot", "digits-cosine", "digits-vp"];
 
 fn path(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(file)
+    root().join("models").join(file)
 }
 
 fn opened(name: &str, compute: Compute) -> Model {

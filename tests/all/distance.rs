@@ -1,5 +1,6 @@
 //! Fréchet distance, precision and recall against scipy and code of others (tests/golden/make_frechet.py).
 
+use crate::tree::root;
 use bespoke::card::FeatureCard;
 use bespoke::distance::{Features, Moments, NEIGHBOURS, SampleSet, frechet, precision_recall};
 use bespoke::tensor::Device;
@@ -11,7 +12,7 @@ fn golden() -> Value {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    root().join("tests/golden")
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -143,7 +144,7 @@ fn a_network_that_does_not_fit_its_card_is_named() {
 #[cfg(not(feature = "torch"))]
 #[test]
 fn a_network_needs_libtorch_and_says_so() {
-    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-features.json");
+    let card = root().join("models/digits-features.json");
     let error = Features::open(&card, Device::Cpu, &[1, 8, 8], [-1.0, 1.0]).err().unwrap().to_string();
     assert!(error.contains("libtorch") && error.contains("pixels"), "{error}");
 }

@@ -1,13 +1,14 @@
 //! The floors of the house: the map in `src/lib.rs` is true, no module imports from above itself, or in a circle, and
 //! what only one module may do is done by it.
 
+use crate::tree::root;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    root().join("src")
 }
 
 /// Every Rust file below `folder`, and its text without comments.

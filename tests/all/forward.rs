@@ -215,8 +215,7 @@ fn jacobians_on_a_network_are_those_of_autograd() {
     use bespoke::model;
     use bespoke::tensor::Device;
     use bespoke::train::loss::direct_residual;
-    use std::path::Path;
-    let card = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-fm-ot.json");
+    let card = crate::tree::root().join("models/digits-fm-ot.json");
     let model = model::open(&card, Device::Cpu).unwrap();
     let conditioning = Conditioning { classes: model.card().classes, ..Conditioning::default() };
     let field = model.torch_field().unwrap();

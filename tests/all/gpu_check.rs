@@ -1,14 +1,14 @@
 //! `scripts/gpu-check` where there is no GPU.
 
+use crate::tree::root;
 use assert_cmd::Command;
 use predicates::str::contains;
-use std::path::Path;
 use tempfile::TempDir;
 
 #[test]
 fn without_a_gpu_it_says_so_and_fails() {
     let empty = TempDir::new().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/gpu-check");
+    let script = root().join("scripts/gpu-check");
     let mut command = Command::new("/bin/bash");
     // No nvidia-smi, wherever the test runs.
     command.arg(&script).arg(empty.path()).env("PATH", empty.path());

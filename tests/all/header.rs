@@ -1,10 +1,10 @@
 //! `include/bespoke.h` is what cbindgen makes of `src/capi`.
 
-use std::path::Path;
+use crate::tree::root;
 
 #[test]
 fn the_committed_header_is_the_generated_one() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     let sources = ["src/capi/mod.rs", "src/tensor/launch.rs"].map(|source| root.join(source));
     let builder = sources.iter().fold(cbindgen::Builder::new().with_config(config), |all, one| all.with_src(one));

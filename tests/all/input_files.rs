@@ -1,7 +1,6 @@
 //! What the program reads has an end where the file has none: a device, and a pipe that goes on.
 
-use crate::native::root;
-use assert_cmd::cargo::cargo_bin;
+use crate::tree::{program, root};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::ffi::CString;
 use std::fs;
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 /// Runs the program in `folder`, in no more than 2 GiB and a minute.
 fn bespoke(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("timeout");
-    command.args(["60", "prlimit", "--as=2147483648"]).arg(cargo_bin("bespoke")).args(arguments);
+    command.args(["60", "prlimit", "--as=2147483648"]).arg(program()).args(arguments);
     command.env("RAYON_NUM_THREADS", "1").current_dir(folder).output().unwrap()
 }
 

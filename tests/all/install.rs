@@ -1,6 +1,7 @@
 //! An installed tree serves CMake and pkg-config projects elsewhere.
 
-use crate::native::{Workshop, root, succeed};
+use crate::native::{Workshop, succeed};
+use crate::tree::{program, root, version};
 use bespoke::theta::{Family, Knots, Theta};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::process::Command;
 fn install(workshop: &Workshop) -> (PathBuf, PathBuf) {
     let (first, prefix) = (workshop.path("first"), workshop.path("prefix"));
     let mut command = Command::new(root().join("scripts/install.sh"));
-    command.arg(workshop.path("libbespoke.so")).arg(env!("CARGO_BIN_EXE_bespoke")).arg(&first);
+    command.arg(workshop.path("libbespoke.so")).arg(program()).arg(&first);
     succeed(command);
     std::fs::rename(first, &prefix).unwrap();
     let theta = workshop.path("theta.json");
@@ -18,7 +19,7 @@ fn install(workshop: &Workshop) -> (PathBuf, PathBuf) {
 }
 
 fn expected() -> String {
-    format!("{} rk2 6\n", env!("CARGO_PKG_VERSION"))
+    format!("{} rk2 6\n", version())
 }
 
 fn run(program: &Path, theta: &Path) -> String {
@@ -66,7 +67,7 @@ fn a_pkg_config_project_finds_it() {
         command.args([option, "bespoke"]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
         succeed(command).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(ask("--modversion"), [env!("CARGO_PKG_VERSION")]);
+    assert_eq!(ask("--modversion"), [version()]);
     let program = workshop.path("from_c");
     let mut command = Command::new("cc");
     command.args(ask("--cflags")).arg(root().join("tests/install/from_c.c")).arg("-o").arg(&program);
@@ -93,7 +94,7 @@ fn the_installed_program_runs() {
     let (prefix, _) = install(&workshop);
     let mut command = Command::new(prefix.join("bin/bespoke"));
     command.arg("--version");
-    assert_eq!(succeed(command), format!("bespoke {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(succeed(command), format!("bespoke {}\n", version()));
     for file in ["man/man1/bespoke-train.1", "bash-completion/completions/bespoke", "zsh/site-functions/_bespoke"] {
         assert!(std::fs::metadata(prefix.join("share").join(file)).unwrap().len() > 500, "{file}");
     }

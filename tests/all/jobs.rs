@@ -1,16 +1,17 @@
 //! Long training runs: killed and gone on with, logged, ended early, with their files refused by name.
 
+use crate::tree::{program, root};
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 fn card() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-mixture.json")
+    root().join("models/digits-mixture.json")
 }
 
 /// Two solvers after each other, so that a run can be killed in either.
@@ -53,7 +54,7 @@ impl Workshop {
 
     /// A run in this folder.
     fn train(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("bespoke").unwrap();
+        let mut command = Command::new(program());
         command.current_dir(self.0.path()).args(RUN).args(arguments);
         if !arguments.contains(&"--model") {
             command.arg("--model").arg(card());
@@ -63,7 +64,7 @@ impl Workshop {
 
     /// The same, left to itself.
     fn begin(&self, arguments: &[&str]) -> Child {
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bespoke"));
+        let mut command = std::process::Command::new(program());
         command.current_dir(self.0.path()).args(RUN).args(arguments).arg("--model").arg(card());
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
@@ -131,7 +132,7 @@ fn a_killed_run_of_adam_and_several_losses_comes_to_the_same_theta() {
     // The last of an option given twice would be an error: this is another run altogether.
     let workshop = Workshop::new();
     let run = |arguments: &[&str]| {
-        let mut command = Command::cargo_bin("bespoke").unwrap();
+        let mut command = Command::new(program());
         command.current_dir(workshop.0.path()).arg("train").arg("--model").arg(card()).args(options).args(arguments);
         command.args(["--steps", "3", "--iterations", "9", "--pool-refresh", "4", "--budget", "120000"]);
         command.args(["--pool", "100", "--batch", "30", "--validation", "50", "--validate-every", "3"]);
@@ -205,7 +206,7 @@ fn patience_ends_a_stage_that_no_longer_improves() {
     let workshop = Workshop::new();
     // A rate that ruins the solver: nothing after the start is better.
     let ruinous = ["--model", card().to_str().unwrap()].map(str::to_owned);
-    let mut command = Command::cargo_bin("bespoke").unwrap();
+    let mut command = Command::new(program());
     command.current_dir(workshop.0.path()).arg("train").args(&ruinous);
     command.args(["--steps", "3", "--optimizer", "adam", "--lr", "0.9", "--iterations", "50", "--patience", "3"]);
     command.args(["--pool", "60", "--batch", "30", "--validation", "30", "--validate-every", "2", "--out", "t.json"]);
@@ -219,7 +220,7 @@ fn patience_ends_a_stage_that_no_longer_improves() {
 fn a_pool_on_disk_gives_the_same_theta_without_solving() {
     let workshop = Workshop::new();
     let dense = |out: &str, more: &[&str]| {
-        let mut command = Command::cargo_bin("bespoke").unwrap();
+        let mut command = Command::new(program());
         command.current_dir(workshop.0.path()).arg("train").arg("--model").arg(card()).args(more);
         command.args(["--steps", "3", "--loss", "rmse-bound", "--iterations", "4", "--pool", "60", "--batch", "30"]);
         command.args(["--validation", "40", "--out", out]);
@@ -261,7 +262,7 @@ const SOLVING: [&str; 14] = [
 
 /// Starts a run, and kills it when its ground truth is half there, in `parts`.
 fn killed_while_solving(workshop: &Workshop, options: &[&str], parts: &str) {
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bespoke"));
+    let mut command = std::process::Command::new(program());
     command.current_dir(workshop.0.path()).args(SOLVING).args(options).arg("--model").arg(card());
     let mut child = command.spawn().unwrap();
     let half = workshop.path(parts).join("train-1.safetensors");
@@ -280,7 +281,7 @@ fn killed_while_solving(workshop: &Workshop, options: &[&str], parts: &str) {
 fn a_ground_truth_that_was_cut_short_is_gone_on_with() {
     let workshop = Workshop::new();
     let run = |options: &[&str]| {
-        let mut command = Command::cargo_bin("bespoke").unwrap();
+        let mut command = Command::new(program());
         command.current_dir(workshop.0.path()).args(SOLVING).args(options).arg("--model").arg(card());
         command.assert()
     };

@@ -2,7 +2,6 @@
 //! `cargo test --release --test all sampler::` runs one of them.
 //!
 //! `tests/allocations.rs` stands apart: its allocator counts for the whole process.
-#![allow(clippy::expect_used, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)] // what fails here stops the run
 #![allow(clippy::type_complexity)] // tables of cases
 
 mod abi_surface;
@@ -77,3 +76,4 @@ mod torchscript;
 #[cfg(feature = "cli")]
 mod train_options;
 mod training;
+mod tree;

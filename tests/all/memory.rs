@@ -155,7 +155,7 @@ fn velocity(folder: &Path) {
 #[cfg(feature = "onnx")]
 fn onnx() {
     const COUNT: usize = 2048;
-    let card = crate::native::root().join("models/photos-fm-ot-onnx.json");
+    let card = crate::tree::root().join("models/photos-fm-ot-onnx.json");
     let sample = Card::load(&card).unwrap().sample_shape().unwrap();
     let elements: usize = sample.iter().product();
     let (mut t, mut x, mut u) = (vec![0.5f32; COUNT], vec![0.25f32; COUNT * elements], vec![0.0f32; COUNT * elements]);

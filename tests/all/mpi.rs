@@ -1,6 +1,6 @@
 //! Training and evaluation by several processes: `mpirun -n N` of the program comes to what one comes to.
 
-use assert_cmd::cargo::cargo_bin;
+use crate::tree::{program, root};
 use bespoke::train::Parameters;
 use bespoke::{ladder::Ladder, theta::Theta};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const LONGEST: Duration = Duration::from_secs(600);
 
 fn card() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-mixture.json")
+    root().join("models/digits-mixture.json")
 }
 
 struct Workshop(TempDir);
@@ -33,7 +33,7 @@ impl Workshop {
         let mut command = Command::new("mpirun");
         // More ranks than cores, as any user, and none bound to a core that another one has.
         command.args(["--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", &ranks.to_string()]);
-        command.arg(cargo_bin("bespoke")).args(arguments).arg("--model").arg(card());
+        command.arg(program()).args(arguments).arg("--model").arg(card());
         // Whoever started the tests may have had it ignored, as a shell has of what runs behind it.
         // SAFETY: a call that may be made between fork and exec.
         unsafe {
@@ -303,11 +303,11 @@ fn a_failure_of_one_rank_alone_is_said_by_it_and_ends_all() {
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "--allow-run-as-root", "--bind-to", "none"]).current_dir(workshop.0.path());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let program = cargo_bin("bespoke");
+    let program = program();
     let good = card();
     for (rank, model) in [good.as_path(), Path::new("absent.json")].into_iter().enumerate() {
         command.args(if rank == 0 { &["-n", "1"][..] } else { &[":", "-n", "1"] });
-        command.arg(&program).args(["train", "--out", "t.json", "--model"]).arg(model).args(SIZE);
+        command.arg(program).args(["train", "--out", "t.json", "--model"]).arg(model).args(SIZE);
     }
     let output = finish(command.spawn().unwrap());
     let message = String::from_utf8_lossy(&output.stderr);

@@ -1,15 +1,11 @@
 //! Builds C and C++ programs against the shared library under test, and runs them.
 
+use crate::tree::{root, version};
 use bespoke::scheduler::Scheduler;
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
-
-/// The package's folder.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A folder to build programs in, where the library stands under its soname.
 pub struct Workshop {
@@ -21,9 +17,9 @@ impl Workshop {
         let folder = tempfile::tempdir().unwrap();
         // Cargo builds the library that belongs to a test beside the test itself.
         let library = std::env::current_exe().unwrap().with_file_name("libbespoke.so");
-        let soname = match env!("CARGO_PKG_VERSION_MAJOR") {
-            "0" => format!("libbespoke.so.0.{}", env!("CARGO_PKG_VERSION_MINOR")),
-            major => format!("libbespoke.so.{major}"),
+        let soname = match version().split_once('.').unwrap() {
+            ("0", rest) => format!("libbespoke.so.0.{}", rest.split('.').next().unwrap()),
+            (major, _) => format!("libbespoke.so.{major}"),
         };
         std::os::unix::fs::symlink(&library, folder.path().join(&soname)).unwrap();
         std::os::unix::fs::symlink(&library, folder.path().join("libbespoke.so")).unwrap();

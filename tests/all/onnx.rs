@@ -1,6 +1,7 @@
 //! ONNX models: graphs of the test's own, the shipped ones, files and libraries that are none. ONNX Runtime is found as
 //! the library finds it; `make onnxruntime` installs it.
 
+use crate::tree::root;
 use bespoke::Error;
 use bespoke::inputs::{Column, Inputs};
 use bespoke::model::{self, Model};
@@ -134,7 +135,7 @@ fn refused(bytes: &[u8], changes: Value) -> String {
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+    root().join("models").join(name)
 }
 
 fn velocity(model: &Model, time: PerRow<'_>, x: &[f32], condition: &Condition) -> Vec<f32> {
@@ -462,6 +463,7 @@ fn shipped_models_agree_with_their_torchscript() {
 mod program {
     use super::*;
     use crate::signature::{f32s, stored};
+    use crate::tree::program;
     use assert_cmd::Command;
     use predicates::prelude::*;
     use predicates::str::contains;
@@ -471,10 +473,6 @@ mod program {
         command.env_remove("BESPOKE_ONNXRUNTIME").arg("sample").arg("--model").arg(shipped("digits-fm-ot-onnx.json"));
         command.args(["--solver", "euler@2", "--count", "3"]);
         command
-    }
-
-    fn program() -> PathBuf {
-        PathBuf::from(env!("CARGO_BIN_EXE_bespoke"))
     }
 
     #[test]
@@ -491,7 +489,7 @@ mod program {
         let training = &document["training"];
         assert!(rmse(&training["validation"]) < rmse(&training["start"]), "{training}");
         let out = folder.path().join("samples.npy");
-        sample(&program()).arg("--solver").arg(&theta).arg("--out").arg(&out).assert().code(2);
+        sample(program()).arg("--solver").arg(&theta).arg("--out").arg(&out).assert().code(2);
         let mut command = Command::new(program());
         command.arg("sample").arg("--model").arg(shipped("digits-fm-ot-onnx.json")).arg("--solver").arg(&theta);
         command.args(["--count", "3", "--out"]).arg(&out).assert().success();
@@ -610,7 +608,7 @@ mod program {
         let folder = TempDir::new().unwrap();
         let out = folder.path().join("x.npy");
         let fails = |library: &Path, problem: &str| {
-            let mut command = sample(&program());
+            let mut command = sample(program());
             command.env("BESPOKE_ONNXRUNTIME", library).arg("--out").arg(&out);
             let named = contains("BESPOKE_ONNXRUNTIME").and(contains(library.display().to_string()));
             command.assert().code(1).stderr(named.and(contains(problem)).and(contains("panicked").not()));
@@ -650,7 +648,7 @@ mod program {
 
     /// The library that make installs, where it did.
     fn in_venv() -> Option<PathBuf> {
-        let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/lib");
+        let lib = root().join(".venv/lib");
         let capi = |python: std::fs::DirEntry| python.path().join("site-packages/onnxruntime/capi");
         let files = std::fs::read_dir(lib).ok()?.flatten().filter_map(|python| std::fs::read_dir(capi(python)).ok());
         let is_library = |path: &PathBuf| path.to_string_lossy().contains("libonnxruntime.so");

@@ -1,8 +1,8 @@
 //! Where output goes: links, pipes, devices, standard output, folders, names of any bytes; and what signals and full
 //! disks leave of it.
 
+use crate::tree::{program, root};
 use assert_cmd::Command;
-use assert_cmd::cargo::cargo_bin;
 use predicates::str::contains;
 use serde_json::Value;
 use std::ffi::{CString, OsStr};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 const LONGEST: Duration = Duration::from_secs(300);
 
 fn card() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-mixture.json")
+    root().join("models/digits-mixture.json")
 }
 
 struct Workshop(TempDir);
@@ -34,7 +34,7 @@ impl Workshop {
     }
 
     fn program(&self) -> Command {
-        let mut command = Command::cargo_bin("bespoke").unwrap();
+        let mut command = Command::new(program());
         command.current_dir(self.0.path());
         command
     }
@@ -47,7 +47,7 @@ impl Workshop {
     }
 
     fn begin(&self, arguments: &[&str]) -> Child {
-        let mut command = std::process::Command::new(cargo_bin("bespoke"));
+        let mut command = std::process::Command::new(program());
         command.current_dir(self.0.path()).args(arguments).arg("--model").arg(card());
         heeding_signals(&mut command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
@@ -152,7 +152,7 @@ fn a_link_to_a_folder_that_is_not_there_is_no_name_of_a_file() {
 fn an_open_file_named_by_its_number_is_written_where_it_is() {
     let workshop = Workshop::new();
     symlink("/proc/self/fd/1", workshop.path("out")).unwrap();
-    let program = cargo_bin("bespoke");
+    let program = program();
     let script = r#"(echo before; "$0" compile midpoint@4 --scheduler fm-ot --out out; echo after) >all"#;
     let mut shell = std::process::Command::new("sh");
     assert!(shell.args(["-c", script]).arg(program).current_dir(workshop.0.path()).status().unwrap().success());
@@ -422,7 +422,7 @@ fn a_signal_leaves_no_temporary_files() {
     let workshop = Workshop::new();
     let mut child = std::process::Command::new("sh")
         .args(["-c", r#"trap '' HUP; exec "$@""#, "sh"])
-        .arg(cargo_bin("bespoke"))
+        .arg(program())
         .args(["sample", "--solver", "euler@100", "--count", "100000000", "--out", "x.npy", "--model"])
         .arg(card())
         .current_dir(workshop.0.path())
@@ -477,11 +477,11 @@ fn a_full_disk_on_standard_output_is_an_error_and_a_closed_pipe_is_none() {
     let full = workshop.device("full", 7);
     for arguments in commands {
         let mut command = match &full {
-            Some(_) => std::process::Command::new(cargo_bin("bespoke")),
+            Some(_) => std::process::Command::new(program()),
             // A file that may not grow.
             None => {
                 let mut limited = std::process::Command::new("sh");
-                limited.args(["-c", r#"trap '' XFSZ; exec prlimit --fsize=0 "$0" "$@""#]).arg(cargo_bin("bespoke"));
+                limited.args(["-c", r#"trap '' XFSZ; exec prlimit --fsize=0 "$0" "$@""#]).arg(program());
                 limited
             }
         };
@@ -494,7 +494,7 @@ fn a_full_disk_on_standard_output_is_an_error_and_a_closed_pipe_is_none() {
     }
     // What was trained is not lost with what could not be said of it.
     assert!(full.is_none() || is_theta(&fs::read(workshop.path("t")).unwrap()));
-    let mut child = std::process::Command::new(cargo_bin("bespoke"));
+    let mut child = std::process::Command::new(program());
     let mut child = child.args(["solvers"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();

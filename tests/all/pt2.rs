@@ -61,7 +61,6 @@ mod with_libtorch {
     use bespoke::model::{self, FieldTask};
     use bespoke::tensor::{Compute, Device, PerRow, Tensor};
     use bespoke::velocity::{Condition, VelocityField};
-    use std::path::Path;
     use std::process::Command;
 
     /// What opening says that cannot succeed.
@@ -145,7 +144,7 @@ mod with_libtorch {
     /// A package that runs, and its card: tests/pt2/network.c with `flags`.
     fn running(flags: &[&str]) -> (TempDir, PathBuf) {
         let folder = TempDir::new().unwrap();
-        let (library, source) = (folder.path().join("network.so"), native::root().join("tests/pt2/network.c"));
+        let (library, source) = (folder.path().join("network.so"), crate::tree::root().join("tests/pt2/network.c"));
         let mut command = Command::new("cc");
         command.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]).args(flags);
         command.arg(source).arg("-o").arg(&library).arg("-lm");
@@ -196,7 +195,7 @@ mod with_libtorch {
     #[test]
     fn memory_that_a_package_cannot_have_is_said_in_bytes() {
         let (folder, path) = running(&["-DHUNGRY"]);
-        let mut command = assert_cmd::Command::cargo_bin("bespoke").unwrap();
+        let mut command = assert_cmd::Command::new(crate::tree::program());
         command.args(["sample", "--solver", "euler@1", "--count", "2", "--model"]).arg(path);
         let said = predicates::str::contains(format!("error: cannot allocate {} bytes", 12u64 << 48));
         command.arg("--out").arg(folder.path().join("x.npy")).assert().code(1).stderr(said);
@@ -212,7 +211,7 @@ mod with_libtorch {
         let message = model::open(&path, Device::Cpu).err().unwrap().to_string();
         assert!(message.contains("cannot read") && message.contains("absent.pt2"), "{message}");
 
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let models = crate::tree::root().join("models");
         let script = std::fs::read(models.join("digits-fm-ot.pt")).unwrap();
         let whole = package("model", &wrapper(&STATE, "float32", Some("int64")), &here());
         for bytes in [&b""[..], b"not a package", b"PK\x03\x04", &script[..script.len() / 2], &whole[..whole.len() - 1]]

@@ -101,21 +101,22 @@ fn several_are_one_reference() {
 #[cfg(feature = "cli")]
 #[test]
 fn the_program_takes_them_all() {
+    use crate::tree::{program, root};
     let folder = tempfile::tempdir().unwrap();
     for name in ["two words,@:.json", "-dash.json"] {
         ladder().save(&folder.path().join(name)).unwrap();
     }
     let show = |arguments: &[&str]| {
-        let mut command = assert_cmd::Command::cargo_bin("bespoke").unwrap();
+        let mut command = assert_cmd::Command::new(program());
         let output = command.current_dir(folder.path()).arg("show").args(arguments).assert().success();
         String::from_utf8(output.get_output().stdout.clone()).unwrap()
     };
     assert!(show(&["two words,@:.json@7"]).contains("nfe     6"));
     assert!(show(&["./-dash.json@4"]).contains("nfe     4"));
     assert!(show(&["--", "-dash.json@5"]).contains("nfe     4"));
-    let card = concat!(env!("CARGO_MANIFEST_DIR"), "/models/digits-mixture.json");
-    let mut command = assert_cmd::Command::cargo_bin("bespoke").unwrap();
-    command.current_dir(folder.path()).args(["eval", "--count", "3", "--quiet", "--model", card]);
+    let card = root().join("models/digits-mixture.json");
+    let mut command = assert_cmd::Command::new(program());
+    command.current_dir(folder.path()).args(["eval", "--count", "3", "--quiet", "--model"]).arg(card);
     command.args(["--solver=-dash.json@8", "--solver", "two words,@:.json@4,9", "--solver", "dpm++3m@8", "--json"]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,7 @@
 //! `bespoke report` and the other ways in which the program shows what it does, on the exact digits mixture.
 
 use crate::native::ring_card;
+use crate::tree::{program, root};
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn bespoke() -> Command {
-    Command::cargo_bin("bespoke").unwrap()
+    Command::new(program())
 }
 
 fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+    root().join("models")
 }
 
 fn card() -> PathBuf {

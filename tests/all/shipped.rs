@@ -1,7 +1,8 @@
 //! The shipped models whose samples are conditioned on a text, or of a size of their own, through the program, the
 //! library, C and C++: the same samples; and a batch of mixed texts, sizes and scales is its samples alone.
 
-use crate::native::{Workshop, root};
+use crate::native::Workshop;
+use crate::tree::{program, root};
 use assert_cmd::Command;
 use bespoke::evaluate::Ready;
 use bespoke::model::{self, FieldTask, Model};
@@ -68,7 +69,7 @@ fn opened(card: &str, conditions: &[PathBuf], scale: &str) -> (Model, Conditioni
 fn drawn(card: &str, conditions: &[PathBuf], theta: &Path, scale: &str, sizes: &[(&str, &[usize])]) -> Vec<Vec<f32>> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("samples.npy");
-    let mut command = Command::cargo_bin("bespoke").unwrap();
+    let mut command = Command::new(program());
     command.arg("sample").arg("--model").arg(shipped(card)).arg("--solver").arg(theta).arg("--out").arg(&out);
     for file in conditions {
         command.arg("--conditions").arg(file);
@@ -213,7 +214,7 @@ fn given_noise_says_its_size() {
     let photo: Vec<u8> = [0i64, 1].iter().flat_map(|v| v.to_le_bytes()).collect();
     crate::signature::stored(&conditions, &vec![("photo", safetensors::Dtype::I64, vec![2], photo)], &[]);
     let run = |command: &str, more: &[&str]| {
-        let mut made = Command::cargo_bin("bespoke").unwrap();
+        let mut made = Command::new(program());
         made.arg(command).arg("--model").arg(shipped("photos-wide-onnx.json")).arg("--conditions").arg(&conditions);
         made.args(["--solver", "euler@3"]).args(more).current_dir(folder.path());
         made
@@ -244,7 +245,7 @@ fn given_noise_serves_texts_of_several_lengths() {
     array.extend(normal(SEED, Purpose::Sample, 0..66, 64).unwrap()).unwrap();
     array.finish().unwrap();
     let run = |command: &str, more: &[&str]| {
-        let mut made = Command::cargo_bin("bespoke").unwrap();
+        let mut made = Command::new(program());
         made.arg(command).arg("--model").arg(shipped(CARD)).args(["--solver", "midpoint@4"]);
         files(&TEXTS).iter().for_each(|file| {
             made.arg("--conditions").arg(file);

@@ -1,5 +1,6 @@
 //! TorchScript networks as people export them: what they answer, what goes wrong, what autograd can say of them.
 
+use crate::tree::root;
 use bespoke::card::Card;
 use bespoke::inputs::Inputs;
 use bespoke::networks::{Call, Network, TorchScript};
@@ -95,7 +96,7 @@ fn a_network_that_writes_into_its_input_is_named_when_it_is_opened() {
 /// A network of `tests/golden/make_networks.py`, loaded by a card of its own.
 fn golden(name: &str, names: serde_json::Value) -> Result<TorchScript> {
     let folder = tempfile::tempdir().unwrap();
-    let weights = crate::native::root().join(format!("tests/golden/network-{name}.pt"));
+    let weights = root().join(format!("tests/golden/network-{name}.pt"));
     let card = json!({ "format": "bespoke-model", "version": 1, "runtime": "torchscript", "weights": weights,
                        "names": names, "shape": [ELEMENTS], "output": "velocity", "scheduler": { "name": "fm-ot" } });
     let path = folder.path().join("card.json");

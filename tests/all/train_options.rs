@@ -1,14 +1,14 @@
 //! Options of training: flags, documents and their schema are of one definition, and say what is done.
 
+use crate::tree::{program, root};
 use assert_cmd::Command;
 use bespoke::train::{Settings, TrainConfig};
 use predicates::str::contains;
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 fn bespoke() -> Command {
-    let mut command = Command::cargo_bin("bespoke").unwrap();
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(program());
+    command.current_dir(root());
     command
 }
 
@@ -23,7 +23,7 @@ fn properties() -> Map<String, Value> {
 
 #[test]
 fn the_committed_schema_is_the_printed_one() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/train.schema.json");
+    let path = root().join("docs/train.schema.json");
     let printed = schema();
     if std::env::var_os("BESPOKE_WRITE_HEADER").is_some() {
         std::fs::write(&path, &printed).unwrap();

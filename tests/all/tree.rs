@@ -1,0 +1,30 @@
+//! What is under test: the tree, its version, its program.
+
+use std::ffi::CStr;
+use std::path::Path;
+
+/// The library's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The library's version.
+pub fn version() -> &'static str {
+    // SAFETY: a string that lives as long as the library.
+    unsafe { CStr::from_ptr(bespoke::capi::bespoke_version()) }.to_str().unwrap()
+}
+
+/// The program with the features of the tests, built once a run: another package's is not built by cargo for tests.
+#[cfg(feature = "cli")]
+pub fn program() -> &'static Path {
+    static PROGRAM: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        let features = [("cli", true), ("mpi", cfg!(feature = "mpi")), ("onnx", cfg!(feature = "onnx"))];
+        let features = features.into_iter().chain([("torch", cfg!(feature = "torch"))]);
+        let features: Vec<&str> = features.filter_map(|(name, on)| on.then_some(name)).collect();
+        let build =
+            escargot::CargoBuild::new().manifest_path(root().join("Cargo.toml")).package("bespoke").bin("bespoke");
+        let build = build.current_release().no_default_features().features(features.join(","));
+        build.run().unwrap().path().to_path_buf()
+    });
+    &PROGRAM
+}
