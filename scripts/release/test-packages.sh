@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The Debian packages in a root file system where nothing of this project is, used by both examples, and the program:
+# The Debian packages, and the archive where there is one, in a root file system where nothing of this project is, used by
+# both examples, and the program:
 #
 #     debootstrap --variant=minbase --include=g++,pkg-config,cmake,make bookworm ROOT
 #     scripts/release/test-packages.sh ROOT FOLDER-OF-PACKAGES
@@ -22,6 +23,7 @@ mount -t overlay -o "lowerdir=$root,upperdir=$layer/upper,workdir=$layer/work" o
 mkdir "$layer/root/test"
 cp "$packages"/*.deb examples/c/sample_analytic.c examples/cpp/replace_euler.cpp examples/cpp/ring.hpp tests/install/* \
   models/digits-mixture.json models/digits-mixture-modes.json "$layer/root/test"
+find "$packages" -name 'libbespoke-*-linux-*.tar.gz' -exec cp -t "$layer/root/test" {} +
 
 env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
   chroot "$layer/root" /bin/bash -euo pipefail -c '
@@ -53,5 +55,17 @@ cmake -S . -B build >/dev/null && cmake --build build >/dev/null
 ./build/from_c theta.json
 ./build/from_cpp theta.json
 dpkg --remove $(dpkg-query --show --showformat "\${Package} " "*bespoke*") >/dev/null
-test ! -e /usr/bin/bespoke'
+test ! -e /usr/bin/bespoke
+
+# The archive, unpacked anywhere.
+for archive in libbespoke-*-linux-*.tar.gz; do
+  test -e "$archive" || break
+  mkdir /anywhere
+  tar -xzf "$archive" -C /anywhere
+  prefix=$(echo /anywhere/libbespoke-*)
+  "$prefix/bin/bespoke" eval --quiet --model digits-mixture.json --solver theta.json --solver midpoint@8 --count 50
+  export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
+  cc -O1 $(pkg-config --cflags bespoke) sample_analytic.c -o of_archive $(pkg-config --libs bespoke) -lm
+  test "$(./of_archive theta.json)" = "$(./static theta.json)"
+done'
 echo "the packages of $packages: installed, used, removed"

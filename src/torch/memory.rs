@@ -75,7 +75,12 @@ impl TorchMemory {
     /// All sums of a part, of which none is written before all have been read.
     fn part(&self, count: usize, sums: &[Sum], terms: &[Term]) -> Result<()> {
         let of = |sum: &Sum| &terms[sum.first_term as usize..(sum.first_term + sum.term_count) as usize];
-        let values = sums.iter().map(|sum| self.sum(of(sum), count, sum.dtype)).collect::<Result<Vec<_>>>()?;
+        let mut values: Vec<Tensor> = Vec::with_capacity(sums.len());
+        for (i, sum) in sums.iter().enumerate() {
+            // The same sum in another place.
+            let made = values.last().filter(|_| sums[i - 1].first_term == sum.first_term).map(Tensor::shallow_clone);
+            values.push(made.map_or_else(|| self.sum(of(sum), count, sum.dtype), Ok)?);
+        }
         for (sum, value) in sums.iter().zip(values) {
             self.view(sum.out, count, sum.dtype)?.f_copy_(&value)?;
         }
