@@ -9,7 +9,7 @@ from conan.tools.files import copy
 
 #: What cargo builds the library of.
 SOURCES = ("Cargo.lock", "Cargo.toml", "LICENSE-*", "LICENSES-OF-DEPENDENCIES.md", "README.md", "build.rs", "benches/*",
-           "bindings/cuda/*", "examples/train_models/*", "include/*", "src/*")  # fmt: skip
+           "bindings/cuda/*", "examples/train_models/*", "fuzz/Cargo.toml", "include/*", "src/*", "tests/Cargo.toml")  # fmt: skip
 
 
 class Bespoke(ConanFile):
