@@ -142,7 +142,7 @@ ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 
 # Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program.
 # What is tried has a core.
-PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
