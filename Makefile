@@ -33,7 +33,7 @@ TRITON := build/triton
 TRITON_STAMP := .venv-triton/tritonserver-2.51.0
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
-.PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python header install install-lean
+.PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python test-python-gpu header install install-lean
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
@@ -152,6 +152,10 @@ test-python: python $(ONNX_STAMP)
 	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && $(PYTEST) --fake-gpu tests/test_solves.py tests/test_strength.py
 	cd bindings/python && $(PYTEST)
+
+# The same by the kernels of a GPU, compiled for the host, but for what carries gradients.
+test-python-gpu: python $(ONNX_STAMP)
+	cd bindings/python && $(PYTEST) --fake-gpu
 
 # The samplers of k-diffusion, without what its package trains and judges models with, beside the torch of
 # .venv-python: 190 MB on disk.

@@ -10,6 +10,11 @@ def pytest_addoption(parser):
     parser.addoption("--fake-gpu", action="store_true", help="BespokeScheduler takes tensors for those of a GPU (fake_gpu.py)")
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--fake-gpu"):
+        items[:] = [item for item in items if item.get_closest_marker("host_memory") is None]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def fake_gpu(request, tmp_path_factory):
     """With ``--fake-gpu`` all tests that carry no gradients go by a GPU's operations."""

@@ -13,6 +13,9 @@ from test_device import THETAS
 from test_diffusers import noises
 from test_solves import FLOW, VP, model_of
 
+# They have a fake of their own.
+pytestmark = pytest.mark.host_memory
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
