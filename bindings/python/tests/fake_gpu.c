@@ -2,7 +2,7 @@
  * operations, whose arithmetic is that of bindings/cuda, compiled for the host; torch's tensors are the host's. */
 #include "bespoke_cuda.h"
 #define FAKE_OWNS_NOT_ALL
-#include "fake_device.h"
+#include "locked_device.h"
 
 void kernels_ops(bespoke_cuda *gpu, bespoke_device_ops *ops);
 
@@ -19,6 +19,6 @@ void fake_counts(unsigned *counts) {
 void bespoke_cuda_ops(bespoke_cuda *gpu, bespoke_device_ops *ops) {
     kernels_ops(gpu, &kernels);
     device.inner = &kernels;
-    *ops = fake_ops(&device);
+    *ops = locked_ops(&device);
     ops->device = kernels.device;
 }

@@ -1,44 +1,17 @@
 /* A libbespoke_cuda.so of a GPU that is not there: its memory is closed to the process but inside these functions. */
 #define _DEFAULT_SOURCE
 #define FAKE_BLOCKS 4096
-#include <pthread.h>
-
 #include "bespoke_cuda.h"
-#include "fake_device.h"
+#include "locked_device.h"
 
 static fake_device gpu;
 static unsigned crossings;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-#define LOCKED(what)                   \
-    do {                               \
-        pthread_mutex_lock(&lock);     \
-        const int32_t answer = (what); \
-        pthread_mutex_unlock(&lock);   \
-        return answer;                 \
-    } while (0)
-
-static int32_t allocate(void *context, uint64_t bytes, void **memory) { LOCKED(fake_allocate(context, bytes, memory)); }
-static int32_t release(void *context, void *memory) { LOCKED(fake_release(context, memory)); }
-static int32_t combine(void *context, const bespoke_device_combination *asked) { LOCKED(fake_combine(context, asked)); }
-static int32_t copy(void *context, void *to, const void *from, uint64_t bytes) {
-    LOCKED(fake_copy(context, to, from, bytes));
-}
-static int32_t all_finite(void *context, const void *numbers, DLDataType dtype, uint64_t rows, uint64_t elements,
-                          uint8_t *answers) {
-    LOCKED(fake_finite(context, numbers, dtype, rows, elements, answers));
-}
 
 void bespoke_cuda_ops(bespoke_cuda *context, bespoke_device_ops *ops) {
     (void)context;
-    *ops = fake_ops(&gpu);
+    *ops = locked_ops(&gpu);
     ops->device.device_type = kDLCUDA;
     ops->device.device_id = context->device;
-    ops->allocate = allocate;
-    ops->release = release;
-    ops->combine = combine;
-    ops->copy = copy;
-    ops->finite = all_finite;
 }
 
 int bespoke_cuda_open(bespoke_cuda *context) {
@@ -73,10 +46,10 @@ int bespoke_cuda_copy(const bespoke_cuda *context, void *to, const void *from, u
 
 /* So far: allocations, launches, copies between host and GPU, and allocations that are held. */
 void fake_counts(unsigned *counts) {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&locked_by);
     counts[0] = gpu.allocations;
     counts[1] = gpu.launches;
     counts[2] = crossings;
     counts[3] = fake_held(&gpu);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&locked_by);
 }
