@@ -1070,7 +1070,7 @@ bespoke_status bespoke_model_host(const char *path,
  * `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
  * given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
  * between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. After the
- * first evaluation of a size nothing is allocated.
+ * first evaluation of a size nothing is allocated, where sizes do not change all the time: 16 free arrays are kept.
  *
  * The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
  *

@@ -375,21 +375,25 @@ impl<T: Register> Sampler<T> {
         self.cursors.resize(batch, Cursor::new(plan, stage));
         self.times.resize(batch, 0.0);
         self.asked = false;
-        write(&mut self.buffers[STATE])?;
-        self.failed = false;
-        Ok(())
+        let written = write(&mut self.buffers[STATE]);
+        if written.is_err() {
+            self.cursors.clear();
+        }
+        self.failed = written.is_err();
+        written
     }
 
     /// Appends `count` samples at the start of `plan`; `write` writes their states, the rows that it is told.
     ///
     /// # Errors
-    /// [`Error::Memory`], and those of `write`; the batch is then as before.
+    /// [`Error::Memory`], and those of `write`: the batch is then as before. [`Error::State`] after a failed launch.
     pub fn join(
         &mut self,
         plan: &Arc<Plan>,
         count: usize,
         write: impl FnOnce(&mut T, Range<usize>) -> Result<()>,
     ) -> Result<()> {
+        self.check_there()?;
         let (before, buffers) = (self.batch(), self.buffers.len());
         let rows = before..before + count;
         let joined = self.hold(plan, rows.end).and_then(|()| write(&mut self.buffers[STATE], rows.clone()));
@@ -398,6 +402,7 @@ impl<T: Register> Sampler<T> {
             self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(before))?;
             return Err(error);
         }
+        self.failed = false;
         self.cursors.resize(rows.end, Cursor::new(plan, 0));
         self.times.resize(rows.end, 0.0);
         self.asked = false;
@@ -422,8 +427,9 @@ impl<T: Register> Sampler<T> {
     /// The register in whose sample `row` the state of sample `row` is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where there is no such sample.
+    /// [`Error::Invalid`] where there is no such sample; [`Error::State`] after a failed launch.
     pub fn holder(&self, row: usize) -> Result<&T> {
+        self.check_there()?;
         let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.batch()))?;
         Ok(&self.buffers[cursor.point()])
     }
@@ -441,6 +447,11 @@ impl<T: Register> Sampler<T> {
     /// Whether all samples wait for the evaluation `stage` of `plan`.
     pub fn stands_at(&self, plan: &Arc<Plan>, stage: usize) -> bool {
         self.cursors.iter().all(|cursor| cursor.stands_at(plan, stage))
+    }
+
+    /// Errors where the samples' numbers were never computed.
+    fn check_there(&self) -> Result<()> {
+        if self.failed && self.batch() > 0 { Err(gone()) } else { Ok(()) }
     }
 
     /// Makes room for `batch` samples in all buffers that `plan` and the present samples use.
@@ -552,7 +563,7 @@ impl<T: Register> Sampler<T> {
 
     fn check(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::State("the solve failed: start a new one".into()));
+            return Err(gone());
         }
         match self.cursors.iter().position(|cursor| cursor.failed) {
             None => Ok(()),
@@ -571,6 +582,10 @@ impl<T: Register> Sampler<T> {
         let cursor = self.cursors.get(row).ok_or_else(|| no_row(row, self.cursors.len()))?;
         Ok(Row { stage: cursor.stage, nfe: cursor.plan.nfe(), failed: cursor.failed })
     }
+}
+
+fn gone() -> Error {
+    Error::State("the solve failed: start a new one".into())
 }
 
 fn no_row(row: usize, batch: usize) -> Error {

@@ -478,6 +478,7 @@ int launch_carried(const bespoke_device_combination &asked, dim3 grid, cudaStrea
     for (std::uint32_t p = 0; p < asked.part_count; p++) carry.parts[p] = prepared(asked, asked.parts[p]);
     std::memcpy(carry.sums, asked.sums, asked.sum_count * sizeof *asked.sums);
     std::memcpy(carry.terms, asked.terms, asked.term_count * sizeof *asked.terms);
+    (void)cudaGetLastError();  // what an earlier call has reported is not this launch's
     combine_carried<Types><<<grid, BLOCK, 0, stream>>>(carry);
     return cudaGetLastError();
 }
@@ -505,6 +506,7 @@ int launch_listed(const bespoke_device_combination &asked, dim3 grid, cudaStream
         failed = cudaMemcpyAsync(memory, packed, parts + sums + terms, cudaMemcpyHostToDevice, stream);
         if (failed == cudaSuccess) {
             const char *begin = static_cast<const char *>(memory);
+            (void)cudaGetLastError();  // what an earlier call has reported is not this launch's
             combine_listed<Types><<<grid, BLOCK, 0, stream>>>(
                 {reinterpret_cast<const Part *>(begin), reinterpret_cast<const bespoke_device_sum *>(begin + parts),
                  reinterpret_cast<const bespoke_device_term *>(begin + parts + sums), asked.part_count});
@@ -542,6 +544,7 @@ int finite(void *context, const void *numbers, DLDataType dtype, std::uint64_t r
     if (failed != cudaSuccess) return failed;
     failed = cudaMemsetAsync(flags, 1, rows, gpu.stream());
     if (failed == cudaSuccess) {
+        (void)cudaGetLastError();  // what an earlier call has reported is not this launch's
         find_infinite<<<blocks(elements, rows), BLOCK, 0, gpu.stream()>>>(numbers, dtype, rows, elements,
                                                                           static_cast<std::uint8_t *>(flags));
         failed = cudaGetLastError();

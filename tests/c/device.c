@@ -426,6 +426,15 @@ static void refusals(const bespoke_theta *theta) {
     FAILS(bespoke_sampler_update(sampler, &u), BESPOKE_ERROR_CALLBACK, "the device_ops.combine callback answered 7");
     FAILS(bespoke_sampler_query(sampler, &t, &states), BESPOKE_ERROR_STATE, "the solve failed: start a new one");
     device.no_launch = 0;
+    /* What was never computed is given to nobody. */
+    DLTensor alone = lent(&device, room(&device, 16), types[0], one);
+    FAILS(bespoke_sampler_leave(sampler, 0, &alone), BESPOKE_ERROR_STATE, "the solve failed: start a new one");
+    FAILS(bespoke_sampler_join(sampler, theta, &alone), BESPOKE_ERROR_STATE, "the solve failed: start a new one");
+    device.no_copy = 1;
+    FAILS(bespoke_sampler_start(sampler, &x), BESPOKE_ERROR_CALLBACK, "the device_ops.copy callback answered 7");
+    FAILS(bespoke_sampler_leave(sampler, 0, &alone), invalid, "row is 0, expected less than 0, the number of samples");
+    device.no_copy = 0;
+    OK(bespoke_sampler_join(sampler, theta, &alone));
     OK(bespoke_sample(theta, sampler, &x, &x, field, &device));
     FAILS(bespoke_sample(theta, sampler, &x, &x, refuses, &device), BESPOKE_ERROR_CALLBACK,
           "the velocity callback answered 5");

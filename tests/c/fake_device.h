@@ -28,7 +28,7 @@ typedef struct {
     int open;
     unsigned allocations, releases, launches, copies, answers;
     /* The next operation of this kind fails. */
-    int no_memory, no_launch;
+    int no_memory, no_launch, no_copy;
     /* Does the arithmetic in place of this file's, where it is given. */
     const bespoke_device_ops *inner;
 } fake_device;
@@ -203,6 +203,7 @@ static inline int32_t fake_combine(void *context, const bespoke_device_combinati
 
 static inline int32_t fake_copy(void *context, void *to, const void *from, uint64_t bytes) {
     fake_device *device = (fake_device *)context;
+    if (device->no_copy) return 7;
     device->copies++;
     fake_owns(device, to, bytes);
     fake_owns(device, from, bytes);
