@@ -432,7 +432,7 @@ static void refusals(const bespoke_theta *theta) {
     FAILS(bespoke_sampler_join(sampler, theta, &alone), BESPOKE_ERROR_STATE, "the solve failed: start a new one");
     device.no_copy = 1;
     FAILS(bespoke_sampler_start(sampler, &x), BESPOKE_ERROR_CALLBACK, "the device_ops.copy callback answered 7");
-    FAILS(bespoke_sampler_leave(sampler, 0, &alone), invalid, "row is 0, expected less than 0, the number of samples");
+    FAILS(bespoke_sampler_leave(sampler, 0, &alone), BESPOKE_ERROR_STATE, "the sampler holds no samples");
     device.no_copy = 0;
     OK(bespoke_sampler_join(sampler, theta, &alone));
     OK(bespoke_sample(theta, sampler, &x, &x, field, &device));
