@@ -1,8 +1,7 @@
 //! What a crate that depends on the library builds with it: `cargo add bespoke --no-default-features`.
 
-use crate::tree::root;
+use crate::tree::crates;
 use std::collections::BTreeSet;
-use std::process::Command;
 
 /// Crates that the library names itself.
 const DIRECT: &[&str] = &[
@@ -31,21 +30,7 @@ const DIRECT: &[&str] = &[
 
 /// Names of crates that are built, of those at most `depth` edges away.
 fn built(depth: &str, features: &[&str]) -> BTreeSet<String> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args([
-        "tree",
-        "--package",
-        "bespoke",
-        "--locked",
-        "--offline",
-        "--no-default-features",
-        "--edges",
-        "normal,build",
-    ]);
-    command.args(["--prefix", "none", "--format", "{p}", "--depth", depth]).args(features);
-    let output = command.current_dir(root()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = crates(&[&["--edges", "normal,build", "--depth", depth], features].concat());
     text.lines().filter_map(|line| line.split(' ').next().map(String::from)).collect()
 }
 

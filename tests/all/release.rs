@@ -1,7 +1,7 @@
 //! What a release is made of agrees with itself: one version everywhere, licences of all that is built in.
 
 use crate::native::succeed;
-use crate::tree::{root, version};
+use crate::tree::{crates, root, version};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -85,19 +85,7 @@ fn a_release_writes_its_version_everywhere_and_nothing_else() {
 /// Crates that library and program have built in, and their versions. Macros run in the compiler, and leave nothing
 /// of themselves.
 fn built_in() -> BTreeSet<String> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args([
-        "tree",
-        "--package",
-        "bespoke",
-        "--locked",
-        "--offline",
-        "--no-default-features",
-        "--features",
-        "cli,onnx",
-    ]);
-    command.args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"]).current_dir(root());
-    let text = succeed(command);
+    let text = crates(&["--features", "cli,onnx", "--edges", "normal,no-proc-macro"]);
     let name = |line: &str| {
         let mut words = line.split(' ');
         let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);

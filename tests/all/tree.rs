@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::path::Path;
+use std::process::Command;
 
 /// The library's folder.
 pub fn root() -> &'static Path {
@@ -12,6 +13,14 @@ pub fn root() -> &'static Path {
 pub fn version() -> &'static str {
     // SAFETY: a string that lives as long as the library.
     unsafe { CStr::from_ptr(bespoke::capi::bespoke_version()) }.to_str().unwrap()
+}
+
+/// The crates that the library is built of with features and edges as `arguments` say, a line each: name and version.
+pub fn crates(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--package", "bespoke", "--locked", "--offline", "--no-default-features"]);
+    command.args(["--prefix", "none", "--format", "{p}"]).args(arguments).current_dir(root());
+    crate::native::succeed(command)
 }
 
 /// The program with the features of the tests, built once a run: another package's is not built by cargo for tests.
