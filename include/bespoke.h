@@ -81,6 +81,12 @@ typedef struct {
 #define BESPOKE_REGISTER_NONE 4294967295
 
 /**
+ * A condition that stays for many evaluations: its numbers were copied once, and what a model makes of them, checked and
+ * bound to its network, stays with it. Immutable: any number of threads may use one at a time.
+ */
+typedef struct bespoke_kept_condition bespoke_kept_condition;
+
+/**
  * Thetas of one model for several nfe. Immutable: any number of threads may use one at a time.
  */
 typedef struct bespoke_ladder bespoke_ladder;
@@ -143,6 +149,63 @@ typedef struct bespoke_input {
      */
     const DLTensor *tensor;
 } bespoke_input;
+
+/**
+ * One scale of a card's `guidance`, of each sample.
+ */
+typedef struct bespoke_scale {
+    /**
+     * What the card calls it, UTF-8.
+     */
+    const char *name;
+    /**
+     * One number a sample, `batch` of them.
+     */
+    const double *values;
+} bespoke_scale;
+
+/**
+ * What each sample of a batch is conditioned on. Zeros are no condition.
+ */
+typedef struct bespoke_condition {
+    /**
+     * sizeof(bespoke_condition), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * Length of the arrays: the batch.
+     */
+    uint32_t batch;
+    /**
+     * Class of each sample; NULL for a model without classes.
+     */
+    const int64_t *classes;
+    /**
+     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
+     * `guidance_scale`.
+     */
+    const double *guidance_scale;
+    /**
+     * The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
+     */
+    const struct bespoke_input *inputs;
+    /**
+     * The scales of a card's chain of passes, by name, in any order; NULL where it has none.
+     */
+    const struct bespoke_scale *scales;
+    /**
+     * Length of `inputs`.
+     */
+    uint32_t input_count;
+    /**
+     * Length of `scales`.
+     */
+    uint32_t scale_count;
+    /**
+     * What `bespoke_condition_keep` made of a condition, in place of all members above; NULL for none.
+     */
+    const struct bespoke_kept_condition *kept;
+} bespoke_condition;
 
 /**
  * One evaluation that the library asks of the host. All tensors are contiguous host memory of the library,
@@ -467,59 +530,6 @@ typedef struct bespoke_model_properties {
      */
     uint32_t scale_count;
 } bespoke_model_properties;
-
-/**
- * One scale of a card's `guidance`, of each sample.
- */
-typedef struct bespoke_scale {
-    /**
-     * What the card calls it, UTF-8.
-     */
-    const char *name;
-    /**
-     * One number a sample, `batch` of them.
-     */
-    const double *values;
-} bespoke_scale;
-
-/**
- * What each sample of a batch is conditioned on. Zeros are no condition.
- */
-typedef struct bespoke_condition {
-    /**
-     * sizeof(bespoke_condition), set by the caller.
-     */
-    uint32_t struct_size;
-    /**
-     * Length of the arrays: the batch.
-     */
-    uint32_t batch;
-    /**
-     * Class of each sample; NULL for a model without classes.
-     */
-    const int64_t *classes;
-    /**
-     * Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
-     * `guidance_scale`.
-     */
-    const double *guidance_scale;
-    /**
-     * The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
-     */
-    const struct bespoke_input *inputs;
-    /**
-     * The scales of a card's chain of passes, by name, in any order; NULL where it has none.
-     */
-    const struct bespoke_scale *scales;
-    /**
-     * Length of `inputs`.
-     */
-    uint32_t input_count;
-    /**
-     * Length of `scales`.
-     */
-    uint32_t scale_count;
-} bespoke_condition;
 
 /**
  * How a model's output makes the velocity at one time: u = x * state + output * (the output).
@@ -1050,6 +1060,25 @@ bespoke_status bespoke_sampler_row(const struct bespoke_sampler *sampler,
  * `sampler` is NULL or an object that has not been freed. `batch` is NULL or can be written.
  */
 bespoke_status bespoke_sampler_batch(const struct bespoke_sampler *sampler, uint32_t *batch);
+
+/**
+ * Keeps `condition`, for the member `kept` of conditions given later on: evaluations then neither copy nor check it again.
+ * Any model may be asked with it, and one model goes on from what it made of it before.
+ *
+ * # Safety
+ * `condition` is NULL, or begins with its size and its members are what their comments say. `out` is NULL or can be
+ * written.
+ */
+bespoke_status bespoke_condition_keep(const struct bespoke_condition *condition,
+                                      struct bespoke_kept_condition **out);
+
+/**
+ * Frees a kept condition; NULL is fine.
+ *
+ * # Safety
+ * `kept` is NULL or was made by this library, and nothing uses it any more.
+ */
+void bespoke_kept_condition_free(struct bespoke_kept_condition *kept);
 
 /**
  * Opens the card at `path`, of runtime `host`, around a network that the host runs: inputs, guidance, the

@@ -6,6 +6,7 @@
 #ifndef BESPOKE_HPP
 #define BESPOKE_HPP
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -551,6 +552,74 @@ private:
     detail::handle<bespoke_sampler, bespoke_sampler_free> handle_;
 };
 
+namespace detail {
+
+/// A condition as the C library takes it, for a batch. It borrows from the one it is made of.
+class lent_condition {
+public:
+    lent_condition(const condition &on, std::size_t batch) {
+        const auto numbers = [&](const auto &values) {
+            if (!values.empty() && values.size() != batch)
+                throw std::invalid_argument("bespoke::condition: one number a sample");
+            return values.empty() ? nullptr : values.data();
+        };
+        tensors_.reserve(on.inputs.size());
+        inputs_.reserve(on.inputs.size());
+        for (const auto &[name, view] : on.inputs) {
+            tensors_.push_back(view.dl());
+            inputs_.push_back({name.c_str(), &tensors_.back()});
+        }
+        scales_.reserve(on.scales.size());
+        for (const auto &[name, values] : on.scales) scales_.push_back({name.c_str(), numbers(values)});
+        lent_.struct_size = sizeof lent_;
+        lent_.batch = static_cast<std::uint32_t>(batch);
+        lent_.classes = numbers(on.classes);
+        lent_.guidance_scale = numbers(on.guidance_scale);
+        lent_.inputs = inputs_.data();
+        lent_.input_count = static_cast<std::uint32_t>(inputs_.size());
+        lent_.scales = scales_.data();
+        lent_.scale_count = static_cast<std::uint32_t>(scales_.size());
+    }
+
+    lent_condition(const lent_condition &) = delete;
+    lent_condition &operator=(const lent_condition &) = delete;
+
+    const bespoke_condition &get() const noexcept { return lent_; }
+
+private:
+    std::vector<DLTensor> tensors_;
+    std::vector<bespoke_input> inputs_;
+    std::vector<bespoke_scale> scales_;
+    bespoke_condition lent_{};
+};
+
+}  // namespace detail
+
+/// A condition for many evaluations: copied once, with what a model makes of it. Immutable; any thread, and copies share it.
+class kept_condition {
+public:
+    explicit kept_condition(const condition &on = {}) {
+        std::size_t batch = std::max(on.classes.size(), on.guidance_scale.size());
+        for (const auto &[name, values] : on.scales) batch = std::max(batch, values.size());
+        bespoke_kept_condition *out = nullptr;
+        check(bespoke_condition_keep(&detail::lent_condition(on, batch).get(), &out));
+        handle_.reset(out, bespoke_kept_condition_free);
+    }
+
+    const bespoke_kept_condition *get() const noexcept { return handle_.get(); }
+
+    /// The condition that says to use it.
+    bespoke_condition use() const noexcept {
+        bespoke_condition condition{};
+        condition.struct_size = sizeof condition;
+        condition.kept = get();
+        return condition;
+    }
+
+private:
+    std::shared_ptr<bespoke_kept_condition> handle_;
+};
+
 /// A model that the library runs. Immutable; any thread.
 class model {
 public:
@@ -590,14 +659,21 @@ public:
     void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u,
                   const condition &condition = {}) const {
         static_assert(!std::is_const_v<U>, "u is written");
-        evaluate(get(), t, x.dl(), u.dl(), condition);
+        evaluate(get(), t, x.dl(), u.dl(), detail::lent_condition(condition, t.batch()).get());
     }
 
-    /// The velocity as a callable for `sampler::step` and `sampler::sample`, of one condition. The
-    /// model, and what the condition borrows, must live as long as it is called.
-    auto field(condition condition = {}) const {
-        return [own = get(), condition = std::move(condition)](tensor_view<const float> t, auto x, auto u) {
-            evaluate(own, t, x.dl(), u.dl(), condition);
+    /// u = u_t(x) of samples on a condition that was kept.
+    template <class X, class U>
+    void velocity(tensor_view<const float> t, tensor_view<X> x, tensor_view<U> u, const kept_condition &kept) const {
+        static_assert(!std::is_const_v<U>, "u is written");
+        evaluate(get(), t, x.dl(), u.dl(), kept.use());
+    }
+
+    /// The velocity as a callable for `sampler::step` and `sampler::sample`, of one condition, which is kept: what it
+    /// borrows may go. The model must live as long as it is called.
+    auto field(const condition &condition = {}) const {
+        return [own = get(), kept = kept_condition(condition)](tensor_view<const float> t, auto x, auto u) {
+            evaluate(own, t, x.dl(), u.dl(), kept.use());
         };
     }
 
@@ -614,33 +690,8 @@ public:
 
 private:
     static void evaluate(const bespoke_model *model, tensor_view<const float> t, DLTensor x, DLTensor u,
-                         const condition &on) {
+                         const bespoke_condition &condition) {
         const DLTensor times = t.dl();
-        const auto numbers = [&](const auto &values) {
-            if (!values.empty() && values.size() != t.batch())
-                throw std::invalid_argument("bespoke::model: one number a sample");
-            return values.empty() ? nullptr : values.data();
-        };
-        std::vector<DLTensor> tensors;
-        std::vector<bespoke_input> inputs;
-        tensors.reserve(on.inputs.size());
-        inputs.reserve(on.inputs.size());
-        for (const auto &[name, view] : on.inputs) {
-            tensors.push_back(view.dl());
-            inputs.push_back({name.c_str(), &tensors.back()});
-        }
-        std::vector<bespoke_scale> scales;
-        scales.reserve(on.scales.size());
-        for (const auto &[name, values] : on.scales) scales.push_back({name.c_str(), numbers(values)});
-        bespoke_condition condition{};
-        condition.struct_size = sizeof condition;
-        condition.batch = static_cast<std::uint32_t>(t.batch());
-        condition.classes = numbers(on.classes);
-        condition.guidance_scale = numbers(on.guidance_scale);
-        condition.inputs = inputs.data();
-        condition.input_count = static_cast<std::uint32_t>(inputs.size());
-        condition.scales = scales.data();
-        condition.scale_count = static_cast<std::uint32_t>(scales.size());
         check(bespoke_model_velocity(model, &condition, &times, &x, &u));
     }
 

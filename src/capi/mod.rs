@@ -6,6 +6,7 @@
 mod batch;
 mod call;
 mod callback;
+mod condition;
 mod described;
 mod device;
 mod dlpack;
@@ -29,6 +30,9 @@ mod watched;
 pub use batch::*;
 pub use call::{bespoke_call, bespoke_input};
 pub use callback::bespoke_velocity_fn;
+pub use condition::{
+    bespoke_condition, bespoke_condition_keep, bespoke_kept_condition, bespoke_kept_condition_free, bespoke_scale,
+};
 pub use described::bespoke_input_properties;
 pub use device::{
     bespoke_device_allocate_fn, bespoke_device_combination, bespoke_device_combine_fn, bespoke_device_copy_fn,

@@ -1,6 +1,6 @@
 //! Models that the library runs itself, for a host without a runtime of its own.
 
-use super::call::{bespoke_input, column};
+use super::condition::{bespoke_condition, read_condition};
 use super::described::{Described, bespoke_input_properties};
 use super::dlpack::{DLDevice, DLTensor};
 use super::guard::{create, destroy, guard, path, required, text};
@@ -10,11 +10,10 @@ use super::structs::{self, sized_struct};
 use crate::card::Sizes;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::inputs::{CLASS, Column, Inputs};
 use crate::memory;
 use crate::model::{self, FieldTask, Model, ModelField};
 use crate::tensor::{Device, DeviceMemory, Dtype, PerRow, Remote, Tensor};
-use crate::velocity::{Condition, GUIDANCE_SCALE, Scale, VelocityField};
+use crate::velocity::{Condition, VelocityField};
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
@@ -80,41 +79,6 @@ sized_struct!(bespoke_model_properties {
     input_count,
     scale_count
 });
-
-/// What each sample of a batch is conditioned on. Zeros are no condition.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct bespoke_condition {
-    /// sizeof(bespoke_condition), set by the caller.
-    pub struct_size: u32,
-    /// Length of the arrays: the batch.
-    pub batch: u32,
-    /// Class of each sample; NULL for a model without classes.
-    pub classes: *const i64,
-    /// Guidance of each sample, u = u_uncond + s (u_cond - u_uncond); NULL is 1, off. A short form of the scale
-    /// `guidance_scale`.
-    pub guidance_scale: *const f64,
-    /// The network's named inputs, `[batch, ...]` each, in any order; NULL where it has none.
-    pub inputs: *const bespoke_input,
-    /// The scales of a card's chain of passes, by name, in any order; NULL where it has none.
-    pub scales: *const bespoke_scale,
-    /// Length of `inputs`.
-    pub input_count: u32,
-    /// Length of `scales`.
-    pub scale_count: u32,
-}
-
-sized_struct!(bespoke_condition { batch, classes, guidance_scale, inputs, scales, input_count, scale_count });
-
-/// One scale of a card's `guidance`, of each sample.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct bespoke_scale {
-    /// What the card calls it, UTF-8.
-    pub name: *const c_char,
-    /// One number a sample, `batch` of them.
-    pub values: *const f64,
-}
 
 /// A model and a condition: the `user_data` of `bespoke_model_field`.
 #[repr(C)]
@@ -252,70 +216,6 @@ pub unsafe extern "C" fn bespoke_model_prediction(
 pub unsafe extern "C" fn bespoke_model_free(model: *mut bespoke_model) {
     // SAFETY: as the header asks.
     unsafe { destroy(model) }
-}
-
-/// # Safety
-/// `condition` is NULL or a struct that starts with its size, whose arrays have `batch` numbers.
-unsafe fn read_condition(condition: *const bespoke_condition) -> Result<Condition> {
-    if condition.is_null() {
-        return Ok(Condition::default());
-    }
-    // SAFETY: by this function's contract.
-    let condition = unsafe { structs::read("condition", condition)? };
-    // SAFETY: by this function's contract.
-    let (inputs, scales) = unsafe {
-        (
-            elements("condition.inputs", condition.inputs, condition.input_count)?,
-            elements("condition.scales", condition.scales, condition.scale_count)?,
-        )
-    };
-    let mut columns = inputs
-        .iter()
-        .map(|input| {
-            // SAFETY: by this function's contract.
-            unsafe { column(input) }
-        })
-        .collect::<Result<Vec<_>>>()?;
-    // SAFETY: by this function's contract.
-    let (classes, guidance) =
-        unsafe { (array(condition.classes, condition.batch)?, array(condition.guidance_scale, condition.batch)?) };
-    if !classes.is_empty() {
-        columns.push(Column::of_integers(CLASS, &classes)?);
-    }
-    let mut read = Condition::new(Inputs::new(columns)?).guided(guidance);
-    for scale in scales {
-        // SAFETY: by this function's contract.
-        let (name, values) = unsafe {
-            (text("condition.scales.name", scale.name)?, elements(GUIDANCE_SCALE, scale.values, condition.batch))
-        };
-        if read.scale(name).is_some() {
-            return Err(Error::invalid(format!("condition.scales.{name}"), "there twice", "each scale once"));
-        }
-        let values = memory::copied(values?)?;
-        read.scales.push(Scale { name: name.to_owned(), values });
-    }
-    Ok(read)
-}
-
-/// # Safety
-/// `elements` is NULL or has `count` elements that live during the call.
-unsafe fn elements<'a, T>(name: &str, elements: *const T, count: u32) -> Result<&'a [T]> {
-    match count {
-        0 => Ok(&[]),
-        _ if elements.is_null() => Err(Error::invalid(name, "NULL", format!("{count} of them"))),
-        // SAFETY: by this function's contract.
-        _ => Ok(unsafe { std::slice::from_raw_parts(elements, count as usize) }),
-    }
-}
-
-/// # Safety
-/// `numbers` is NULL or has `count` numbers.
-unsafe fn array<T: Copy>(numbers: *const T, count: u32) -> Result<Vec<T>> {
-    if numbers.is_null() {
-        return Ok(Vec::new());
-    }
-    // SAFETY: by this function's contract.
-    memory::copied(unsafe { std::slice::from_raw_parts(numbers, count as usize) })
 }
 
 impl bespoke_model {

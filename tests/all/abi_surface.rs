@@ -96,7 +96,7 @@ fn structs(out: &mut String) {
         bespoke_input_properties { name, dtype, ndim, shape, shape_names }
         bespoke_input { name, tensor }
         bespoke_call { struct_size, input_count, time, x, inputs, output, cotangent, by_x, by_t }
-        bespoke_condition { struct_size, batch, classes, guidance_scale, inputs, scales, input_count, scale_count }
+        bespoke_condition { struct_size, batch, classes, guidance_scale, inputs, scales, input_count, scale_count, kept }
         bespoke_scale { name, values }
         bespoke_model_binding { struct_size, reserved, model, condition }
         bespoke_train_progress { struct_size, validated, iteration, iterations, loss, validation_rmse, validation_psnr, best_rmse, best_psnr, forward, backward }

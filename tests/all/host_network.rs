@@ -76,6 +76,7 @@ fn a_network_of_the_host_is_translated_as_its_card_says() {
                 scales: null(),
                 input_count: 0,
                 scale_count: 0,
+                kept: null(),
             };
             let (mut rows, mut shape, mut same) = ([2i64], [2i64, 3], [2i64, 3]);
             let (t, x) = (tensor(t, &mut rows, 2, 32), tensor(x, &mut shape, 2, 32));
@@ -230,6 +231,7 @@ fn named_inputs_go_through_c_and_the_model_tells_its_signature() {
                 scales: scales.as_ptr(),
                 input_count: 2,
                 scale_count: 1,
+                kept: null(),
             };
             let (t, x) = (tensor(t, &mut rows, 2, 32), tensor(x, &mut shape, 2, 32));
             bespoke_model_velocity(model, &condition, &t, &x, &mut tensor(u, &mut same, 2, 32))

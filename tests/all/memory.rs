@@ -225,6 +225,7 @@ fn guided(folder: &Path) {
         scales: null(),
         input_count: 0,
         scale_count: 0,
+        kept: null(),
     };
     let batch = Batch::new();
     sweep(1 << 20, 96 << 20, || batch.with(|[t, x, u]| unsafe { bespoke_model_velocity(model, &condition, t, x, u) }));

@@ -50,6 +50,58 @@ static void conditions(const bespoke_model *model) {
     FAILS(bespoke_model_velocity(model, &condition, &tt, &xt, &ut), invalid, "");
 }
 
+/* A condition that is kept says what it said when it was, to any number of evaluations. */
+static void kept_conditions(const bespoke_model *model) {
+    const bespoke_status invalid = BESPOKE_ERROR_INVALID;
+    float x[2 * NUMBERS], expected[2 * NUMBERS], u[2 * NUMBERS], at[2] = {0.2f, 0.7f};
+    int64_t shape[4] = {2, 1, 8, 8}, single[4] = {1, 1, 8, 8}, classes[2] = {4, 9};
+    double guidance[2] = {1.5, 1.0};
+    DLTensor xt = tensor(x, shape, 4), ut = tensor(u, shape, 4), tt = tensor(at, shape, 1);
+    DLTensor x1 = tensor(x, single, 4), u1 = tensor(u, single, 4), t1 = tensor(at, single, 1);
+    bespoke_condition condition = {
+        .struct_size = sizeof condition, .batch = 2, .classes = classes, .guidance_scale = guidance};
+    for (int i = 0; i < 2 * NUMBERS; i++) x[i] = cosf(0.3f * (float)i);
+    ut.data = expected;
+    OK(bespoke_model_velocity(model, &condition, &tt, &xt, &ut));
+    ut.data = u;
+
+    bespoke_kept_condition *kept = NULL, *again = NULL;
+    OK(bespoke_condition_keep(&condition, &kept));
+    classes[0] = 5;
+    guidance[0] = 0.0;
+    bespoke_condition use = {.struct_size = sizeof use, .kept = kept};
+    for (int i = 0; i < 3; i++) {
+        memset(u, 0, sizeof u);
+        OK(bespoke_model_velocity(model, &use, &tt, &xt, &ut));
+        CHECK(memcmp(u, expected, sizeof u) == 0);
+    }
+    FAILS(bespoke_model_velocity(model, &use, &t1, &x1, &u1), invalid, "");
+
+    /* What is kept may be kept again; beside it nothing is said. */
+    OK(bespoke_condition_keep(&use, &again));
+    bespoke_kept_condition_free(kept);
+    use.kept = again;
+    OK(bespoke_model_velocity(model, &use, &tt, &xt, &ut));
+    CHECK(memcmp(u, expected, sizeof u) == 0);
+    use.classes = classes;
+    FAILS(bespoke_model_velocity(model, &use, &tt, &xt, &ut), invalid, "condition.kept is given beside other members");
+    use.classes = NULL;
+    use.scale_count = 1;
+    FAILS(bespoke_model_velocity(model, &use, &tt, &xt, &ut), invalid, "condition.kept is given beside other members");
+    bespoke_kept_condition_free(again);
+
+    kept = (bespoke_kept_condition *)&use;
+    condition.struct_size = 3;
+    FAILS(bespoke_condition_keep(&condition, &kept), invalid, "bespoke_condition.struct_size is 3");
+    CHECK(kept == NULL);
+    OK(bespoke_condition_keep(NULL, &kept));
+    use = (bespoke_condition){.struct_size = sizeof use, .kept = kept};
+    FAILS(bespoke_model_velocity(model, &use, &tt, &xt, &ut), invalid, "");
+    bespoke_kept_condition_free(kept);
+    bespoke_kept_condition_free(NULL);
+    FAILS(bespoke_condition_keep(NULL, NULL), invalid, "out is NULL");
+}
+
 int main(int count, char **arguments) {
     if (count != 4) return 2;
     bespoke_model *model = NULL;
@@ -61,6 +113,7 @@ int main(int count, char **arguments) {
     }
     OK(bespoke_model_open(arguments[2], "cpu", &model));
     conditions(model);
+    kept_conditions(model);
     bespoke_model_free(model);
     if (strcmp(arguments[1], "onnx") == 0) {
         FAILS(bespoke_model_open(arguments[3], NULL, &model), BESPOKE_ERROR_FORMAT, "");

@@ -233,13 +233,20 @@ static void fields(const bespoke::theta &theta, const std::string &card) {
     };
     CHECK(status_of([&] { sample(model.field(on({3}, {}))); }) == BESPOKE_ERROR_INVALID);
     CHECK(status_of([&] { sample(model.field(on({}, {2.0}))); }) == BESPOKE_ERROR_INVALID);
+    CHECK(status_of([&] { sample(model.field(on({1, 2}, {}))); }) == BESPOKE_ERROR_INVALID);
     bool refused = false;
     try {
-        sample(model.field(on({1, 2}, {})));
+        bespoke::kept_condition uneven(on({1, 2}, {1.0}));
     } catch (const std::invalid_argument &) {
         refused = true;
     }
     CHECK(refused);
+    // A field is copied with what it keeps.
+    const auto field = model.field();
+    const auto copy = field;
+    float third[2] = {0.5f, 0.25f};
+    sampler.sample(theta, tensor_view<float>(third, {1, 2}), copy);
+    CHECK(std::memcmp(third, other, sizeof third) == 0);
 }
 
 int main(int count, char **arguments) {
