@@ -37,7 +37,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
-.PHONY: test-hosts hosts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts robot triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -178,18 +178,40 @@ $(SDCPP_STAMP): $(HOSTS_STAMP)
 	  $(addprefix $(SDCPP)/vendor/stable-diffusion.cpp/,LICENSE src include ggml/include)
 	touch $@
 
+# LeRobot's policies, with what their modules import, and the versions of it that they ask for, beside the torch of
+# .venv-python: 120 MB to fetch, 620 MB on disk.
+ROBOT_STAMP := .venv-robot/lerobot-0.4.4
+$(ROBOT_STAMP): $(PYTHON_STAMP)
+	python3 -m venv .venv-robot
+	realpath .venv-python/lib/python3*/site-packages > "$$(echo .venv-robot/lib/python3*/site-packages)/torch.pth"
+	.venv-robot/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 accelerate==1.12.0 \
+	  aiohttp==3.14.5 av==18.1.0 cachebox==6.2.10 datasets==4.4.2 deepdiff==9.1.0 diffusers==0.35.2 dill==0.4.1 \
+	  draccus==0.10.0 einops==0.8.2 httpx==0.28.1 huggingface-hub==0.36.2 imageio==2.38.1 mergedeep==1.3.4 \
+	  multiprocess==0.70.19 mypy-extensions==1.2.0 num2words==0.5.14 orderly-set==5.5.0 pandas==3.1.1 pyarrow==26.0.1 \
+	  pyserial==3.5 tokenizers==0.22.2 torchvision==0.26.0 transformers==4.57.6 typing-inspect==0.9.0 xxhash==4.1.0
+	touch $@
+
 # Loops of other people's with a theta in their place (docs/hosts).
 HOSTS := examples/hosts
 HOSTS_PYTHON := OMP_NUM_THREADS=1 $(CURDIR)/.venv-hosts/bin/python
-test-hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP)
+# The package as it is here, over the library as it is built.
+ROBOT_PYTHON := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/bindings/python/src \
+  BESPOKE_LIBRARY=$(CURDIR)/target/release/libbespoke.so $(CURDIR)/.venv-robot/bin/python
+test-hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(ROBOT_STAMP)
 	cargo build --release
-	cd $(HOSTS) && RAYON_NUM_THREADS=1 $(HOSTS_PYTHON) -m pytest
+	cd $(HOSTS) && RAYON_NUM_THREADS=1 $(HOSTS_PYTHON) -m pytest --ignore robot
+	cd $(HOSTS)/robot && RAYON_NUM_THREADS=1 $(ROBOT_PYTHON) -m pytest
 
 # The tables of docs/hosts.
 hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP)
 	cargo build --release
 	$(HOSTS_PYTHON) $(HOSTS)/denoise_callback/compare.py
 	$(HOSTS_PYTHON) $(HOSTS)/stable_diffusion_cpp/test_stable_diffusion_cpp.py 500
+
+# Those of docs/hosts/robot.md: a policy of LeRobot's, learned solvers for it, and a control loop.
+robot: $(STAMP) $(ONNX_STAMP) $(ROBOT_STAMP)
+	cargo build --release
+	RAYON_NUM_THREADS=1 $(ROBOT_PYTHON) $(HOSTS)/robot/measure.py
 
 # Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:
@@ -232,7 +254,7 @@ check-python: $(CHECK_STAMP)
 
 # Headers that a program writes are as it writes them.
 CPP := $(filter-out include/bespoke.h tests/c/layout.c,$(shell git ls-files '*.c' '*.cu' '*.h' '*.cpp' '*.hpp' 2>/dev/null))
-TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp)
+TIDY := $(wildcard bindings/triton/src/*.cpp examples/cpp/*.cpp examples/hosts/denoise_callback/*.cpp examples/hosts/robot/*.cpp)
 check-cpp: $(CHECK_STAMP)
 	$(CHECK)/clang-format --dry-run --Werror $(CPP)
 	$(CHECK)/clang-tidy --quiet $(TIDY) -- -std=c++17 -Iinclude -Ibindings/cuda -Ibindings/triton/api \
@@ -409,7 +431,7 @@ $(TRITON_STAMP): | need-triton
 	touch $@
 
 # What all targets take from PyPI: 7 GB.
-fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(CUDA_STAMP) $(PYTHON_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(TRITON_STAMP)
+fetch: $(STAMP) $(ONNX_STAMP) $(CHECK_STAMP) $(CUDA_STAMP) $(PYTHON_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(ROBOT_STAMP) $(TRITON_STAMP)
 
 # The Triton backend and libbespoke beside it, in build/triton/backends/bespoke. The server
 # runs with tcmalloc where libtcmalloc-minimal4 is installed.

@@ -1,0 +1,271 @@
+// A control loop that makes its next chunk of actions while it runs the last: one evaluation of the network a step.
+//
+//     control THETA [--steps N]                      the network is this program's own
+//     control THETA CARD OBSERVATION [--steps N]     a policy's action expert, exported by expert.py
+//
+// Says how long the steps took, the worst among them, and who allocated or waited meanwhile. OBSERVATION is a folder of
+// expert.py's: what the policy keeps of an observation, and noise; the first chunk is written there as actions.raw.
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bespoke.hpp"
+#include "chunk.hpp"
+#include "counted.hpp"
+
+namespace {
+
+/// Numbers of a file, all of it.
+std::vector<char> read(const std::string &path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    if (!file) throw std::runtime_error(path + ": cannot be read");
+    std::vector<char> bytes(static_cast<std::size_t>(file.tellg()));
+    file.seekg(0);
+    if (!file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())))
+        throw std::runtime_error(path + ": cannot be read");
+    return bytes;
+}
+
+/// What a policy keeps of one observation, by the names of its network's inputs.
+class observation {
+public:
+    /// `observation.txt` has a line for each input, its name, dtype and sizes; `observation.raw` their numbers in turn.
+    explicit observation(const std::string &folder) : numbers_(read(folder + "/observation.raw")) {
+        const std::string path = folder + "/observation.txt";
+        const std::vector<char> text = read(path);
+        std::istringstream lines(std::string(text.begin(), text.end()));
+        std::size_t at = 0;
+        for (std::string line; std::getline(lines, line);) at += add(line, at, path);
+        if (at != numbers_.size())
+            throw std::runtime_error(path + ": describes " + std::to_string(at) + " bytes, but there are " +
+                                     std::to_string(numbers_.size()));
+    }
+
+    /// As the library takes it; its numbers stay here.
+    bespoke::condition condition() const { return condition_; }
+
+private:
+    /// Bytes of the input that `line` describes, which begin at `at`.
+    std::size_t add(const std::string &line, std::size_t at, const std::string &path) {
+        std::istringstream words(line);
+        std::string name, dtype;
+        std::vector<std::int64_t> shape{1};
+        words >> name >> dtype;
+        std::size_t size = dtype == "bool" ? 1 : 4;
+        if (dtype != "bool" && dtype != "float32")
+            throw std::runtime_error(path + ": " + name + " is of dtype " + dtype + ", expected bool or float32");
+        for (std::int64_t extent = 0; words >> extent;) {
+            const std::size_t left = numbers_.size() - at;
+            if (extent < 1 || static_cast<std::size_t>(extent) > left / size)
+                throw std::runtime_error(path + ": " + name + " is larger than observation.raw");
+            shape.push_back(extent);
+            size *= static_cast<std::size_t>(extent);
+        }
+        char *first = numbers_.data() + at;
+        if (dtype == "bool") {
+            keep(name, reinterpret_cast<bool *>(first), shape);
+        } else {
+            keep(name, reinterpret_cast<float *>(first), shape);
+        }
+        return size;
+    }
+
+    template <class T>
+    void keep(const std::string &name, T *numbers, const std::vector<std::int64_t> &shape) {
+        const bespoke::tensor_view<const T> view(numbers, shape.data(), shape.size());
+        condition_.inputs.emplace(name, bespoke::any_view(view));
+    }
+
+    std::vector<char> numbers_;
+    bespoke::condition condition_;
+};
+
+/// A small network of this program's own: two layers, with weights made up once.
+class own_network {
+public:
+    explicit own_network(std::size_t width) : in_((width + 1) * hidden), out_(width * hidden), values_(hidden) {
+        std::mt19937 engine(1);
+        std::normal_distribution<float> normal;
+        for (float &weight : in_) weight = normal(engine) / std::sqrt(static_cast<float>(width));
+        for (float &weight : out_) weight = normal(engine) / std::sqrt(static_cast<float>(hidden));
+    }
+
+    template <class T, class X, class U>
+    void operator()(T t, X x, U u) {
+        const std::size_t width = x.size();
+        for (std::size_t h = 0; h < hidden; h++) {
+            const float *weight = in_.data() + h * (width + 1);
+            float sum = weight[width] * t[0];
+            for (std::size_t i = 0; i < width; i++) sum += weight[i] * x[i];
+            values_[h] = std::tanh(sum);
+        }
+        for (std::size_t i = 0; i < width; i++) {
+            const float *weight = out_.data() + i * hidden;
+            float sum = -x[i];
+            for (std::size_t h = 0; h < hidden; h++) sum += weight[h] * values_[h];
+            u[i] = sum;
+        }
+    }
+
+private:
+    static constexpr std::size_t hidden = 256;
+    std::vector<float> in_, out_, values_;
+};
+
+/// What the loop did, beside moving a robot.
+struct report {
+    std::vector<double> seconds;
+    std::uint64_t chunks = 0, in_network = 0, beside_network = 0;
+    std::int64_t waits = 0;
+};
+
+/// Times that this thread gave its core away to wait for something.
+std::int64_t waits() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/// `steps` control steps of a robot that goes where it is told; `noise` fills what a chunk begins with.
+template <class Network, class Noise>
+report control(robot::chunk_solver &solver, std::int64_t horizon, std::size_t steps, Network &network, Noise &&noise) {
+    using clock = std::chrono::steady_clock;
+    report found;
+    found.seconds.assign(steps, 0.0);
+    std::vector<float> start(solver.size()), running(solver.size()), robot(solver.size() / horizon);
+    std::copy_n(solver.actions(), running.size(), running.begin());
+    const auto counted_network = [&](auto t, auto x, auto u) {
+        const std::uint64_t before = counted::total();
+        network(t, x, u);
+        found.in_network += counted::total() - before;
+    };
+    noise(start);
+    solver.begin(start.data());
+    std::size_t at = 0;
+    counted::clear();
+    counted::on();
+    const std::int64_t waited = waits();
+    for (std::size_t step = 0; step < steps; step++) {
+        const auto begun = clock::now();
+        std::copy_n(running.data() + at * robot.size(), robot.size(), robot.data());  // the command
+        at = std::min(at + 1, static_cast<std::size_t>(horizon) - 1);
+        if (solver.advance(counted_network)) {
+            std::copy_n(solver.actions(), running.size(), running.begin());
+            at = 0;
+            found.chunks++;
+            noise(start);
+            solver.begin(start.data());
+        }
+        found.seconds[step] = std::chrono::duration<double>(clock::now() - begun).count();
+    }
+    found.waits = waits() - waited;
+    counted::off();
+    found.beside_network = counted::total() - found.in_network;
+    return found;
+}
+
+void print(report found, std::uint32_t evaluations) {
+    std::sort(found.seconds.begin(), found.seconds.end());
+    const auto at = [&](double share) {
+        return found.seconds[static_cast<std::size_t>(share * static_cast<double>(found.seconds.size() - 1))] * 1e6;
+    };
+    std::printf("%zu steps, %llu chunks of %u evaluations\n", found.seconds.size(),
+                static_cast<unsigned long long>(found.chunks), evaluations);
+    std::printf("a step: median %.1f us, 99.9 %% within %.1f us, the worst %.1f us\n", at(0.5), at(0.999), at(1.0));
+    std::printf("allocations: %llu beside the network, %llu in it; waits: %lld\n",
+                static_cast<unsigned long long>(found.beside_network),
+                static_cast<unsigned long long>(found.in_network), static_cast<long long>(found.waits));
+    for (const counted::caller &caller : counted::callers()) {
+        if (caller.count == 0) continue;
+        const char *name = std::strrchr(caller.path, '/');
+        std::printf("  %llu by %s\n", static_cast<unsigned long long>(caller.count),
+                    name == nullptr ? caller.path : name + 1);
+    }
+}
+
+/// A whole chunk from the noise of `folder`, written beside it.
+template <class Network>
+void first_chunk(robot::chunk_solver &solver, Network &network, const std::string &folder) {
+    const std::vector<char> bytes = read(folder + "/noise.raw");
+    if (bytes.size() != solver.size() * sizeof(float))
+        throw std::runtime_error(folder + "/noise.raw: has " + std::to_string(bytes.size()) + " bytes, expected " +
+                                 std::to_string(solver.size() * sizeof(float)));
+    std::vector<float> noise(solver.size());
+    std::memcpy(noise.data(), bytes.data(), bytes.size());
+    solver.begin(noise.data());
+    while (!solver.advance(network)) {}
+    std::ofstream file(folder + "/actions.raw", std::ios::binary);
+    file.write(reinterpret_cast<const char *>(solver.actions()), static_cast<std::streamsize>(bytes.size()));
+    if (!file.flush()) throw std::runtime_error(folder + "/actions.raw: cannot be written");
+}
+
+/// What every chunk begins with: standard normal noise.
+struct normal_noise {
+    std::mt19937 engine{7};
+    std::normal_distribution<float> normal;
+
+    void operator()(std::vector<float> &numbers) {
+        for (float &number : numbers) number = normal(engine);
+    }
+};
+
+void run_own(const bespoke::theta &theta, std::size_t steps) {
+    constexpr std::int64_t horizon = 16, width = 8;
+    robot::chunk_solver solver(theta, horizon, width);
+    own_network network(solver.size());
+    print(control(solver, horizon, steps, network, normal_noise()), theta.nfe());
+}
+
+void run_card(const bespoke::theta &theta, const std::string &card, const std::string &folder, std::size_t steps) {
+    const auto model = bespoke::model::open(card);
+    const auto info = model.info();
+    if (info.ndim != 2 || info.shape[0] < 1 || info.shape[1] < 1)
+        throw std::runtime_error(card + ": its samples are no chunks, expected the shape [horizon, numbers]");
+    const observation seen(folder);
+    robot::chunk_solver solver(theta, info.shape[0], info.shape[1]);
+    auto network = model.field(seen.condition());
+    first_chunk(solver, network, folder);
+    print(control(solver, info.shape[0], steps, network, normal_noise()), theta.nfe());
+}
+
+}  // namespace
+
+int main(int count, char *const *arguments) try {
+    std::vector<std::string> files(arguments + 1, arguments + count);
+    std::size_t steps = 10000;
+    const auto option = std::find(files.begin(), files.end(), "--steps");
+    if (option != files.end() && option + 1 != files.end()) {
+        steps = std::strtoul((option + 1)->c_str(), nullptr, 10);
+        files.erase(option, option + 2);
+    }
+    if ((files.size() != 1 && files.size() != 3) || steps == 0) {
+        std::fprintf(stderr, "usage: control THETA [CARD OBSERVATION] [--steps N]\n");
+        return 2;
+    }
+    const auto theta = bespoke::theta::load(files[0]);
+    if (files.size() == 1) {
+        run_own(theta, steps);
+    } else {
+        run_card(theta, files[1], files[2], steps);
+    }
+    return 0;
+} catch (const std::exception &failure) {
+    std::fprintf(stderr, "%s\n", failure.what());
+    return 1;
+}
