@@ -73,7 +73,8 @@ private:
         for (std::int64_t extent = 0; words >> extent;) {
             const std::size_t left = numbers_.size() - at;
             if (extent < 1 || static_cast<std::size_t>(extent) > left / size)
-                throw std::runtime_error(path + ": " + name + " is larger than observation.raw");
+                throw std::runtime_error(
+                    std::string(path).append(": ").append(name).append(" is past the numbers' end"));
             shape.push_back(extent);
             size *= static_cast<std::size_t>(extent);
         }
@@ -99,8 +100,8 @@ private:
 /// A small network of this program's own: two layers, with weights made up once.
 class own_network {
 public:
-    explicit own_network(std::size_t width) : in_((width + 1) * hidden), out_(width * hidden), values_(hidden) {
-        std::mt19937 engine(1);
+    own_network(std::size_t width, unsigned seed) : in_((width + 1) * hidden), out_(width * hidden), values_(hidden) {
+        std::mt19937 engine(seed);
         std::normal_distribution<float> normal;
         for (float &weight : in_) weight = normal(engine) / std::sqrt(static_cast<float>(width));
         for (float &weight : out_) weight = normal(engine) / std::sqrt(static_cast<float>(hidden));
@@ -216,20 +217,24 @@ void first_chunk(robot::chunk_solver &solver, Network &network, const std::strin
 }
 
 /// What every chunk begins with: standard normal noise.
-struct normal_noise {
-    std::mt19937 engine{7};
-    std::normal_distribution<float> normal;
+class normal_noise {
+public:
+    explicit normal_noise(unsigned seed) : engine_(seed) {}
 
     void operator()(std::vector<float> &numbers) {
-        for (float &number : numbers) number = normal(engine);
+        for (float &number : numbers) number = normal_(engine_);
     }
+
+private:
+    std::mt19937 engine_;
+    std::normal_distribution<float> normal_;
 };
 
 void run_own(const bespoke::theta &theta, std::size_t steps) {
     constexpr std::int64_t horizon = 16, width = 8;
     robot::chunk_solver solver(theta, horizon, width);
-    own_network network(solver.size());
-    print(control(solver, horizon, steps, network, normal_noise()), theta.nfe());
+    own_network network(solver.size(), 1);
+    print(control(solver, horizon, steps, network, normal_noise(7)), theta.nfe());
 }
 
 void run_card(const bespoke::theta &theta, const std::string &card, const std::string &folder, std::size_t steps) {
@@ -241,7 +246,7 @@ void run_card(const bespoke::theta &theta, const std::string &card, const std::s
     robot::chunk_solver solver(theta, info.shape[0], info.shape[1]);
     auto network = model.field(seen.condition());
     first_chunk(solver, network, folder);
-    print(control(solver, info.shape[0], steps, network, normal_noise()), theta.nfe());
+    print(control(solver, info.shape[0], steps, network, normal_noise(7)), theta.nfe());
 }
 
 }  // namespace

@@ -208,6 +208,11 @@ def test_what_is_not_understood_is_refused_by_name(policy, theta, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="compile_model"):
         patch.setattr(policy.config, "compile_model", True)
         lerobot.install(policy, theta)
+    policy.model.denoise_step = print
+    with pytest.raises(ValueError, match="denoise_step was replaced already"):
+        lerobot.install(policy, theta)
+    del policy.model.denoise_step
+    lerobot.uninstall(Other())
     lerobot.install(policy, theta)
     with pytest.raises(ValueError, match="uninstall"):
         lerobot.fit(policy, observations(2, seed=1), **TRAINING)

@@ -29,6 +29,8 @@ from .training import Observer, train
 
 #: The policies whose loop this is, by the names that LeRobot gives them, and what their configurations call its steps.
 POLICIES = {"pi0": "num_inference_steps", "pi05": "num_inference_steps", "smolvla": "num_steps"}
+#: What of a model a theta takes the place of.
+_METHODS = ("sample_actions", "denoise_step")
 #: The model's path: x = (1 - t) noise + t actions in the library's time, 1 - t in the policy's.
 _PATH = "fm-ot"
 #: How far numbers that ought to be the same may lie apart, as a part of the largest.
@@ -436,7 +438,7 @@ def _first(value: Any, count: int, size: int) -> Any:
 
 def _installed(policy: Any) -> _Loop | None:
     """The loop that stands in a policy."""
-    loop = getattr(vars(policy.model).get("sample_actions"), "__self__", None)
+    loop = getattr(getattr(getattr(policy, "model", None), "sample_actions", None), "__self__", None)
     return loop if isinstance(loop, _Loop) else None
 
 
@@ -447,12 +449,15 @@ def _model_of(policy: Any) -> Any:
         kind = type(policy).__name__ + (f" ({name})" if isinstance(name, str) else "")
         raise ValueError(f"policy is {kind}, expected one of LeRobot's whose loop is known: {', '.join(POLICIES)}")
     model, count = getattr(policy, "model", None), POLICIES[name]
-    missing = [method for method in ("sample_actions", "denoise_step") if not callable(getattr(type(model), method, None))]
+    missing = [method for method in _METHODS if not callable(getattr(type(model), method, None))]
     missing += [] if isinstance(getattr(policy.config, count, None), int) else [f"config.{count}"]
     if missing:
         raise ValueError(f"policy is {name} without {missing[0]}, expected it as in LeRobot 0.4 to 0.6")
     if getattr(policy.config, "compile_model", False):
         raise ValueError("config.compile_model is on, expected off: the loop is compiled, and asks nobody else")
+    other = [method for method in _METHODS if method in vars(model)] if _installed(policy) is None else []
+    if other:
+        raise ValueError(f"policy is {name} whose {other[0]} was replaced already, expected the method of its class")
     _check_model(model)
     return model
 
