@@ -136,6 +136,16 @@ def test_fit_takes_datasets_and_several_batches(policy, monkeypatch):
     assert field.classes == 5 and field.shape == (HORIZON, WIDTH)
 
 
+def test_a_policy_may_compute_in_bfloat16(tmp_path):
+    policy = policy_of(tmp_path)
+    policy.model.vlm_with_expert.to(torch.bfloat16)
+    field = lerobot.PolicyField(policy, [observations(3, seed=1)])
+    assert field(torch.tensor([0.5]), noise_of(1), torch.tensor([1])).dtype == torch.float32
+    batch, noise = observations(2, seed=2), noise_of(2)
+    found = actions_of(policy, batch, noise, bespoke.solver("euler", 10))
+    assert (found - actions_of(policy, batch, noise)).abs().max() < 0.1
+
+
 def test_gradients_of_the_field_are_those_of_differences(policy):
     field = lerobot.PolicyField(policy, [observations(3, seed=1)])
     t, x, w = torch.tensor([0.2, 0.5, 0.9]), noise_of(3), noise_of(3, seed=6)
