@@ -30,7 +30,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 CUDA_LIBRARY := build/cuda/libbespoke_cuda.so
 
 TRITON := build/triton
-TRITON_STAMP := .venv-triton/tritonserver-2.51.0
+TRITON_STAMP := .venv-triton/tritonserver-2.51.0-xdist-3
 TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 
 .PHONY: build demo demo-torch demo-mixture test test-torch test-lean test-mpi python test-python test-python-gpu header install install-lean
@@ -110,9 +110,16 @@ test: need-test $(STAMP) $(ONNX_STAMP) test-lean test-torch
 test-lean: need-test $(ONNX_STAMP)
 	cargo test $(LEAN_BUILD) $(LEAN_ONLY)
 
-# A test has a core: several threads of libtorch in each would wait for one another.
+# The subjects that libtorch has a part in: what their files say of it is compared with this list by a test.
+TORCH_SUBJECTS := c_abi c_examples capi_sampler capi_train check conditioned diffusion digits distance documents forward \
+  gpu_check memory mixture onnx pt2 report tensors torchscript
+
+# With libtorch; `test-lean` has run the other subjects. A test has a core: several threads of libtorch in each would wait
+# for one another.
 test-torch: need-test $(STAMP) $(ONNX_STAMP)
-	OMP_NUM_THREADS=1 cargo test --release
+	OMP_NUM_THREADS=1 cargo test --release --lib --bins --examples --test allocations
+	OMP_NUM_THREADS=1 cargo test --release --doc
+	OMP_NUM_THREADS=1 cargo test --release --test all -- $(addsuffix ::,$(TORCH_SUBJECTS))
 
 # Several processes over MPI, without libtorch. The program that it leaves behind is that build's.
 test-mpi: need-mpi
@@ -427,7 +434,7 @@ $(TRITON_STAMP): | need-triton
 	python3 -m venv .venv-triton
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
-	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 2> >(grep -v pytriton >&2)
+	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 pytest pytest-xdist 2> >(grep -v pytriton >&2)
 	touch $@
 
 # What all targets take from PyPI: 7 GB.
@@ -443,9 +450,10 @@ triton: need-triton $(TRITON_STAMP) $(ONNX_STAMP) build
 	cmake --install $(TRITON)/cmake --prefix $(TRITON)
 
 # Against a real server on free ports of 127.0.0.1; some once more with samples in memory that nobody may touch.
+TRITON_TESTS := cd bindings/triton/tests && $(TRITON_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test-triton: triton
-	cd bindings/triton/tests && $(TRITON_PYTHON) -m unittest
-	cd bindings/triton/tests && BESPOKE_TRITON_TEST_DEVICE=1 $(TRITON_PYTHON) -m unittest test_samples test_batching test_inputs
+	$(TRITON_TESTS)
+	export BESPOKE_TRITON_TEST_DEVICE=1; $(TRITON_TESTS) test_samples.py test_batching.py test_inputs.py
 	cd bindings/triton/tests && $(TRITON_PYTHON) soak.py --seconds 20
 	cd bindings/triton/tests && $(TRITON_PYTHON) hostile.py --seconds 15
 

@@ -1098,8 +1098,9 @@ bespoke_status bespoke_model_host(const char *path,
  * As `bespoke_model_host`, of samples on a device of the host's: `bespoke_model_velocity` and
  * `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
  * given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
- * between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. After the
- * first evaluation of a size nothing is allocated, where sizes do not change all the time: 16 free arrays are kept.
+ * between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. Up to 16
+ * arrays that are free are kept for what needs at least half of one: after the first evaluation of a size nothing is
+ * allocated, and little where sizes change all the time.
  *
  * The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
  *

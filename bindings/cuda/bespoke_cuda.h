@@ -8,7 +8,9 @@
  * Compile bespoke_cuda.cu into the program, with nvcc or hipcc; it needs nothing but the CUDA runtime. An update is
  * one kernel, whatever the number of its terms and wherever its samples stand in their solvers. Memory is that of
  * cudaMallocAsync. Nothing waits but `bespoke_sampler_finite`, so that a solve can be captured into a graph, once a
- * first one of the same shape has made the sampler's memory.
+ * first one of the same shape has made the sampler's memory, and as long as no update is of more than 128 parts, 256 sums
+ * or 900 terms: rows at one stage of one solver are a part, and the lists of a larger update are copied to the GPU before
+ * it, which cannot be captured.
  */
 #ifndef BESPOKE_CUDA_H
 #define BESPOKE_CUDA_H

@@ -31,6 +31,15 @@ impl Pool {
     pub fn new(operations: Box<dyn Operations>) -> Self {
         Self { operations, blocks: Mutex::default() }
     }
+
+    fn release_unused(&self, blocks: &mut Vec<Block>) {
+        blocks.retain(|block| {
+            if !block.used {
+                self.operations.release(block.memory);
+            }
+            block.used
+        });
+    }
 }
 
 impl Drop for Pool {
@@ -44,11 +53,19 @@ impl Drop for Pool {
 impl Operations for Pool {
     fn allocate(&self, bytes: usize) -> Result<*mut c_void> {
         let mut blocks = self.blocks.lock();
-        if let Some(block) = blocks.iter_mut().find(|block| !block.used && block.bytes == bytes) {
+        // Batches change their sizes: the smallest block that is large enough, unless half of it would lie idle.
+        let fits = |block: &&mut Block| !block.used && (bytes..=bytes.saturating_mul(2)).contains(&block.bytes);
+        if let Some(block) = blocks.iter_mut().filter(fits).min_by_key(|block| block.bytes) {
             block.used = true;
             return Ok(block.memory);
         }
-        let memory = self.operations.allocate(bytes)?;
+        let memory = self.operations.allocate(bytes).or_else(|failed| {
+            if blocks.iter().all(|block| block.used) {
+                return Err(failed);
+            }
+            self.release_unused(&mut blocks);
+            self.operations.allocate(bytes)
+        })?;
         blocks.push(Block { memory, bytes, used: true });
         Ok(memory)
     }
@@ -76,5 +93,94 @@ impl Operations for Pool {
 
     fn finite(&self, numbers: *const c_void, dtype: DLDataType, elements: usize, finite: &mut [u8]) -> Result<()> {
         self.operations.finite(numbers, dtype, elements, finite)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    /// Memory of 1,000 bytes, nothing of which is there: the sizes that are had, by address.
+    #[derive(Default)]
+    struct Small(Mutex<(usize, Vec<(usize, usize)>)>);
+
+    impl Operations for std::sync::Arc<Small> {
+        fn allocate(&self, bytes: usize) -> Result<*mut c_void> {
+            let (calls, blocks) = &mut *self.0.lock();
+            if bytes + blocks.iter().map(|block| block.1).sum::<usize>() > 1000 {
+                return Err(Error::Memory { bytes });
+            }
+            *calls += 1;
+            blocks.push((*calls, bytes));
+            Ok(std::ptr::without_provenance_mut(*calls))
+        }
+
+        fn release(&self, memory: *mut c_void) {
+            self.0.lock().1.retain(|block| block.0 != memory.addr());
+        }
+
+        fn combine(&self, _: &Combination) -> Result<()> {
+            Ok(())
+        }
+
+        fn copy(&self, _: *mut c_void, _: *const c_void, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn finite(&self, _: *const c_void, _: DLDataType, _: usize, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Small {
+        fn held(&self) -> Vec<usize> {
+            self.0.lock().1.iter().map(|block| block.1).collect()
+        }
+    }
+
+    fn had_and_released(pool: &Pool, bytes: usize) -> *mut c_void {
+        let memory = pool.allocate(bytes).unwrap();
+        pool.release(memory);
+        memory
+    }
+
+    #[test]
+    fn what_is_free_serves_whoever_needs_at_least_half_of_it() {
+        let memory = std::sync::Arc::new(Small::default());
+        let pool = Pool::new(Box::new(memory.clone()));
+        let (large, small) = (pool.allocate(300).unwrap(), pool.allocate(200).unwrap());
+        pool.release(large);
+        pool.release(small);
+        // The smallest that is large enough, whatever was released last.
+        assert_eq!(had_and_released(&pool, 160), small);
+        assert_eq!(had_and_released(&pool, 201), large);
+        assert_eq!(had_and_released(&pool, 100), small);
+        assert_eq!(memory.held(), [300, 200]);
+        had_and_released(&pool, 99);
+        assert_eq!(memory.held(), [300, 200, 99]);
+        drop(pool);
+        assert!(memory.held().is_empty());
+    }
+
+    #[test]
+    fn where_memory_ends_what_is_free_is_given_back_first() {
+        let memory = std::sync::Arc::new(Small::default());
+        let pool = Pool::new(Box::new(memory.clone()));
+        let used = pool.allocate(100).unwrap();
+        had_and_released(&pool, 400);
+        had_and_released(&pool, 850);
+        assert_eq!(memory.held(), [100, 850]);
+        pool.allocate(901).unwrap_err();
+        pool.release(used);
+    }
+
+    #[test]
+    fn few_blocks_are_kept() {
+        let memory = std::sync::Arc::new(Small::default());
+        let pool = Pool::new(Box::new(memory.clone()));
+        let blocks: Vec<_> = (0..2 * KEPT).map(|_| pool.allocate(10).unwrap()).collect();
+        blocks.into_iter().for_each(|block| pool.release(block));
+        assert_eq!(memory.held().len(), KEPT);
     }
 }

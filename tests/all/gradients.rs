@@ -1,4 +1,4 @@
-//! Gradients of every loss against finite differences, with the ground truth solved anew.
+//! Gradients of every loss against finite differences.
 
 use bespoke::dopri5::Tolerance;
 use bespoke::networks::{Mixture, MixtureDocument, MixtureField};
@@ -57,9 +57,9 @@ fn gradient_error(
 ) -> f64 {
     let field = field(scheduler);
     let parameters = perturbed(structure, coordinates);
-    let rows: Vec<usize> = vec![0, 2, 3, 5];
-    let value = |parameters: &Parameters| loss(parameters, &field, &pool(&field), &rows).loss;
-    let gradient = loss(&parameters, &field, &pool(&field), &rows).gradient;
+    let (pool, rows) = (pool(&field), [0, 2, 3, 5]);
+    let value = |parameters: &Parameters| loss(parameters, &field, &pool, &rows).loss;
+    let gradient = loss(&parameters, &field, &pool, &rows).gradient;
     assert_eq!(gradient.len(), parameters.values.len());
     let size = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
     let h = 1e-4;

@@ -44,6 +44,7 @@ mod install;
 #[cfg(feature = "cli")]
 mod jobs;
 mod ladder;
+mod makefile;
 mod memory;
 mod mixture;
 mod model_field;

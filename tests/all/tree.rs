@@ -23,15 +23,20 @@ pub fn crates(arguments: &[&str]) -> String {
     crate::native::succeed(command)
 }
 
-/// The program with the features of the tests, built once a run: another package's is not built by cargo for tests.
+/// The program with the features of the tests, built once a run: another package's is not built by cargo for tests. It is
+/// asked for beside the tests, so that the library that they are linked with is the program's, too.
 #[cfg(feature = "cli")]
 pub fn program() -> &'static Path {
     static PROGRAM: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
-        let features = [("cli", true), ("mpi", cfg!(feature = "mpi")), ("onnx", cfg!(feature = "onnx"))];
-        let features = features.into_iter().chain([("torch", cfg!(feature = "torch"))]);
-        let features: Vec<&str> = features.filter_map(|(name, on)| on.then_some(name)).collect();
-        let build =
-            escargot::CargoBuild::new().manifest_path(root().join("Cargo.toml")).package("bespoke").bin("bespoke");
+        let features = [
+            ("default", cfg!(feature = "default")),
+            ("cli", true),
+            ("mpi", cfg!(feature = "mpi")),
+            ("onnx", cfg!(feature = "onnx")),
+            ("torch", cfg!(feature = "torch")),
+        ];
+        let features: Vec<&str> = features.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
+        let build = escargot::CargoBuild::new().manifest_path(root().join("Cargo.toml")).bin("bespoke").test("all");
         let build = build.current_release().no_default_features().features(features.join(","));
         build.run().unwrap().path().to_path_buf()
     });

@@ -16,22 +16,22 @@ static pthread_mutex_t locked_by = PTHREAD_MUTEX_INITIALIZER;
         return answer;                    \
     } while (0)
 
-static int32_t locked_allocate(void *context, uint64_t bytes, void **memory) {
+static inline int32_t locked_allocate(void *context, uint64_t bytes, void **memory) {
     LOCKED(fake_allocate(context, bytes, memory));
 }
-static int32_t locked_release(void *context, void *memory) { LOCKED(fake_release(context, memory)); }
-static int32_t locked_combine(void *context, const bespoke_device_combination *asked) {
+static inline int32_t locked_release(void *context, void *memory) { LOCKED(fake_release(context, memory)); }
+static inline int32_t locked_combine(void *context, const bespoke_device_combination *asked) {
     LOCKED(fake_combine(context, asked));
 }
-static int32_t locked_copy(void *context, void *to, const void *from, uint64_t bytes) {
+static inline int32_t locked_copy(void *context, void *to, const void *from, uint64_t bytes) {
     LOCKED(fake_copy(context, to, from, bytes));
 }
-static int32_t locked_finite(void *context, const void *numbers, DLDataType dtype, uint64_t rows, uint64_t elements,
-                             uint8_t *answers) {
+static inline int32_t locked_finite(void *context, const void *numbers, DLDataType dtype, uint64_t rows,
+                                    uint64_t elements, uint8_t *answers) {
     LOCKED(fake_finite(context, numbers, dtype, rows, elements, answers));
 }
 
-static bespoke_device_ops locked_ops(fake_device *device) {
+static inline bespoke_device_ops locked_ops(fake_device *device) {
     bespoke_device_ops ops = fake_ops(device);
     ops.allocate = locked_allocate;
     ops.release = locked_release;

@@ -29,6 +29,19 @@ void look_up(void *library, const char *name, Function &function) {
                       std::string(NAME) + " has no function " + name + ": build it from this version");
 }
 
+/// The launch of to = factor * from.
+struct one_term {
+    one_term(void *to, DLDataType to_type, const void *from, DLDataType from_type, std::size_t count, double factor)
+        : part{count, 0, 1}, sum{to, to_type, 0, 1, 0}, term{from, factor, from_type, 0} {}
+    one_term(const one_term &) = delete;
+    one_term &operator=(const one_term &) = delete;
+
+    bespoke_device_part part;
+    bespoke_device_sum sum;
+    bespoke_device_term term;
+    bespoke_device_combination asked{sizeof asked, 1, 1, 1, &part, &sum, &term};
+};
+
 }  // namespace
 
 void gpu_library::closer::operator()(void *library) const noexcept { dlclose(library); }
@@ -104,18 +117,22 @@ std::int32_t device::gather(void *self, const bespoke_device_combination *asked)
     if (std::any_of(own.sums_.begin(), own.sums_.end(), other))
         if (const std::int32_t failed = own.flush()) return failed;
     try {
-        const auto sums = static_cast<std::uint32_t>(own.sums_.size()),
-                   terms = static_cast<std::uint32_t>(own.terms_.size());
-        own.parts_.insert(own.parts_.end(), asked->parts, asked->parts + asked->part_count);
-        own.sums_.insert(own.sums_.end(), asked->sums, asked->sums + asked->sum_count);
-        own.terms_.insert(own.terms_.end(), asked->terms, asked->terms + asked->term_count);
-        for (std::size_t i = own.parts_.size() - asked->part_count; i < own.parts_.size(); i++)
-            own.parts_[i].first_sum += sums;
-        for (std::size_t i = sums; i < own.sums_.size(); i++) own.sums_[i].first_term += terms;
-        return 0;
+        // All room first: where memory ends, nothing of it waits.
+        own.parts_.reserve(own.parts_.size() + asked->part_count);
+        own.sums_.reserve(own.sums_.size() + asked->sum_count);
+        own.terms_.reserve(own.terms_.size() + asked->term_count);
     } catch (const std::bad_alloc &) {
         return -1;
     }
+    const auto sums = static_cast<std::uint32_t>(own.sums_.size()),
+               terms = static_cast<std::uint32_t>(own.terms_.size());
+    own.parts_.insert(own.parts_.end(), asked->parts, asked->parts + asked->part_count);
+    own.sums_.insert(own.sums_.end(), asked->sums, asked->sums + asked->sum_count);
+    own.terms_.insert(own.terms_.end(), asked->terms, asked->terms + asked->term_count);
+    for (std::size_t i = own.parts_.size() - asked->part_count; i < own.parts_.size(); i++)
+        own.parts_[i].first_sum += sums;
+    for (std::size_t i = sums; i < own.sums_.size(); i++) own.sums_[i].first_term += terms;
+    return 0;
 }
 
 std::int32_t device::flush() noexcept {
@@ -128,19 +145,20 @@ std::int32_t device::flush() noexcept {
                                          sums_.data(),
                                          terms_.data()};
     const std::int32_t answer = ops_.combine(ops_.context, &all);
+    forget();
+    return answer;
+}
+
+void device::forget() noexcept {
     parts_.clear();
     sums_.clear();
     terms_.clear();
-    return answer;
 }
 
 void device::gather_copy(float *to, const float *from, std::size_t count) {
     constexpr DLDataType type = bespoke::dtype_of<float>::value;
-    const bespoke_device_part part{count, 0, 1};
-    const bespoke_device_sum sum{to, type, 0, 1, 0};
-    const bespoke_device_term term{from, 1.0, type, 0};
-    const bespoke_device_combination asked{sizeof asked, 1, 1, 1, &part, &sum, &term};
-    must(gather(this, &asked), "queueing a copy");
+    const one_term copy(to, type, from, type, count, 1.0);
+    must(gather(this, &copy.asked), "queueing a copy");
 }
 
 void device::launch() { must(flush(), "queueing an update"); }
@@ -161,11 +179,8 @@ void device::copy(void *to, const void *from, std::size_t bytes) const {
 
 void device::convert(void *to, DLDataType to_type, const void *from, DLDataType from_type, std::size_t count,
                      double factor) const {
-    const bespoke_device_part part{count, 0, 1};
-    const bespoke_device_sum sum{to, to_type, 0, 1, 0};
-    const bespoke_device_term term{from, factor, from_type, 0};
-    const bespoke_device_combination asked{sizeof asked, 1, 1, 1, &part, &sum, &term};
-    must(ops_.combine(ops_.context, &asked), "converting");
+    const one_term product(to, to_type, from, from_type, count, factor);
+    must(ops_.combine(ops_.context, &product.asked), "converting");
 }
 
 void device::wait() const { must(library_->wait(&gpu_), "waiting for the GPU"); }

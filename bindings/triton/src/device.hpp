@@ -60,6 +60,8 @@ public:
     void gather_copy(float *to, const float *from, std::size_t count);
     /// Queues the sums that wait. One thread.
     void launch();
+    /// Lets go of the sums that wait, before the memory that they read or write goes. One thread.
+    void forget() noexcept;
 
     void *allocate(std::size_t bytes) const;
     void release(void *memory) const noexcept;

@@ -65,6 +65,8 @@ void engine::step() {
             evaluate(turn, start);
             collect(turn.batch);
         } catch (...) {
+            // What it queued no longer has its memory then.
+            if (place_) place_->forget();
             fail_all(turn.batch);
         }
     }

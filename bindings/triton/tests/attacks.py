@@ -1,5 +1,5 @@
 """What a hostile client sends: requests of all that the limits allow, ones that are not requests, ones that it cancels,
-answers that it does not read, and names of files where names of solvers belong."""
+solvers that are new each time, answers that it does not read, and names of files where names of solvers belong."""
 
 import base64
 import functools
@@ -92,7 +92,7 @@ class Attacks:
 
     def keep_on(self, seed):
         random_ = random.Random(seed)
-        attacks = [self.largest, self.widest, self.cancelled, self.unread, self.half, self.malformed]
+        attacks = [self.largest, self.widest, self.cancelled, self.ever_new, self.unread, self.half, self.malformed]
         while True:
             self.active.wait()
             attack = random_.choice(attacks)
@@ -131,6 +131,12 @@ class Attacks:
         for _ in range(20):
             pause = random_.random() * 0.1
             self.given_up(self.digits, functools.partial(time.sleep, pause), COUNT=MAX_COUNT, SOLVER=b"euler", NFE=MAX_NFE)
+
+    def ever_new(self, random_):
+        """Solvers that nobody has asked for before, the longest there are: each is made, and would be kept."""
+        for nfe in random_.sample(range(MAX_NFE // 2, MAX_NFE + 1), 40):
+            solver = random_.choice([b"euler", b"ab2", b"ab3", b"ipndm", b"deis2", b"dpm++2m", b"unipc"])
+            self.given_up(self.digits, functools.partial(time.sleep, random_.random() * 0.1), SOLVER=solver, NFE=nfe)
 
     def connect(self, body, length=None):
         """A connection that has sent the body of a request."""
