@@ -147,18 +147,21 @@ python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
 
-# Also in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program.
-# What is tried has a core.
+# What needs neither torch nor diffusers.
+WITH_NUMPY := tests/test_numpy.py tests/test_header.py
+
+# These in an empty environment with numpy alone, there under AddressSanitizer too. The tests compare with the program. What
+# is tried has a core.
 PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
 	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pycparser==3.12 pytest
-	cd bindings/python && ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py tests/test_header.py
+	cd bindings/python && ../../.venv-numpy/bin/python -m pytest $(WITH_NUMPY)
 	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
 	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
 	cd bindings/python && $(PYTEST) --fake-gpu tests/test_solves.py tests/test_strength.py
-	cd bindings/python && $(PYTEST)
+	cd bindings/python && $(PYTEST) $(addprefix --ignore ,$(WITH_NUMPY))
 
 # The same by the kernels of a GPU, compiled for the host, but for what carries gradients.
 test-python-gpu: python $(ONNX_STAMP)

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// Digits that are looked at.
-const COUNT: usize = 64;
+const COUNT: usize = 32;
 
 /// Digits as the models were trained on, in [-1, 1], and where in their file they are.
 fn digits() -> (Vec<f32>, Vec<usize>) {
