@@ -117,7 +117,7 @@ TORCH_SUBJECTS := c_abi c_examples capi_sampler capi_train check conditioned dif
 # With libtorch; `test-lean` has run the other subjects. A test has a core: several threads of libtorch in each would wait
 # for one another.
 test-torch: need-test $(STAMP) $(ONNX_STAMP)
-	OMP_NUM_THREADS=1 cargo test --release --lib --bins --examples --test allocations
+	OMP_NUM_THREADS=1 cargo test --release --lib --test allocations
 	OMP_NUM_THREADS=1 cargo test --release --doc
 	OMP_NUM_THREADS=1 cargo test --release --test all -- $(addsuffix ::,$(TORCH_SUBJECTS))
 
@@ -240,12 +240,12 @@ $(CHECK_STAMP): | need-build
 
 check: check-rust check-docs check-python check-cpp check-cuda check-package
 
-# The feature sets that are promised; that of MPI where its compiler is. clippy's `incompatible_msrv` knows which
+# The feature sets that are promised, all but the usual one without tests; that of MPI where its compiler is. clippy's `incompatible_msrv` knows which
 # version each item of std came with, and the declared minimum itself is tried where rustup has it.
-CLIPPY := cargo clippy --quiet --release --all-targets
+CLIPPY := cargo clippy --quiet --release
 check-rust: $(STAMP)
 	cargo fmt --check
-	$(CLIPPY) -- -D warnings
+	$(CLIPPY) --all-targets -- -D warnings
 	$(CLIPPY) --no-default-features --features cli -- -D warnings
 	$(CLIPPY) --no-default-features -- -D warnings
 	$(CLIPPY) --package bespoke-fuzz --no-default-features -- -D warnings
