@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from collections.abc import Callable, Mapping
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int64, c_void_p, py_object
 from typing import Any
@@ -95,7 +96,7 @@ def view(tensor: DLTensor, owner: Any = None) -> tuple[np.ndarray, bool]:
     dtype = (tensor.dtype.code, tensor.dtype.bits)
     shape = tuple(tensor.shape[: tensor.ndim])
     numpy_dtype = np.dtype(_NUMPY.get(dtype, np.uint16))
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     memory: Any = (c_char * (count * numpy_dtype.itemsize)).from_address(tensor.data)
     memory._owner = owner
     return np.frombuffer(memory, numpy_dtype).reshape(shape), dtype[0] == BFLOAT

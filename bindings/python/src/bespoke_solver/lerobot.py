@@ -182,6 +182,7 @@ class _Chunk:
     def __init__(self, theta: Theta) -> None:
         self.nfe, self.done = theta.nfe, 0
         self._sampler = Sampler(theta)
+        self._asked: tuple[torch.Tensor, torch.Tensor] | None = None
         self._expected: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -192,13 +193,13 @@ class _Chunk:
         self._check(x, timestep)
         if self.done == 0:
             self._sampler.start(x)
-        asked = self._sampler.query()
-        assert asked is not None
-        t, state = asked
+            self._asked = self._sampler.query()
+        assert self._asked is not None
+        t, state = self._asked
         self._sampler.update(-denoise(state, 1.0 - t))
         self.done += 1
-        asked = self._sampler.query()
-        self._expected = self._sampler.finish() if asked is None else asked[1].clone()
+        self._asked = self._sampler.query()
+        self._expected = self._sampler.finish() if self._asked is None else self._asked[1]
         return (x - self._expected) * self.nfe
 
     def _check(self, x: torch.Tensor, timestep: torch.Tensor) -> None:
