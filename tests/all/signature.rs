@@ -158,6 +158,8 @@ fn a_scale_that_is_an_input_is_one_pass() {
     close(u.row(0)[1], f64::from(x.row(0)[1]) * 1.5 + 0.5 + 2.0 * 3.5, "row 0");
     close(u.row(1)[0], f64::from(x.row(1)[0]) * 1.5 + 0.25 + 2.0, "row 1");
     assert_eq!(log.lock().unwrap()[0].times.len(), 2);
+    let condition = scaled(inputs.clone(), &[("guidance_scale", &[3.5, 1.0])]);
+    assert_eq!(field.passes(PerRow::All(0.5), 2, &condition).unwrap(), 2);
     let absent = field.eval(PerRow::All(0.5), &x, &Condition::new(inputs)).unwrap_err().to_string();
     assert!(absent.starts_with("guidance_scale is absent"), "{absent}");
 }

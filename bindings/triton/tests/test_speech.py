@@ -63,6 +63,7 @@ class Speech(unittest.TestCase):
         for request, solver, said in [
             (serve.Request("123"), THETA.format(5), "nothing in '123' can be said"),
             (serve.Request("hello", prompt=99), THETA.format(5), "PROMPT is 99, expected 0 to"),
+            (serve.Request("a" * 401), THETA.format(5), "TEXT has 401 characters, expected 400 at most"),
             (serve.Request("hello"), "absent@5", "absent"),
         ]:
             with self.subTest(said=said), self.assertRaisesRegex(InferenceServerException, said):

@@ -79,6 +79,7 @@ def test_the_command_line_draws_the_same_from_the_same_noise(program, tmp_path):
     [
         ({1: "absent"}, "absent/encoder.onnx"),
         ({2: "euler@0"}, "euler@0: evaluations are 1 to 1000"),
+        ({2: "euler@five"}, "euler@five: evaluations are 1 to 1000"),
         ({2: "absent@5"}, "absent"),
         ({3: __file__}, "is no WAV file"),
         ({5: "123"}, 'nothing in "123" can be said'),
@@ -90,4 +91,11 @@ def test_what_goes_wrong_is_said(program, tmp_path, change, said):
     for place, value in change.items():
         arguments[place] = value
     failed = run(program, *arguments, check=False)
+    assert failed.returncode == 1 and said in failed.stderr
+
+
+@pytest.mark.parametrize(("texts", "nfe", "said"), [("", "5", "texts.txt has no text"), ("hello", "5.5", "5.5: evaluations are 1 to 1000")])
+def test_a_comparison_of_nothing_is_refused(program, tmp_path, texts, nfe, said):
+    (tmp_path / "texts.txt").write_text(texts, encoding="utf-8")
+    failed = run(program, "compare", VOICE, LADDER, tmp_path / "texts.txt", nfe, check=False)
     assert failed.returncode == 1 and said in failed.stderr

@@ -8,7 +8,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <ctime>
 #include <exception>
 #include <fstream>
@@ -36,14 +35,22 @@ double seconds_since(std::chrono::steady_clock::time_point begun) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
 }
 
+/// A number of evaluations; `text` is what it is part of.
+unsigned evaluations_of(const std::string &digits, const std::string &text) {
+    const bool number =
+        !digits.empty() && digits.size() <= 4 && digits.find_first_not_of("0123456789") == std::string::npos;
+    const int nfe = number ? std::stoi(digits) : 0;
+    if (nfe < 1 || nfe > 1000) throw std::invalid_argument(text + ": evaluations are 1 to 1000");
+    return static_cast<unsigned>(nfe);
+}
+
 /// euler@NFE and zipvoice@NFE are the engine's loops; all else is a solver as everywhere in this library.
 solver solver_of(const std::string &text) {
     const std::size_t at = text.rfind('@');
     const std::string name = text.substr(0, at);
     if (name == "euler" || name == "zipvoice") {
-        const unsigned long nfe = at == std::string::npos ? 5 : std::strtoul(text.c_str() + at + 1, nullptr, 10);
-        if (nfe < 1 || nfe > 1000) throw std::invalid_argument(text + ": evaluations are 1 to 1000");
-        return euler(static_cast<unsigned>(nfe), name == "euler" ? 1.0f : 0.5f);
+        const unsigned nfe = at == std::string::npos ? 5 : evaluations_of(text.substr(at + 1), text);
+        return euler(nfe, name == "euler" ? 1.0f : 0.5f);
     }
     const std::vector<std::string> files =
         std::ifstream(name) ? std::vector<std::string>{name} : std::vector<std::string>{};
@@ -156,6 +163,7 @@ std::vector<std::string> lines_of(const std::string &path) {
 /// Each text after a prompt of the voice, whose lines are the name of a file, a tab, and what is said in it.
 std::vector<request> requests(const voice &voice, const std::string &folder, const std::string &texts) {
     const auto prompts = lines_of(folder + "/prompts.txt");
+    if (prompts.empty()) throw std::runtime_error(folder + "/prompts.txt names no recording");
     std::vector<request> all;
     for (const std::string &text : lines_of(texts)) {
         const std::string &prompt = prompts.at(all.size() % prompts.size());
@@ -165,6 +173,7 @@ std::vector<request> requests(const voice &voice, const std::string &folder, con
         said.append(voice.text_condition(text));
         all.push_back({std::move(said), std::move(known)});
     }
+    if (all.empty()) throw std::runtime_error(texts + " has no text");
     return all;
 }
 
@@ -227,7 +236,7 @@ int main(int count, char *const *arguments) try {
         say(voice(given[1]), given[2], given[3], given[4], given[5], given[6]);
     } else if (given.size() >= 5 && given[0] == "compare") {
         std::vector<unsigned> nfes;
-        for (std::size_t i = 4; i < given.size(); i++) nfes.push_back(static_cast<unsigned>(std::stoul(given[i])));
+        for (std::size_t i = 4; i < given.size(); i++) nfes.push_back(evaluations_of(given[i], given[i]));
         compare(voice(given[1]), given[1], given[2], given[3], nfes);
     } else {
         std::fprintf(stderr,

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as utils
 
+#: Characters of a text; the flow's attention grows with their square.
+MOST = 400
+
 
 class TritonPythonModel:
     def initialize(self, arguments):
@@ -25,6 +28,8 @@ class TritonPythonModel:
             text, prompt = given("TEXT").decode("utf-8"), int(given("PROMPT"))
             if not 0 <= prompt < len(self.voice.prompts):
                 raise ValueError(f"PROMPT is {prompt}, expected 0 to {len(self.voice.prompts) - 1}")
+            if len(text) > MOST:
+                raise ValueError(f"TEXT has {len(text)} characters, expected {MOST} at most")
             said, speech, known = self.voice.conditions(text, prompt)
         except ValueError as wrong:
             return utils.InferenceResponse(error=utils.TritonError(str(wrong), utils.TritonError.INVALID_ARG))
