@@ -39,7 +39,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
-.PHONY: test-hosts hosts robot triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts robot tts tts-solvers tts-voice triton-tts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -219,6 +219,30 @@ hosts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP) $(SDCPP_STAMP)
 	cargo build --release
 	$(HOSTS_PYTHON) $(HOSTS)/denoise_callback/compare.py
 	$(HOSTS_PYTHON) $(HOSTS)/stable_diffusion_cpp/test_stable_diffusion_cpp.py 500
+
+# Text to speech on ONNX Runtime's C API: the table of docs/hosts/text-to-speech.md, and a sentence in demo/said.wav.
+TTS := $(HOSTS)/tts
+tts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP)
+	mkdir -p demo
+	cargo build --release
+	$(HOSTS_PYTHON) $(TTS)/tts.py
+	$(HOSTS_PYTHON) $(TTS)/tts.py say "thank you for calling, all of our agents are busy at the moment" demo/said.wav
+
+# The solvers that it ships: by forward passes on its ONNX graphs.
+TTS_TRAINING := --quiet --family ns --nfe 3,4,5,8 $(patsubst %,--init ab2@%,3 4 5 8) --batch 8 --pool 60 --validation 40 --validate-every 2 \
+  --rtol 1e-3 --atol 1e-3 --budget 36000 --guidance-scale 1..3 $(patsubst %,--conditions demo/tts/conditions-%.safetensors,48 72)
+tts-solvers: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP)
+	cargo build --release
+	$(HOSTS_PYTHON) $(TTS)/conditions.py --texts $(TTS)/training-texts.txt --out demo/tts
+	for card in decoder velocity; do $(BESPOKE) train --model $(TTS)/voice/$$card.json $(TTS_TRAINING) \
+	  --checkpoint demo/tts/$$card.checkpoint --out $(TTS)/voice/$$card-ladder.json; done
+
+# The graphs that it ships, from recordings of two of Debian's packages: 18 MB.
+tts-voice: $(PYTHON_STAMP)
+	mkdir -p demo/tts
+	cd demo/tts && apt-get download asterisk-core-sounds-en asterisk-core-sounds-en-wav
+	for package in demo/tts/*.deb; do dpkg-deb --extract $$package demo/tts/recordings; done
+	OMP_NUM_THREADS=1 .venv-python/bin/python $(TTS)/train.py --data demo/tts/recordings --checkpoint demo/tts/speech.pt --out $(TTS)/voice
 
 # Those of docs/hosts/robot.md: a policy of LeRobot's, learned solvers for it, and a control loop.
 robot: $(STAMP) $(ONNX_STAMP) $(ROBOT_STAMP)
@@ -475,6 +499,10 @@ hostile-triton: triton
 bench-triton: triton
 	cd bindings/triton/bench && PYTHONPATH=../tests $(TRITON_PYTHON) speed.py
 	cd bindings/triton/bench && PYTHONPATH=../tests $(TRITON_PYTHON) sizes.py
+
+# Text to speech on it: the table of docs/hosts/text-to-speech-triton.md.
+triton-tts: triton
+	cd $(TTS)/triton && $(TRITON_PYTHON) serve.py
 
 # A server with the digits, and a client that draws a picture: demo/triton.png.
 triton-demo: triton

@@ -275,7 +275,7 @@ impl<T: Tensor> VelocityField for ModelField<T> {
     }
 
     fn passes(&self, t: PerRow<'_>, batch: usize, condition: &Condition) -> Result<usize> {
-        self.chain.check(batch, condition)?;
+        self.check_guidance(batch, condition)?;
         Ok(self.chain.rows(t, batch, condition))
     }
 }

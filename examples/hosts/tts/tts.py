@@ -1,0 +1,49 @@
+"""Builds the program, and runs it on the voice and the ladder of this folder.
+
+    python tts.py                         the table of docs/hosts/text-to-speech.md
+    python tts.py say "thank you" out.wav
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+LIBRARY = Path(os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
+
+[ONNXRUNTIME] = ROOT.glob(".venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*")
+VOICE, LADDER = HERE / "voice", HERE / "voice/decoder-ladder.json"
+
+def build(folder):
+    """The program, in `folder`."""
+    program = Path(folder) / "tts"
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include"]
+    command += ["-I", HERE / "api", HERE / "tts.cpp", LIBRARY, ONNXRUNTIME, "-o", program]
+    subprocess.run(list(map(str, command)), check=True)
+    return program
+
+def run(program, *arguments, check=True):
+    """What the program prints."""
+    # Where they lie, the libraries do not stand under the names that they go by: what is loaded already is found.
+    environment = {**os.environ, "LD_PRELOAD": f"{LIBRARY} {ONNXRUNTIME}"}
+    return subprocess.run([program, *map(str, arguments)], check=check, env=environment, capture_output=True, text=True)
+
+def prompt():
+    """A recording of the voice, and what is said in it."""
+    name, text = (VOICE / "prompts.txt").read_text(encoding="utf-8").splitlines()[0].split("\t")
+    return VOICE / name, text
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(folder)
+        if sys.argv[1:2] == ["say"]:
+            text, out = sys.argv[2:]
+            print(run(program, "say", VOICE, f"{LADDER}@5", *prompt(), text, out).stdout, end="")
+        else:
+            print(run(program, "compare", VOICE, LADDER, HERE / "texts.txt", 3, 4, 5, 8).stdout, end="")
+
+if __name__ == "__main__":
+    main()
