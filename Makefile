@@ -191,7 +191,7 @@ $(SDCPP_STAMP): $(HOSTS_STAMP)
 	touch $@
 
 # LeRobot's policies, with what their modules import, and the versions of it that they ask for, beside the torch of
-# .venv-python: 120 MB to fetch, 620 MB on disk.
+# .venv-python: 120 MB to fetch, 470 MB on disk.
 ROBOT_STAMP := .venv-robot/lerobot-0.4.4
 $(ROBOT_STAMP): $(PYTHON_STAMP)
 	python3 -m venv .venv-robot

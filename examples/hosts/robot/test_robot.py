@@ -213,6 +213,8 @@ def test_what_is_not_understood_is_refused_by_name(policy, theta, monkeypatch):
 
     with pytest.raises(ValueError, match=r"Other \(act\).*pi0, pi05, smolvla"):
         lerobot.install(Other(), theta)
+    with pytest.raises(TypeError, match=r"theta is str.*Theta\.load"):
+        lerobot.install(policy, "theta.json")
     with pytest.raises(ValueError, match="'vp'"):
         lerobot.install(policy, bespoke.solver("dpm++2m", 4, "vp"))
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="compile_model"):

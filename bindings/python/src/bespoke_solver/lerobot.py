@@ -479,6 +479,8 @@ def _check_chunking(processor: Any, enabled: bool) -> None:
 
 def _check_theta(theta: Theta) -> None:
     """A theta of `fit` says nothing of a path; other thetas and published solvers do."""
+    if not isinstance(theta, Theta):
+        raise TypeError(f"theta is {type(theta).__name__}, expected a Theta, as of fit, Theta.load(path) or solver(name, nfe)")
     scheduler = theta.model.get("scheduler", _PATH)
     path = scheduler.get("name") if isinstance(scheduler, dict) else scheduler
     end = theta.model.get("end", 1.0)
