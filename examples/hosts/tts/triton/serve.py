@@ -174,6 +174,8 @@ def main():
     parser.add_argument("--out", default="said.wav")
     arguments = parser.parse_args()
     os.environ.setdefault("BESPOKE_LIBRARY", str(BUILD / "prefix" / "lib" / "libbespoke.so"))
+    # The network has one thread in either flow.
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder, Server(repository(Path(folder))) as server:
         if arguments.say is None:
             table(server, arguments.seconds, arguments.clients)
