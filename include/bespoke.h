@@ -92,7 +92,8 @@ typedef struct bespoke_kept_condition bespoke_kept_condition;
 typedef struct bespoke_ladder bespoke_ladder;
 
 /**
- * A velocity model opened from a card. Immutable: any number of threads may use one at a time.
+ * A velocity model opened from a card. Immutable: any number of threads may use one at a time, but one of
+ * `bespoke_model_host_on_device`, which is for one.
  */
 typedef struct bespoke_model bespoke_model;
 
@@ -949,7 +950,7 @@ bespoke_status bespoke_sampler_start(struct bespoke_sampler *sampler,
 /**
  * Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
  * sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
- * They are the sampler's, on its device, not to be written, and valid until its next call.
+ * They are the sampler's, on its device, not to be written, and valid until its next call, which does not take them itself.
  *
  * Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
  *
@@ -1099,8 +1100,8 @@ bespoke_status bespoke_model_host(const char *path,
  * `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
  * given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
  * between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. Up to 16
- * arrays that are free are kept for what needs at least half of one: after the first evaluation of a size nothing is
- * allocated, and little where sizes change all the time.
+ * arrays that are free are kept for what needs one of their size, and given back where memory ends: an evaluation of the
+ * size of the one before allocates nothing.
  *
  * The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
  *

@@ -371,6 +371,10 @@ impl<T: Register> Sampler<T> {
             self.buffers.clear();
             self.buffers.push(state);
         }
+        if batch > self.buffers[STATE].batch() {
+            // What earlier samples left need not be copied into more room.
+            self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(0))?;
+        }
         self.hold(plan, batch)?;
         self.cursors.resize(batch, Cursor::new(plan, stage));
         self.times.resize(batch, 0.0);
@@ -415,8 +419,11 @@ impl<T: Register> Sampler<T> {
     /// [`Error::Invalid`] where there is no such sample.
     pub fn leave(&mut self, row: usize) -> Result<()> {
         let last = self.batch().checked_sub(1).filter(|last| row <= *last).ok_or_else(|| no_row(row, self.batch()))?;
-        self.buffers.iter_mut().try_for_each(|buffer| buffer.move_row(last, row))?;
-        T::launch(&self.buffers)?;
+        let moved = self.buffers.iter_mut().try_for_each(|buffer| buffer.move_row(last, row));
+        let moved = moved.and_then(|()| T::launch(&self.buffers));
+        // What of it was done is not known.
+        self.failed |= moved.is_err();
+        moved?;
         self.buffers.iter_mut().try_for_each(|buffer| buffer.resize(last))?;
         self.cursors.swap_remove(row);
         self.times.truncate(last);

@@ -46,7 +46,7 @@ pub unsafe extern "C" fn bespoke_sampler_start(sampler: *mut bespoke_sampler, x0
 
 /// Says where the velocity is wanted next: `*t` is float32 `[batch]`, one time in [0, 1] for each
 /// sample; `*x` is the states, `[batch, ...]`, contiguous. Both are NULL when all samples are done.
-/// They are the sampler's, on its device, not to be written, and valid until its next call.
+/// They are the sampler's, on its device, not to be written, and valid until its next call, which does not take them itself.
 ///
 /// Samples that are done stay in the batch while others are not. The velocity of a sample that is done is not read.
 ///

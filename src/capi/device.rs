@@ -199,6 +199,9 @@ unsafe impl Sync for Table {}
 
 impl Table {
     fn new(name: &str, ops: &bespoke_device_ops) -> Result<Self> {
+        if ops.reserved != 0 {
+            return Err(Error::invalid(format!("{name}.reserved"), ops.reserved, "0"));
+        }
         Ok(Self {
             context: ops.context,
             allocate: there(name, "allocate", ops.allocate)?,
@@ -237,8 +240,11 @@ impl Operations for Table {
     }
 
     fn finite(&self, numbers: *const c_void, dtype: DLDataType, elements: usize, finite: &mut [u8]) -> Result<()> {
-        let rows = finite.len() as u64;
-        let (elements, finite) = (elements as u64, finite.as_mut_ptr());
-        answered("device_ops.finite", || unsafe { (self.finite)(self.context, numbers, dtype, rows, elements, finite) })
+        // The caller's array is left as it is where the operation fails.
+        let mut found = crate::memory::filled(finite.len(), 0u8)?;
+        let (rows, elements, to) = (found.len() as u64, elements as u64, found.as_mut_ptr());
+        answered("device_ops.finite", || unsafe { (self.finite)(self.context, numbers, dtype, rows, elements, to) })?;
+        finite.copy_from_slice(&found);
+        Ok(())
     }
 }

@@ -123,6 +123,16 @@ impl<T: Lent> Typed<T> {
         tensors.iter().try_for_each(|tensor| tensor.check_device(self.device))
     }
 
+    /// Errors where one of `tensors` lies in this sampler's own memory, as what `query` gives does: it may go, or change,
+    /// before it is read or written.
+    fn check_apart(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
+        let own = "the sampler's own memory";
+        let apart = |tensor: &&HostTensor<'_>| {
+            self.sampler.registers().iter().try_for_each(|register| tensor.check_apart(&register.addresses(), own))
+        };
+        tensors.iter().try_for_each(apart)
+    }
+
     /// Begins at `stage` with the samples `x`.
     fn begin(&mut self, plan: &Arc<Plan>, stage: usize, x: &HostTensor<'_>) -> Result<()> {
         let dtype = self.dtype;
@@ -187,16 +197,12 @@ impl<T: Lent> Typed<T> {
         self.sampler.state()?.scatter(rows, x, self.dtype)
     }
 
-    /// Whether an update can go from `x` and `u` to `next` in one go: where none is in the sampler's memory, and no two
-    /// overlap but for being the same.
-    fn in_place(&self, x: &HostTensor<'_>, u: &HostTensor<'_>, next: &HostTensor<'_>) -> bool {
+    /// Whether an update can go from `x` and `u` to `next` in one go: where no two overlap but for being the same.
+    fn in_place(x: &HostTensor<'_>, u: &HostTensor<'_>, next: &HostTensor<'_>) -> bool {
         let apart = |a: &HostTensor<'_>, b: &HostTensor<'_>| {
             a.same_memory(b) && a.dtype() == b.dtype() || a.check_apart(b.bytes(), "").is_ok()
         };
-        let own = |tensor: &&HostTensor<'_>| {
-            self.sampler.registers().iter().any(|register| tensor.check_apart(&register.addresses(), "").is_err())
-        };
-        T::IN_PLACE && apart(next, x) && apart(next, u) && ![x, u, next].iter().any(own)
+        T::IN_PLACE && apart(next, x) && apart(next, u)
     }
 
     /// Errors where a state overflowed although every velocity was finite, as far as that is known.
@@ -214,6 +220,7 @@ impl<T: Lent> Engine for Typed<T> {
         let no_step = || Error::invalid("step", step, format!("0 to {}", plan.steps() - 1));
         let stages = plan.step_stages(step).ok_or_else(no_step)?;
         x.check_writable()?;
+        self.check_apart(&[x])?;
         if plan.self_contained(stages.start) {
             self.begin(plan, stages.start, x)?;
         } else if self.batch() > 0 && self.sampler.stands_at(plan, stages.start) {
@@ -244,6 +251,7 @@ impl<T: Lent> Engine for Typed<T> {
         if !x1.same_memory(x0) {
             x1.check_apart(x0.bytes(), "x0")?;
         }
+        self.check_apart(&[x0, x1])?;
         self.begin(plan, 0, x0)?;
         for _ in 0..plan.nfe() {
             self.evaluate(velocity)?;
@@ -253,6 +261,7 @@ impl<T: Lent> Engine for Typed<T> {
     }
 
     fn start(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()> {
+        self.check_apart(&[x0])?;
         self.begin(plan, 0, x0)
     }
 
@@ -265,8 +274,7 @@ impl<T: Lent> Engine for Typed<T> {
     fn update(&mut self, u: &HostTensor<'_>) -> Result<()> {
         self.check_device(&[u])?;
         u.check_shape(&self.shape)?;
-        let own = "the sampler's own memory";
-        self.sampler.registers().iter().try_for_each(|register| u.check_apart(&register.addresses(), own))?;
+        self.check_apart(&[u])?;
         if let Some(lent) = T::lend(u, self.dtype)? {
             return self.sampler.update(lent);
         }
@@ -291,7 +299,8 @@ impl<T: Lent> Engine for Typed<T> {
         next.check_dtype(self.dtype)?;
         next.check_writable()?;
         u.check_shape(x.shape())?;
-        let in_place = self.in_place(x, u, next);
+        self.check_apart(&[x, next])?;
+        let in_place = Self::in_place(x, u, next);
         if plan.self_contained(k) && in_place {
             self.begin_by(plan, k, x, |state| {
                 state.read_at(x);
@@ -322,6 +331,7 @@ impl<T: Lent> Engine for Typed<T> {
 
     fn finish(&mut self, x: &HostTensor<'_>) -> Result<()> {
         self.check_device(&[x])?;
+        self.check_apart(&[x])?;
         x.check_shape(&self.shape)?;
         x.check_dtype(self.dtype)?;
         x.check_writable()?;
@@ -341,6 +351,7 @@ impl<T: Lent> Engine for Typed<T> {
 
     fn join(&mut self, plan: &Arc<Plan>, x0: &HostTensor<'_>) -> Result<()> {
         self.check_device(&[x0])?;
+        self.check_apart(&[x0])?;
         if self.batch() == 0 {
             return self.begin(plan, 0, x0);
         }
@@ -359,6 +370,7 @@ impl<T: Lent> Engine for Typed<T> {
         let state = self.sampler.holder(row)?;
         if let Some(x) = x {
             self.check_device(&[x])?;
+            self.check_apart(&[x])?;
             if x.shape()[0] != 1 || x.shape()[1..] != self.shape[1..] {
                 let expected = format!("[1, {}", &format!("{:?}", &self.shape[1..])[1..]);
                 return Err(Error::invalid("x.shape", format!("{:?}", x.shape()), expected));

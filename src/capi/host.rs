@@ -73,8 +73,8 @@ pub unsafe extern "C" fn bespoke_model_host(
 /// `bespoke_model_prediction` then take and give float32 tensors of that device but for their times, and the network is
 /// given its states there, and writes its output there. Its times and inputs are host memory. What the translation needs
 /// between is queued with `ops`, and nothing waits: the network queues its own behind it, or waits by itself. Up to 16
-/// arrays that are free are kept for what needs at least half of one: after the first evaluation of a size nothing is
-/// allocated, and little where sizes change all the time.
+/// arrays that are free are kept for what needs one of their size, and given back where memory ends: an evaluation of the
+/// size of the one before allocates nothing.
 ///
 /// The model is then for one thread at a time. The table is copied; its `context` must outlive the model.
 ///

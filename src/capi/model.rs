@@ -17,7 +17,8 @@ use crate::velocity::{Condition, VelocityField};
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
-/// A velocity model opened from a card. Immutable: any number of threads may use one at a time.
+/// A velocity model opened from a card. Immutable: any number of threads may use one at a time, but one of
+/// `bespoke_model_host_on_device`, which is for one.
 pub struct bespoke_model {
     model: Model,
     /// Where its samples are, if not in host memory.

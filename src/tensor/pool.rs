@@ -53,9 +53,8 @@ impl Drop for Pool {
 impl Operations for Pool {
     fn allocate(&self, bytes: usize) -> Result<*mut c_void> {
         let mut blocks = self.blocks.lock();
-        // Batches change their sizes: the smallest block that is large enough, unless half of it would lie idle.
-        let fits = |block: &&mut Block| !block.used && (bytes..=bytes.saturating_mul(2)).contains(&block.bytes);
-        if let Some(block) = blocks.iter_mut().filter(fits).min_by_key(|block| block.bytes) {
+        // Of this very size: a larger one in its place might be what another array then lacks where memory is short.
+        if let Some(block) = blocks.iter_mut().find(|block| !block.used && block.bytes == bytes) {
             block.used = true;
             return Ok(block.memory);
         }
@@ -146,33 +145,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_free_serves_whoever_needs_at_least_half_of_it() {
+    fn what_is_free_is_had_again_at_its_size() {
         let memory = std::sync::Arc::new(Small::default());
         let pool = Pool::new(Box::new(memory.clone()));
         let (large, small) = (pool.allocate(300).unwrap(), pool.allocate(200).unwrap());
         pool.release(large);
         pool.release(small);
-        // The smallest that is large enough, whatever was released last.
-        assert_eq!(had_and_released(&pool, 160), small);
-        assert_eq!(had_and_released(&pool, 201), large);
-        assert_eq!(had_and_released(&pool, 100), small);
+        assert_eq!(had_and_released(&pool, 200), small);
+        assert_eq!(had_and_released(&pool, 300), large);
         assert_eq!(memory.held(), [300, 200]);
-        had_and_released(&pool, 99);
-        assert_eq!(memory.held(), [300, 200, 99]);
+        had_and_released(&pool, 299);
+        assert_eq!(memory.held(), [300, 200, 299]);
         drop(pool);
         assert!(memory.held().is_empty());
     }
 
     #[test]
-    fn where_memory_ends_what_is_free_is_given_back_first() {
+    fn where_memory_ends_it_has_what_a_new_one_would() {
         let memory = std::sync::Arc::new(Small::default());
         let pool = Pool::new(Box::new(memory.clone()));
         let used = pool.allocate(100).unwrap();
-        had_and_released(&pool, 400);
-        had_and_released(&pool, 850);
-        assert_eq!(memory.held(), [100, 850]);
-        pool.allocate(901).unwrap_err();
-        pool.release(used);
+        had_and_released(&pool, 800);
+        let halves = [pool.allocate(400).unwrap(), pool.allocate(400).unwrap()];
+        assert_eq!(memory.held(), [100, 400, 400]);
+        pool.allocate(101).unwrap_err();
+        halves.into_iter().chain([used]).for_each(|block| pool.release(block));
     }
 
     #[test]

@@ -154,8 +154,12 @@ impl Remote {
     /// Moves into memory of `bytes` bytes.
     fn grow(&mut self, bytes: usize) -> Result<()> {
         let operations = self.device.operations();
-        let numbers = operations.allocate(bytes)?;
         let held = self.batch * self.row_bytes();
+        if held == 0 && self.capacity > 0 {
+            operations.release(self.numbers);
+            self.capacity = 0;
+        }
+        let numbers = operations.allocate(bytes)?;
         let moved = if held > 0 { operations.copy(numbers, self.numbers, held) } else { Ok(()) };
         let old = match moved {
             Ok(()) => std::mem::replace(&mut self.numbers, numbers),

@@ -473,6 +473,14 @@ fn driving_out_of_order_is_refused() {
     ok(unsafe { bespoke_sampler_query(sampler, &mut t, &mut x) });
     assert_eq!(unsafe { bespoke_sampler_update(sampler, x) }, BESPOKE_ERROR_INVALID);
     assert!(message().starts_with("u.data is overlapping the sampler's own memory"), "{}", message());
+    // A join may move them before it reads, a start overwrites them.
+    let own = unsafe { *x };
+    assert_eq!(unsafe { bespoke_sampler_join(sampler, null(), x) }, BESPOKE_ERROR_INVALID);
+    assert!(message().starts_with("x0.data is overlapping the sampler's own memory"), "{}", message());
+    assert_eq!(unsafe { bespoke_sampler_start(sampler, x) }, BESPOKE_ERROR_INVALID);
+    assert!(message().starts_with("x0.data is overlapping the sampler's own memory"), "{}", message());
+    assert_eq!(unsafe { bespoke_sampler_finish(sampler, &mut { own }) }, BESPOKE_ERROR_INVALID);
+    assert!(message().starts_with("x.data is overlapping the sampler's own memory"), "{}", message());
     let (mut wide, mut shape) = (vec![0.0f32; 6], [2i64, 3]);
     let narrow = self::tensor(&mut wide, F32, &mut shape);
     assert_eq!(unsafe { bespoke_sampler_join(sampler, null(), &narrow) }, BESPOKE_ERROR_INVALID);

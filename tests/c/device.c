@@ -411,6 +411,7 @@ static void refusals(const bespoke_theta *theta) {
     OK(bespoke_sampler_query(sampler, &t, &states));
     FAILS(bespoke_sampler_update(sampler, &near_x), invalid, "u.device is on kDLCPU:0");
     FAILS(bespoke_sampler_update(sampler, states), invalid, "u.data is overlapping the sampler's own memory");
+    FAILS(bespoke_sampler_join(sampler, theta, states), invalid, "x0.data is overlapping the sampler's own memory");
     FAILS(bespoke_sampler_finish(sampler, &near_x), invalid, "x.device is on kDLCPU:0");
     int64_t one[2] = {1, 4};
     near_x.shape = one;
@@ -444,6 +445,18 @@ static void refusals(const bespoke_theta *theta) {
     FAILS(bespoke_sampler_start(sampler, &x), BESPOKE_ERROR_MEMORY, "cannot allocate 8192 bytes");
     device.no_memory = 0;
     OK(bespoke_sampler_start(sampler, &x));
+    /* What a smaller solve left is not carried into a larger one. */
+    int64_t larger[2] = {513, 4};
+    x = lent(&device, room(&device, 8208), types[0], larger);
+    const unsigned copies = device.copies;
+    OK(bespoke_sampler_start(sampler, &x));
+    CHECK(device.copies == copies + 1);
+    /* What of a launch that failed was done is not known. */
+    device.no_launch = 1;
+    FAILS(bespoke_sampler_leave(sampler, 0, NULL), BESPOKE_ERROR_CALLBACK,
+          "the device_ops.combine callback answered 7");
+    device.no_launch = 0;
+    FAILS(bespoke_sampler_leave(sampler, 0, &alone), BESPOKE_ERROR_STATE, "the solve failed: start a new one");
     bespoke_sampler_free(sampler);
 }
 
