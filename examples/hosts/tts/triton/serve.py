@@ -41,6 +41,9 @@ def repository(folder):
         "flow-loop": [voice / "velocity.onnx"],
         "vocoder": [voice / "vocoder.onnx"],
         "encoder": [],
+        # An ensemble's version is an empty folder.
+        "speech": [],
+        "speech-loop": [],
     }.items():
         version = folder / model / "1"
         version.mkdir(exist_ok=True)
