@@ -137,14 +137,14 @@ $(PYTHON_STAMP): | need-build
 	touch $@
 
 # The sdist and the wheel, with the operations of a GPU, and this one installed beside torch and diffusers. The program
-# is built last, with libtorch: the wheel's library is built without.
+# is built first, with libtorch: the wheel's library, built without, takes the place of the one that it was built with.
 python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
+	cargo build --release --bin bespoke
 	rm -rf bindings/python/dist
 	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
 	  .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
 	.venv-python/bin/python -m $(PIP) --no-deps --force-reinstall \
 	  bindings/python/dist/*.whl
-	cargo build --release --bin bespoke
 
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
