@@ -143,8 +143,7 @@ python: $(STAMP) $(PYTHON_STAMP) $(CUDA_LIBRARY)
 	rm -rf bindings/python/dist
 	CARGO_TARGET_DIR=$(CURDIR)/target BESPOKE_WHEEL_CUDA=$(CURDIR)/$(CUDA_LIBRARY) \
 	  .venv-python/bin/python -m build --no-isolation --outdir bindings/python/dist
-	.venv-python/bin/python -m $(PIP) --no-deps --force-reinstall \
-	  bindings/python/dist/*.whl
+	.venv-python/bin/python -m $(PIP) --no-deps --force-reinstall bindings/python/dist/*.whl
 
 # The allocator and the copies of AddressSanitizer, in no more than 512 MB; Python itself ends with memory in use.
 ASAN_OPTIONS := detect_leaks=0:hard_rss_limit_mb=512:quarantine_size_mb=32
