@@ -26,6 +26,7 @@ mod task;
 mod train;
 
 use bespoke::model::{self, Model};
+use bespoke::networks::Served;
 use bespoke::path::GaussianPath;
 use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
@@ -82,6 +83,18 @@ struct ModelArgs {
     /// What the network computes in: f32, or bf16 (matrix products and convolutions).
     #[arg(long, default_value_t = Compute::F32, value_name = "DTYPE")]
     dtype: Compute,
+    /// A Triton server, http://HOST:PORT, that has the network of the card, whose runtime is then host.
+    #[arg(long, value_name = "URL")]
+    triton: Option<String>,
+    /// What the network is called there: NAME or NAME:VERSION.
+    #[arg(long, value_name = "NAME")]
+    velocity_model: Option<String>,
+    /// What it calls states, times and classes; the card's other inputs have the same names there [default: X,T,CLASS].
+    #[arg(long, value_name = "NAMES")]
+    velocity_inputs: Option<String>,
+    /// What it calls its output [default: U].
+    #[arg(long, value_name = "NAME")]
+    velocity_output: Option<String>,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -101,8 +114,21 @@ impl ModelArgs {
         self.open_on(self.device.parse()?, seed)
     }
 
+    fn served(&self) -> Result<Option<Served>> {
+        let Self { triton, velocity_model, velocity_inputs, velocity_output, .. } = self;
+        Served::given(
+            triton.as_deref(),
+            velocity_model.as_deref(),
+            velocity_inputs.as_deref(),
+            velocity_output.as_deref(),
+        )
+    }
+
     fn open_on(&self, device: Device, seed: u64) -> Result<(Model, Conditioning)> {
-        let mut model = model::open_in(&self.model, device, self.dtype)?;
+        let mut model = match self.served()? {
+            Some(served) => model::open_served(&self.model, &served, device, self.dtype)?,
+            None => model::open_in(&self.model, device, self.dtype)?,
+        };
         let asked = Asked {
             class: self.class,
             guidance_scale: self.guidance_scale.clone(),

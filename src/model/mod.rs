@@ -10,4 +10,4 @@ pub use caller::{CallerField, Evaluate, PullBack};
 pub use field::ModelField;
 pub use guidance::{Chain, Pass};
 pub(crate) use nulls::{NullRow, load as load_nulls};
-pub use open::{FieldTask, Model, open, open_caller, open_caller_on_device, open_in};
+pub use open::{FieldTask, Model, open, open_caller, open_caller_on_device, open_in, open_served};

@@ -3,7 +3,7 @@
 use super::field::ModelField;
 use crate::card::{Card, Runtime, Sizes};
 use crate::error::{Error, Result};
-use crate::networks::{self, CallerNetwork, Forward, Opened};
+use crate::networks::{self, CallerNetwork, Forward, Opened, Served};
 use crate::tensor::{Compute, Device, Host, Remote};
 #[cfg(feature = "torch")]
 use crate::torch::TorchTensor;
@@ -180,6 +180,16 @@ pub fn open_in(path: &Path, device: Device, compute: Compute) -> Result<Model> {
 /// The card's own; [`Error::Format`] where its runtime is another.
 pub fn open_caller(path: &Path, forward: Box<Forward>) -> Result<Model> {
     Model::new(card_of_caller(path)?, Opened::Host(Box::new(CallerNetwork::new(forward))))
+}
+
+/// Opens the card at `path`, of runtime `host`, around a network that a server has.
+///
+/// # Errors
+/// As [`open_caller`] and [`networks::open_served`].
+pub fn open_served(path: &Path, served: &Served, device: Device, compute: Compute) -> Result<Model> {
+    let card = card_of_caller(path)?;
+    let network = networks::open_served(&card, served, device, compute)?;
+    Model::new(card, network)
 }
 
 /// [`open_caller`], where samples are on a device of the caller's.

@@ -2,6 +2,7 @@
 
 use crate::card::{Shape, Size, Time, TimeDtype, TimeShape};
 use crate::tensor::Dtype;
+use std::borrow::Cow;
 
 /// What the card says that an input or output is.
 pub(super) struct Expected {
@@ -72,4 +73,9 @@ impl Expected {
         let fixed = pairs().any(|(found, asked)| found.is_some() && asked.is_none());
         fixed.then(|| format!("{}: a size is fixed that is any; export the model with a dynamic one", shapes()))
     }
+}
+
+/// Names, one after another.
+pub(super) fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
+    names.collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,9 @@
 //! Networks: who computes what a model predicts. One file a runtime, opened by the registry.
 
+#[cfg(any(feature = "onnx", feature = "triton"))]
+mod bytes;
 mod caller;
-#[cfg(any(feature = "onnx", feature = "torch"))]
+#[cfg(any(feature = "onnx", feature = "torch", feature = "triton"))]
 mod expected;
 #[cfg(feature = "torch")]
 mod libtorch;
@@ -16,6 +18,8 @@ mod registry;
 mod torchscript;
 #[cfg(feature = "torch")]
 mod torchscript_features;
+#[cfg(feature = "triton")]
+mod triton;
 
 pub(crate) use caller::times;
 pub use caller::{CallerNetwork, Forward};
@@ -25,6 +29,6 @@ pub use network::{Call, FeatureNetwork, Network, Opened};
 pub use onnx::Onnx;
 #[cfg(feature = "torch")]
 pub use pt2::Pt2;
-pub use registry::{open, open_features};
+pub use registry::{Served, open, open_features, open_served};
 #[cfg(feature = "torch")]
 pub use torchscript::TorchScript;

@@ -308,6 +308,22 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "DTYPE", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Compute>,
+    /// A Triton server, http://HOST:PORT, that has the network of the card, whose runtime is then host.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "URL"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triton: Option<String>,
+    /// What the network is called there: NAME or NAME:VERSION.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velocity_model: Option<String>,
+    /// What it calls states, times and classes; the card's other inputs have the same names there [default: X,T,CLASS].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAMES"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velocity_inputs: Option<String>,
+    /// What it calls its output [default: U].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub velocity_output: Option<String>,
     /// Noises whose ground truth is solved for training [default: 1500].
     #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     #[serde(skip_serializing_if = "Option::is_none")]

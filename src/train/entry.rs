@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::inputs::CLASS;
 use crate::ladder::Ladder;
 use crate::model::{self, FieldTask, Model};
+use crate::networks::Served;
 use crate::ranks::Ranks;
 use crate::samples::{Conditioning, Conditions, GuidanceScale};
 use crate::tensor::Compute;
@@ -37,7 +38,11 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     }
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device = ranks.device(config.device.as_deref().unwrap_or("cpu"))?;
-    let mut model = model::open_in(path, device, config.dtype.unwrap_or_default())?;
+    let compute = config.dtype.unwrap_or_default();
+    let mut model = match served(config)? {
+        Some(served) => model::open_served(path, &served, device, compute)?,
+        None => model::open_in(path, device, compute)?,
+    };
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let config = &suited_to(config, model.differentiable())?;
@@ -53,7 +58,8 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     if let Some(conditions) = &conditioning.conditions {
         job.config.insert("conditions".into(), json!(conditions.digest()));
     }
-    let notes = model_notes(&model, &conditioning, config.dtype)?;
+    let mut notes = model_notes(&model, &conditioning, config.dtype)?;
+    notes.0.extend(config.velocity_model.as_ref().map(|name| ("velocity_model".into(), json!(name))));
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
@@ -62,6 +68,12 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
     save(config, &outcome)?;
     Ok(outcome)
+}
+
+/// Where the network is served, if it is.
+fn served(config: &TrainConfig) -> Result<Option<Served>> {
+    let TrainConfig { triton, velocity_model, velocity_inputs, velocity_output, .. } = config;
+    Served::given(triton.as_deref(), velocity_model.as_deref(), velocity_inputs.as_deref(), velocity_output.as_deref())
 }
 
 struct Training<'a, 'o> {

@@ -72,6 +72,7 @@ impl TrainConfig {
             pool_file: None,
             log: None,
             device: None,
+            triton: None,
             conditions: Vec::new(),
             ..self.clone()
         };

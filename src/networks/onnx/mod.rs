@@ -6,16 +6,15 @@ mod session;
 
 use self::binding::Binding;
 use self::session::{Port, Session, View, ViewMut};
-use super::expected::{Expected, Found};
+use super::bytes::{decode, encoded, sizes, times};
+use super::expected::{Expected, Found, listed};
 use super::network::{Call, Network, Opened};
 use crate::card::{Card, TimeShape};
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
 use crate::memory;
-use crate::tensor::{Compute, Device, Dtype, Host, PerRow, Register, Tensor};
+use crate::tensor::{Compute, Device, Dtype, Host, Register, Tensor};
 use crate::threads;
-use half::{bf16, f16};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// An ONNX model on its device. Any number of threads at a time: the processor's sessions serve them side by side, the
@@ -99,10 +98,6 @@ fn matched(card: &Card, session: &Session) -> Result<Ports, (String, String)> {
     Ok(Ports { state, time, output: (output.clone(), dtype), inputs: inputs.map(|(port, _)| port).collect() })
 }
 
-fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
-    names.collect::<Vec<_>>().join(", ")
-}
-
 /// The type of `port`, where it is what the card says; otherwise how it is not.
 fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
     let sizes: Vec<Option<usize>> = port.shape.iter().map(|size| usize::try_from(*size).ok()).collect();
@@ -113,66 +108,6 @@ fn agreed(port: &Port, expected: &Expected) -> Result<Dtype, String> {
         Some(problem) => Err(problem),
         None => Ok(dtype),
     }
-}
-
-/// The bytes of `values` in `dtype`, a float.
-///
-/// # Errors
-/// [`Error::Memory`].
-fn encoded(values: &[f32], dtype: Dtype) -> Result<Cow<'_, [u8]>> {
-    if dtype == Dtype::Float32 {
-        return Ok(Cow::Borrowed(bytemuck::cast_slice(values)));
-    }
-    let mut bytes = memory::room(memory::numbers(values.len(), dtype.size())?)?;
-    for value in values {
-        match dtype {
-            Dtype::Float16 => bytes.extend(f16::from_f32(*value).to_ne_bytes()),
-            Dtype::Bfloat16 => bytes.extend(bf16::from_f32(*value).to_ne_bytes()),
-            _ => bytes.extend(f64::from(*value).to_ne_bytes()),
-        }
-    }
-    Ok(Cow::Owned(bytes))
-}
-
-/// What `bytes` of `dtype`, a float, are, into `values`.
-fn decode(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
-    let numbers = values.iter_mut().zip(bytes.chunks_exact(dtype.size()));
-    numbers.for_each(|(value, bytes)| {
-        *value = match *bytes {
-            [a, b] if dtype == Dtype::Float16 => f16::from_ne_bytes([a, b]).to_f32(),
-            [a, b] => bf16::from_ne_bytes([a, b]).to_f32(),
-            [a, b, c, d] => f32::from_ne_bytes([a, b, c, d]),
-            [a, b, c, d, e, f, g, h] => f64::from_ne_bytes([a, b, c, d, e, f, g, h]) as f32,
-            _ => f32::NAN,
-        };
-    });
-}
-
-/// The bytes of a call's times in `dtype`, and their shape.
-fn times(time: PerRow<'_>, batch: usize, dtype: Dtype, shape: TimeShape) -> Result<(Vec<u8>, Vec<i64>)> {
-    let rows = sizes(batch, &[])?;
-    let (count, shape) = match shape {
-        TimeShape::Batch => (batch, rows),
-        TimeShape::Column => (batch, [rows, vec![1]].concat()),
-        TimeShape::Scalar => (1, Vec::new()),
-    };
-    if let Some(other) = (count..batch).map(|row| time.at(row)).find(|t| *t != time.at(0)) {
-        let expected = "one time for the whole batch: the card says time.shape scalar";
-        return Err(Error::invalid("t", format!("{} and {other} as the network counts", time.at(0)), expected));
-    }
-    let bytes = match dtype {
-        // They have been rounded.
-        Dtype::Int64 => (0..count).flat_map(|row| (time.at(row) as i64).to_ne_bytes()).collect(),
-        Dtype::Float64 => (0..count).flat_map(|row| time.at(row).to_ne_bytes()).collect(),
-        _ => encoded(&super::times(time, count)?, dtype)?.into_owned(),
-    };
-    Ok((bytes, shape))
-}
-
-/// `[batch, shape...]`, as the graph counts.
-fn sizes(batch: usize, shape: &[usize]) -> Result<Vec<i64>> {
-    let all = std::iter::once(&batch).chain(shape);
-    all.map(|n| i64::try_from(*n).map_err(|_| Error::invalid("shape", n, "a size below 2^63"))).collect()
 }
 
 impl Onnx {
