@@ -14,6 +14,7 @@ mod onnx;
 #[cfg(feature = "torch")]
 mod pt2;
 mod registry;
+mod served;
 #[cfg(feature = "torch")]
 mod torchscript;
 #[cfg(feature = "torch")]
@@ -29,6 +30,7 @@ pub use network::{Call, FeatureNetwork, Network, Opened};
 pub use onnx::Onnx;
 #[cfg(feature = "torch")]
 pub use pt2::Pt2;
-pub use registry::{Served, open, open_features, open_served};
+pub use registry::{open, open_features, open_served};
+pub use served::Served;
 #[cfg(feature = "torch")]
 pub use torchscript::TorchScript;

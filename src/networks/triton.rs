@@ -5,7 +5,7 @@
 use super::bytes::{decode, encoded, sizes, times};
 use super::expected::{Expected, Found, listed};
 use super::network::{Call, Network, Opened};
-use super::registry::Served;
+use super::served::Served;
 use crate::card::{Card, Input, TimeShape};
 use crate::error::{Error, Result};
 use crate::inputs::CLASS;

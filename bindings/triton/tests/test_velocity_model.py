@@ -92,7 +92,9 @@ class Served(unittest.TestCase):
             self.done("eval", *where, *solvers, "--count", 20, "--quiet", "--json", folder / f"{name}-eval.json")
             results = json.loads((folder / f"{name}-eval.json").read_text())["results"]
             errors.append([result["rmse"] for result in results])
-        np.testing.assert_allclose(errors[1], errors[0], rtol=2e-3)
+        # The server's numpy and the library round differently; a training carries that further.
+        self.assertAlmostEqual(errors[1][0] / errors[0][0], 1, delta=0.01)
+        self.assertAlmostEqual(errors[1][1] / errors[0][1], 1, delta=1e-5)
         self.assertLess(errors[1][0], 0.8 * errors[1][1])
 
     def test_inputs_sizes_scales_and_dtypes_of_a_card(self):
@@ -124,15 +126,17 @@ class Served(unittest.TestCase):
         self.refused("triton is https://127.0.0.1, expected http://HOST:PORT", *digits, "--triton", "https://127.0.0.1", *good[2:])
         self.refused("decoupled: is true, expected one response", *digits, *at(server, "decoupled"))
         self.refused("CLASS: is an input of the model, but those of the card are X, T, class", *digits, *good, "--velocity-inputs", "X,T")
-        self.refused("Y: is no input of the model, whose are X, T, CLASS", *digits, *good, "--velocity-inputs", "Y,X,T,CLASS"[:9])
+        self.refused("X: is an input of the model, but those of the card are Y, T, CLASS", *digits, *good, "--velocity-inputs", "Y,T,CLASS")
         self.refused("V: is no output of the model, whose are U", *digits, *good, "--velocity-output", "V")
         self.refused("velocity_inputs is X, expected names of states, times and classes", *digits, *good, "--velocity-inputs", "X")
         self.refused("device is cuda:0, expected cpu", *digits, *good, "--device", "cuda:0")
         self.refused("dtype is bf16, expected f32", *digits, *good, "--dtype", "bf16")
         self.refused('is not "host"', *digits[:2], MODELS / "digits-mixture.json", *digits[3:], *good)
-        wide = json.loads((folder / "digits.json").read_text())
-        other = write("wide.json", {**wide, "shape": [1, 8, 9]})
-        self.refused("X: is of shape [any, 1, 8, 8] in the server's model, but of [any, 1, 8, 9]", *digits[:2], other, *digits[3:], *good)
+        document = json.loads((folder / "digits.json").read_text())
+        wide = write("wide.json", {**document, "shape": [1, 8, 9]})
+        self.refused("X: is of shape [any, 1, 8, 8] in the server's model, but of [any, 1, 8, 9]", *digits[:2], wide, *digits[3:], *good)
+        more = write("more.json", {**document, "inputs": [{"name": "text", "dtype": "int64", "shape": []}]})
+        self.refused("text: is no input of the model, whose are X, T, CLASS", *digits[:2], more, *digits[3:], *good)
         self.assertFalse((folder / "none.npy").exists())
 
     def test_the_networks_own_error_is_handed_on(self):
@@ -161,8 +165,7 @@ class Served(unittest.TestCase):
             self.assertIn("cannot ask http://127.0.0.1", words)
             self.assertFalse((folder / "cut.json").exists())
         subprocess.run(training(server, "cut", "--resume"), check=True, cwd=ROOT, timeout=300)
-        solver = [json.loads((folder / f"{name}.json").read_text()) for name in ("whole", "cut")]
-        self.assertEqual(solver[0]["theta"] if "theta" in solver[0] else solver[0], solver[1]["theta"] if "theta" in solver[1] else solver[1])
+        self.assertEqual((folder / "whole.json").read_text(), (folder / "cut.json").read_text())
 
 
 class Answer:
