@@ -21,7 +21,8 @@ pub fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
     match card.runtime {
         Runtime::Mixture => mixture::open(card, device, compute),
         Runtime::Caller => Err(Error::Unsupported(format!(
-            "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host)",
+            "{} has the runtime \"host\": its network comes from the program that opens it (bespoke_model_host), or from a \
+             server (triton)",
             card.path().display()
         ))),
         #[cfg(feature = "onnx")]
