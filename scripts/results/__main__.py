@@ -20,6 +20,7 @@ import memory
 import networks
 import optimizers
 import page
+import peers
 import schedulers
 import solvers
 import trainings
@@ -29,6 +30,7 @@ PARTS = {
     "trainings": trainings.write,
     "optimizers": optimizers.write,
     "forward": forward.write,
+    "peers": peers.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,
