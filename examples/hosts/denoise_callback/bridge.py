@@ -1,28 +1,24 @@
 """denoise_callback.hpp from Python, by ctypes: a theta behind the model wrappers of k-diffusion."""
 
 import ctypes
-import os
-import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from compiled import compiled
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 DENOISE = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.POINTER(ctypes.c_float), ctypes.c_float, ctypes.c_int32, ctypes.POINTER(ctypes.c_float)
 )
 
 
-def build(folder, library=None):
-    """The compiled header, over ``library``, libbespoke.so."""
-    library = Path(library or os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
-    made = Path(folder) / "libdenoise_callback.so"
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    command += ["-I", ROOT / "include", HERE / "shared.cpp", library, "-o", made]
-    subprocess.run(list(map(str, command)), check=True)
-    # In a build tree it does not stand under the name that it goes by: what is loaded already is found.
-    ctypes.CDLL(str(library))
+def build(folder):
+    """The compiled header, in ``folder``."""
+    made = compiled(Path(folder) / "libdenoise_callback.so", "-shared", "-fPIC", HERE / "shared.cpp")
     return _declared(ctypes.CDLL(str(made)))
 
 

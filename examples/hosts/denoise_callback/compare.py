@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bridge import ROOT, DenoiseSolver, build
+from bridge import DenoiseSolver, build
+from compiled import ROOT
 from digits import Digits, k_diffusion
 
 PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", ROOT / "target/release/bespoke"))

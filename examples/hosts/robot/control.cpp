@@ -1,7 +1,7 @@
 // A control loop that makes its next chunk of actions while it runs the last: one evaluation of the network a step.
 //
 //     control THETA [--steps N]                      the network is this program's own
-//     control THETA CARD OBSERVATION [--steps N]     a policy's action expert, exported by expert.py
+//     control THETA CARD OBSERVATION [--steps N]     a policy's action expert, exported by expert.py: ONNX or .pt2
 //
 // Says how long the steps took, the worst among them, and who allocated or waited meanwhile. OBSERVATION is a folder of
 // expert.py's: what the policy keeps of an observation, and noise; the first chunk is written there as actions.raw.

@@ -3,10 +3,14 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from compiled import compiled
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 _REPORT = re.compile(
     r"(?P<steps>\d+) steps, (?P<chunks>\d+) chunks of (?P<evaluations>\d+) evaluations\n"
     r"a step: median (?P<median>[\d.]+) us, 99.9 % within (?P<most>[\d.]+) us, the worst (?P<worst>[\d.]+) us\n"
@@ -14,16 +18,9 @@ _REPORT = re.compile(
 )
 
 
-def build(folder, library=None):
-    """The control loop over ``library``, libbespoke.so."""
-    library = Path(library or os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
-    # A build tree has the library under another name than it goes by.
-    (Path(folder) / "libbespoke.so.0.2").symlink_to(library)
-    program = Path(folder) / "control"
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include"]
-    command += [HERE / "control.cpp", HERE / "counted.cpp", library, f"-Wl,-rpath,{folder}", "-ldl", "-o", program]
-    subprocess.run(list(map(str, command)), check=True)
-    return program
+def build(folder):
+    """The control loop, in ``folder``."""
+    return compiled(Path(folder) / "control", HERE / "control.cpp", HERE / "counted.cpp", "-ldl")
 
 
 def run(program, *arguments):

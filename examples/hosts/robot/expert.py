@@ -1,4 +1,4 @@
-"""The action expert of a smolvla as an ONNX model of this library, and an observation for the control loop.
+"""The action expert of a smolvla as a model of this library, ONNX or a package, and an observation for the control loop.
 
 What the policy keeps of an observation, the prefix's mask and the keys and values of every layer, are inputs of the
 network: constants of a solve.
@@ -53,8 +53,8 @@ def _replaced(model, denoise_step):
             model.denoise_step = before
 
 
-def export(policy, path, kept):
-    """Writes card and model at ``path``, NAME.json, for constants like ``kept``."""
+def export(policy, path, kept, runtime="onnx"):
+    """Writes card and model at ``path``, NAME.json, for constants like ``kept``; ``pt2`` takes a C++ compiler half a minute."""
     inputs = [
         {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape[1:])} for name, value in kept.items()
     ]
@@ -68,7 +68,7 @@ def export(policy, path, kept):
         "inputs": inputs,
     }
     with _masks_counted():
-        return write_model(Expert(policy).eval(), path, card, "onnx")
+        return write_model(Expert(policy).eval(), path, card, runtime, vjp=False)
 
 
 @contextlib.contextmanager

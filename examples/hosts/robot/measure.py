@@ -6,7 +6,8 @@
 Trains the small smolvla of reach.py, learns a theta for each number of evaluations by `bespoke_solver.lerobot.fit`, and
 prints two tables in Markdown. The error is the root mean square over a chunk's actions against the policy's own loop
 finely solved, of observations and noises that were not learned from; latency is that of ``predict_action_chunk`` for one
-observation, and of a chunk in control.cpp with the policy's action expert in ONNX Runtime, one thread each.
+observation, and of a chunk in control.cpp with the policy's action expert, in ONNX Runtime and as a package of
+AOTInductor, one thread each.
 """
 
 import argparse
@@ -94,20 +95,21 @@ def errors(policy, thetas, batch, noise):
 def latencies(policy, thetas, folder):
     batch, noise = observations(1, seed=3), torch.randn((1, HORIZON, WIDTH), generator=torch.Generator().manual_seed(3))
     kept = kept_of(policy, batch)
-    card = export(policy, folder / "expert.json", kept)
+    cards = {runtime: export(policy, folder / f"{runtime}.json", kept, runtime) for runtime in ("onnx", "pt2")}
     write_observation(folder / "observation", kept, noise[0])
     program = control.build(folder)
-    print("\n| evaluations | policy, Euler | policy, theta | chunk in control.cpp | its worst step of 10,000 |")
-    print("| --- | --- | --- | --- | --- |")
+    print("\n| evaluations | policy, Euler | policy, theta | chunk, ONNX | worst step of 10,000 | chunk, `.pt2` | worst step of 10,000 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for nfe, families in thetas.items():
         families["ns"].save(folder / "theta.json")
         own = milliseconds(lambda nfe=nfe: euler(policy, batch, noise, nfe))
         lerobot.install(policy, families["ns"])
         theta = milliseconds(lambda: policy.predict_action_chunk(dict(batch), noise=noise.clone()))
         lerobot.uninstall(policy)
-        found = control.run(program, folder / "theta.json", card, folder / "observation")
-        print(f"| {nfe} | {own:.2f} ms | {theta:.2f} ms | {nfe * found['median'] / 1e3:.2f} ms | {found['worst'] / 1e3:.2f} ms |")
-    print(f"\nOf the last run: {found}")
+        found = [control.run(program, folder / "theta.json", card, folder / "observation") for card in cards.values()]
+        cells = [f"{nfe * one['median'] / 1e3:.2f} ms | {one['worst'] / 1e3:.2f} ms" for one in found]
+        print(f"| {nfe} | {own:.2f} ms | {theta:.2f} ms | {' | '.join(cells)} |")
+    print(f"\nOf the last runs: {dict(zip(cards, found))}")
 
 
 def main():

@@ -45,7 +45,7 @@ def write_model(folder):
     SmolVLMConfig(vision_config=vision, text_config=text, scale_factor=2, image_token_id=2, pad_token_id=0).save_pretrained(folder)
 
 
-def policy_of(folder, seed=0):
+def policy_of(folder, seed=0, layers=4):
     """A policy with random weights."""
     logging.getLogger("lerobot").setLevel(logging.ERROR)
     write_model(folder)
@@ -62,7 +62,7 @@ def policy_of(folder, seed=0):
         resize_imgs_with_padding=(PIXELS, PIXELS),
         vlm_model_name=str(folder),
         load_vlm_weights=False,
-        num_vlm_layers=4,
+        num_vlm_layers=layers,
         expert_width_multiplier=1.0,
         freeze_vision_encoder=False,
         train_expert_only=False,

@@ -289,10 +289,12 @@ def test_a_loop_with_a_network_of_its_own_never_allocates_or_waits(program, thet
     assert 0 < found["median"] <= found["most"] <= found["worst"]
 
 
-def test_the_exported_expert_in_the_control_loop_is_the_policy(program, policy, theta, tmp_path):
+@pytest.mark.parametrize(("runtime", "layers"), [("onnx", 4), ("pt2", 1)])  # a package is compiled, layer by layer
+def test_the_exported_expert_in_the_control_loop_is_the_policy(program, theta, tmp_path, runtime, layers):
+    policy = policy_of(tmp_path / "model", layers=layers)
     batch, noise = observations(2, seed=4), noise_of(1, seed=9)
     kept = kept_of(policy, batch)
-    card = export(policy, tmp_path / "expert.json", kept)
+    card = export(policy, tmp_path / "expert.json", kept, runtime)
     write_observation(tmp_path / "seen", kept, noise[0])
     theta.save(tmp_path / "theta.json")
     found = control.run(program, tmp_path / "theta.json", card, tmp_path / "seen", "--steps", 400)

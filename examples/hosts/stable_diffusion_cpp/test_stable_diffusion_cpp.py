@@ -9,10 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from compiled import ROOT, compiled
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 PROGRAM = Path(os.environ.get("BESPOKE_PROGRAM", ROOT / "target/release/bespoke"))
-LIBRARY = Path(os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
 SOURCE = ROOT / ".venv-hosts/stable-diffusion.cpp"
 CARD = ROOT / "models/digits-fm-ot-onnx.json"
 TRAINING = ["--pool", "375", "--validation", "125", "--budget", "100000"]
@@ -20,20 +22,16 @@ TRAINING = ["--pool", "375", "--validation", "125", "--budget", "100000"]
 
 def table(folder, count, training=()):
     """What compare.cpp prints with a theta of eight evaluations."""
-    includes = [HERE, HERE.parent / "denoise_callback", ROOT / "include"]
+    includes = [HERE, HERE.parent / "denoise_callback"]
     theirs = [SOURCE / "src", SOURCE / "include", SOURCE / "ggml/include"]
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-DGGML_MAX_NAME=128"]
     # Of ggml nothing is called: what would call it is left out.
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]
-    command += [f"-I{path}" for path in includes] + [part for path in theirs for part in ("-isystem", path)]
-    command += [HERE / "compare.cpp", LIBRARY, "-o", folder / "compare"]
-    subprocess.run(list(map(str, command)), check=True)
+    options = ["-O1", "-DGGML_MAX_NAME=128", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]
+    options += [f"-I{path}" for path in includes] + [part for path in theirs for part in ("-isystem", path)]
+    program = compiled(folder / "compare", *options, HERE / "compare.cpp")
     train = ["train", "--quiet", "--model", CARD, "--family", "rk2", "--nfe", 8, *training, "--out", folder / "theta.json"]
     subprocess.run(list(map(str, [PROGRAM, *train])), check=True, stdout=subprocess.DEVNULL)
-    # In a build tree the library does not stand under the name that it goes by: what is loaded already is found.
-    environment = {**os.environ, "LD_PRELOAD": str(LIBRARY)}
-    command = [folder / "compare", CARD, folder / "theta.json", str(count)]
-    return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+    command = [program, CARD, folder / "theta.json", str(count)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_a_theta_is_closer_than_their_samplers(tmp_path):

@@ -4,32 +4,26 @@
     python tts.py say "thank you" out.wav
 """
 
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
-LIBRARY = Path(os.environ.get("BESPOKE_LIBRARY", ROOT / "target/release/libbespoke.so")).resolve()
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from compiled import LIBRARY, ROOT, compiled
+
+HERE = Path(__file__).resolve().parent
 [ONNXRUNTIME] = ROOT.glob(".venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*")
 VOICE, LADDER = HERE / "voice", HERE / "voice/decoder-ladder.json"
 
 def build(folder):
     """The program, in `folder`."""
-    program = Path(folder) / "tts"
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include"]
-    command += ["-I", HERE / "api", HERE / "tts.cpp", LIBRARY, ONNXRUNTIME, "-o", program]
-    subprocess.run(list(map(str, command)), check=True)
-    return program
+    return compiled(Path(folder) / "tts", "-I", HERE / "api", HERE / "tts.cpp", libraries=(LIBRARY, ONNXRUNTIME))
 
 def run(program, *arguments, check=True):
     """What the program prints."""
-    # Where they lie, the libraries do not stand under the names that they go by: what is loaded already is found.
-    environment = {**os.environ, "LD_PRELOAD": f"{LIBRARY} {ONNXRUNTIME}"}
-    return subprocess.run([program, *map(str, arguments)], check=check, env=environment, capture_output=True, text=True)
+    return subprocess.run([program, *map(str, arguments)], check=check, capture_output=True, text=True)
 
 def prompt():
     """A recording of the voice, and what is said in it."""
