@@ -9,14 +9,15 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <random>
 #include <sstream>
@@ -33,12 +34,11 @@ namespace {
 
 /// Numbers of a file, all of it.
 std::vector<char> read(const std::string &path) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    if (!file) throw std::runtime_error(path + ": cannot be read");
-    std::vector<char> bytes(static_cast<std::size_t>(file.tellg()));
-    file.seekg(0);
-    if (!file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())))
-        throw std::runtime_error(path + ": cannot be read");
+    std::ifstream file(path, std::ios::binary);
+    std::vector<char> bytes;
+    for (std::array<char, 4096> block{}; file.read(block.data(), block.size()), file.gcount() > 0;)
+        bytes.insert(bytes.end(), block.data(), block.data() + file.gcount());
+    if (!file.eof()) throw std::runtime_error(path + ": cannot be read");
     return bytes;
 }
 
@@ -46,15 +46,15 @@ std::vector<char> read(const std::string &path) {
 class observation {
 public:
     /// `observation.txt` has a line for each input, its name, dtype and sizes; `observation.raw` their numbers in turn.
-    explicit observation(const std::string &folder) : numbers_(read(folder + "/observation.raw")) {
+    explicit observation(const std::string &folder) {
         const std::string path = folder + "/observation.txt";
-        const std::vector<char> text = read(path);
+        const std::vector<char> text = read(path), numbers = read(folder + "/observation.raw");
         std::istringstream lines(std::string(text.begin(), text.end()));
         std::size_t at = 0;
-        for (std::string line; std::getline(lines, line);) at += add(line, at, path);
-        if (at != numbers_.size())
+        for (std::string line; std::getline(lines, line);) at += add(line, numbers, at, path);
+        if (at != numbers.size())
             throw std::runtime_error(path + ": describes " + std::to_string(at) + " bytes, but there are " +
-                                     std::to_string(numbers_.size()));
+                                     std::to_string(numbers.size()));
     }
 
     /// As the library takes it; its numbers stay here.
@@ -62,7 +62,8 @@ public:
 
 private:
     /// Bytes of the input that `line` describes, which begin at `at`.
-    std::size_t add(const std::string &line, std::size_t at, const std::string &path) {
+    std::size_t add(const std::string &line, const std::vector<char> &numbers, std::size_t at,
+                    const std::string &path) {
         std::istringstream words(line);
         std::string name, dtype;
         std::vector<std::int64_t> shape{1};
@@ -70,19 +71,25 @@ private:
         std::size_t size = dtype == "bool" ? 1 : 4;
         if (dtype != "bool" && dtype != "float32")
             throw std::runtime_error(path + ": " + name + " is of dtype " + dtype + ", expected bool or float32");
-        for (std::int64_t extent = 0; words >> extent;) {
-            const std::size_t left = numbers_.size() - at;
-            if (extent < 1 || static_cast<std::size_t>(extent) > left / size)
-                throw std::runtime_error(
-                    std::string(path).append(": ").append(name).append(" is past the numbers' end"));
+        const std::size_t left = numbers.size() - at;
+        bool within = size <= left;
+        for (std::int64_t extent = 0; within && words >> extent;) {
+            within = extent > 0 && static_cast<std::size_t>(extent) <= left / size;
             shape.push_back(extent);
             size *= static_cast<std::size_t>(extent);
         }
-        char *first = numbers_.data() + at;
+        if (!within || !words.eof())
+            throw std::runtime_error(path + ": has \"" + line + "\", expected sizes of no more than the " +
+                                     std::to_string(left) + " bytes that are left");
+        // Memory of its own, aligned for every type.
+        const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(at);
+        const auto [place, fresh] =
+            numbers_.emplace(name, std::vector<char>(first, first + static_cast<std::ptrdiff_t>(size)));
+        if (!fresh) throw std::runtime_error(path + ": has " + name + " twice");
         if (dtype == "bool") {
-            keep(name, reinterpret_cast<bool *>(first), shape);
+            keep(name, reinterpret_cast<bool *>(place->second.data()), shape);
         } else {
-            keep(name, reinterpret_cast<float *>(first), shape);
+            keep(name, reinterpret_cast<float *>(place->second.data()), shape);
         }
         return size;
     }
@@ -93,7 +100,7 @@ private:
         condition_.inputs.emplace(name, bespoke::any_view(view));
     }
 
-    std::vector<char> numbers_;
+    std::map<std::string, std::vector<char>> numbers_;
     bespoke::condition condition_;
 };
 
@@ -238,15 +245,23 @@ void run_own(const bespoke::theta &theta, std::size_t steps) {
 }
 
 void run_card(const bespoke::theta &theta, const std::string &card, const std::string &folder, std::size_t steps) {
+    const observation seen(folder);
     const auto model = bespoke::model::open(card);
     const auto info = model.info();
     if (info.ndim != 2 || info.shape[0] < 1 || info.shape[1] < 1)
         throw std::runtime_error(card + ": its samples are no chunks, expected the shape [horizon, numbers]");
-    const observation seen(folder);
     robot::chunk_solver solver(theta, info.shape[0], info.shape[1]);
     auto network = model.field(seen.condition());
     first_chunk(solver, network, folder);
     print(control(solver, info.shape[0], steps, network, normal_noise(7)), theta.nfe());
+}
+
+/// A number of steps; their times take 8 bytes each.
+std::size_t steps_of(const std::string &text) {
+    const bool number = text.size() <= 8 && text.find_first_not_of("0123456789") == std::string::npos;
+    const std::size_t steps = number && !text.empty() ? std::stoul(text) : 0;
+    if (steps == 0) throw std::invalid_argument("--steps is " + text + ", expected 1 to 99999999");
+    return steps;
 }
 
 }  // namespace
@@ -256,10 +271,10 @@ int main(int count, char *const *arguments) try {
     std::size_t steps = 10000;
     const auto option = std::find(files.begin(), files.end(), "--steps");
     if (option != files.end() && option + 1 != files.end()) {
-        steps = std::strtoul((option + 1)->c_str(), nullptr, 10);
+        steps = steps_of(*(option + 1));
         files.erase(option, option + 2);
     }
-    if ((files.size() != 1 && files.size() != 3) || steps == 0) {
+    if (files.size() != 1 && files.size() != 3) {
         std::fprintf(stderr, "usage: control THETA [CARD OBSERVATION] [--steps N]\n");
         return 2;
     }

@@ -311,6 +311,33 @@ def test_the_control_loop_says_what_it_cannot_read(program, theta, tmp_path):
         control.run(program)
     with pytest.raises(RuntimeError, match=r"gone\.json"):
         control.run(program, tmp_path / "gone.json")
+    for steps in ("0", "-1", "10x", "1e4", "100000000"):
+        with pytest.raises(RuntimeError, match=f"--steps is {steps}, expected 1 to"):
+            control.run(program, tmp_path / "theta.json", "--steps", steps)
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        (None, "observation.txt: cannot be read"),
+        ("mask bool 3\nkey float32 2 4", "describes 35 bytes, but there are 39"),
+        ("mask bool 3\nkey float32 2 5", 'has "key float32 2 5", expected sizes of no more than the 36 bytes that are left'),
+        ("mask bool 3\nkey float32 9\nother float32", 'has "other float32", expected .* 0 bytes'),
+        ("mask bool 3\nkey float32 4\nkey float32 5", "has key twice"),
+        ("mask bool 3\nkey float32 3x3", 'has "key float32 3x3", expected sizes'),
+        ("mask bool 3\nkey float16 9", "key is of dtype float16, expected bool or float32"),
+        ("mask bool 3\nkey float32 -9", 'has "key float32 -9", expected sizes'),
+    ],
+)
+def test_an_observation_that_is_none_is_refused(program, theta, tmp_path, described, said):
+    theta.save(tmp_path / "theta.json")
+    (tmp_path / "observation.raw").write_bytes(bytes(39))
+    if described is None:
+        (tmp_path / "observation.txt").mkdir()
+    else:
+        (tmp_path / "observation.txt").write_text(described, encoding="utf-8")
+    with pytest.raises(RuntimeError, match=said):
+        control.run(program, tmp_path / "theta.json", tmp_path / "expert.json", tmp_path)
 
 
 def test_random_weights_do_as_well(tmp_path):
