@@ -10,17 +10,11 @@ NFE = 8
 BUDGETS = [10_000, 30_000, 100_000, 300_000]
 #: The best of the published ones at this nfe on some of the models, and the usual one.
 PUBLISHED = [f"{name}@{NFE}" for name in ("midpoint", "dpm++2m", "deis2", "deis3", "ab3", "unipc")]
-#: A ground truth takes some hundred evaluations: half of a budget is for it, but no more than the default has.
-TRUTH = 100
 
 
 def theta(work, model, family, budget):
     out = work.path(model, "choosing", f"{family}-{budget}.json")
-    noises = min(budget // (2 * TRUTH), 1500)
-    validation = max(noises // 4, 10)
-    small = ["--pool", noises - noises // 4, "--validation", validation, "--batch", max(4, min(30, noises // 6))]
-    options = ["--optimizer", "forward-gauss-newton", "--family", family, "--nfe", NFE, "--budget", budget]
-    return work.train(out, model, *options, *small, "--iterations", 60, "--validate-every", 5, "--patience", 4)
+    return work.train(out, model, "--family", family, "--nfe", NFE, "--budget", budget)
 
 
 def rows(work, model):

@@ -66,6 +66,9 @@ pub struct Phase {
     pub batch_given: bool,
 }
 
+/// What a noise's ground truth takes, about, in evaluations. A budget is half for it, and of that a quarter for validation.
+const TRUTH: u64 = 100;
+
 /// Iterations, batches and pools beyond this are mistakes.
 const MOST: usize = 100_000_000;
 
@@ -102,6 +105,7 @@ impl TrainConfig {
             return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
         }
         let batch = phases.iter().map(|phase| phase.batch).max().unwrap_or(0);
+        let affordable = self.budget.map_or(MOST, |budget| usize::try_from(budget / (2 * TRUTH)).unwrap_or(MOST));
         let before = Phase { iterations: phases[0].iterations.div_ceil(BEFORE_SHARE), ..phases[0] };
         let settings = Settings {
             rungs,
@@ -110,9 +114,9 @@ impl TrainConfig {
             lr: self.lr.unwrap_or(2e-2),
             l_tau: self.l_tau.unwrap_or(1.0),
             seed: self.seed.unwrap_or(0),
-            pool: if resolve { batch } else { self.pool.unwrap_or(1500.max(batch)) },
+            pool: if resolve { batch } else { self.pool.unwrap_or((affordable - affordable / 4).min(1500).max(batch)) },
             pool_refresh: if resolve { 1 } else { self.pool_refresh.unwrap_or(0) },
-            validation: self.validation.unwrap_or(1000),
+            validation: self.validation.unwrap_or((affordable / 4).clamp(10, 1000)),
             validate_every: self.validate_every,
             patience: self.patience,
             tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },

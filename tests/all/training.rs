@@ -312,6 +312,24 @@ fn a_budget_ends_the_run() {
 }
 
 #[test]
+fn half_of_a_budget_is_for_the_ground_truth() {
+    for (changes, pool, validation) in [
+        (json!({}), 1500, 1000),
+        (json!({ "budget": 30_000 }), 113, 37),
+        (json!({ "budget": 30_000, "pool": 50 }), 50, 37),
+        (json!({ "budget": 30_000, "resolve": true }), 30, 37),
+        (json!({ "budget": 1 }), 30, 10),
+        (json!({ "budget": u64::MAX }), 1500, 1000),
+    ] {
+        let mut document = json!({ "optimizer": "forward-gauss-newton" });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let config: TrainConfig = serde_json::from_value(document).unwrap();
+        let settings = config.settings(2.0, None).unwrap();
+        assert_eq!((settings.pool, settings.validation), (pool, validation), "{changes}");
+    }
+}
+
+#[test]
 fn a_ladder_shares_the_ground_truth() {
     let both = run_all(&settings(json!({ "steps": [4, 3], "iterations": 4 })));
     assert_eq!(both.rungs.iter().map(|rung| rung.theta.nfe()).collect::<Vec<_>>(), [6, 8]);

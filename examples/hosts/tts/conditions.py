@@ -37,6 +37,8 @@ def main():
     arguments = parser.parse_args()
     voice, generator = Voice(arguments.voice), np.random.default_rng(0)
     texts = arguments.texts.read_text(encoding="utf-8").splitlines()
+    if not texts:
+        parser.error(f"{arguments.texts} has no text")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for frames in FRAMES:
         rows = [chunk(voice, texts, frames, generator) for _ in range(ROWS)]

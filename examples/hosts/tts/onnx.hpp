@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -23,12 +24,12 @@ inline const OrtApi &api() {
     return *found;
 }
 
-/// Throws what `status` says, if it is a failure.
-inline void check(OrtStatus *status) {
+/// Throws what `status` says, if it is a failure, of the graph `path`.
+inline void check(OrtStatus *status, const std::string &path = "ONNX Runtime") {
     if (status == nullptr) return;
     const std::string message = api().GetErrorMessage(status);
     api().ReleaseStatus(status);
-    throw std::runtime_error("ONNX Runtime: " + message);
+    throw std::runtime_error(path + ": " + message);
 }
 
 template <class T, auto Release>
@@ -81,7 +82,7 @@ class session {
 public:
     using inputs = std::vector<std::pair<const char *, const OrtValue *>>;
 
-    explicit session(const std::string &path) {
+    explicit session(const std::string &path) : path_(path) {
         static const auto environment = [] {
             OrtEnv *made = nullptr;
             check(api().CreateEnv(ORT_LOGGING_LEVEL_WARNING, "tts", &made));
@@ -92,7 +93,7 @@ public:
         const owner<OrtSessionOptions, &OrtApi::ReleaseSessionOptions> owned(options);
         check(api().SetIntraOpNumThreads(options, 1));
         OrtSession *made = nullptr;
-        check(api().CreateSession(environment.get(), path.c_str(), options, &made));
+        check(api().CreateSession(environment.get(), path.c_str(), options, &made), path_);
         handle_.reset(made);
     }
 
@@ -105,7 +106,8 @@ public:
             tensors.push_back(tensor);
         }
         OrtValue *answer = into.get();
-        check(api().Run(handle_.get(), nullptr, names.data(), tensors.data(), tensors.size(), &output, 1, &answer));
+        check(api().Run(handle_.get(), nullptr, names.data(), tensors.data(), tensors.size(), &output, 1, &answer),
+              path_);
         if (answer != into.get()) into.reset(answer);
         return into;
     }
@@ -119,13 +121,24 @@ public:
         check(api().GetAllocatorWithDefaultOptions(&allocator));
         char *found = nullptr;
         check(api().ModelMetadataLookupCustomMetadataMap(all, allocator, key, &found));
-        if (found == nullptr) throw std::runtime_error(std::string("the graph's metadata lack ") + key);
+        if (found == nullptr) throw std::runtime_error(path_ + ": its metadata lack " + key);
         std::string text = found;
         check(api().AllocatorFree(allocator, found));
         return text;
     }
 
+    /// The same, a number of 1 or more.
+    double number(const char *key) const {
+        const std::string text = metadata(key);
+        char *end = nullptr;
+        const double found = std::strtod(text.c_str(), &end);
+        if (end == text.c_str() || *end != '\0' || !(found >= 1 && found < 1e9))
+            throw std::runtime_error(path_ + ": its metadata have " + key + " " + text + ", expected a number from 1 to 1e9");
+        return found;
+    }
+
 private:
+    std::string path_;
     owner<OrtSession, &OrtApi::ReleaseSession> handle_;
 };
 

@@ -40,9 +40,9 @@ public:
           features_(folder + "/features.onnx"),
           vocoder_(folder + "/vocoder.onnx"),
           alphabet_(encoder_.metadata("alphabet")),
-          frames_per_token_(std::stod(encoder_.metadata("frames_per_token"))),
-          rate_(std::stoul(encoder_.metadata("rate"))),
-          hop_(std::stoul(encoder_.metadata("hop"))) {}
+          frames_per_token_(encoder_.number("frames_per_token")),
+          rate_(static_cast<std::size_t>(encoder_.number("rate"))),
+          hop_(static_cast<std::size_t>(encoder_.number("hop"))) {}
 
     const onnx::session &decoder() const { return decoder_; }
     /// Samples a second, and samples a frame.

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -25,8 +24,10 @@ inline std::uint32_t number(const std::string &bytes, std::size_t place, std::si
 /// Samples in [-1, 1] of a file of `rate` samples a second.
 inline std::vector<float> read(const std::string &path, std::size_t rate) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw std::runtime_error(path + " cannot be read");
-    const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+    std::string bytes;
+    for (std::array<char, 4096> block{}; file.read(block.data(), block.size()), file.gcount() > 0;)
+        bytes.append(block.data(), static_cast<std::size_t>(file.gcount()));
+    if (!file.eof()) throw std::runtime_error(path + " cannot be read");
     if (bytes.size() < 12 || bytes.compare(0, 4, "RIFF") != 0 || bytes.compare(8, 4, "WAVE") != 0)
         throw std::runtime_error(path + " is no WAV file");
     bool known = false;
@@ -59,8 +60,11 @@ public:
     }
 
     void write(const std::vector<float> &samples) {
-        for (float sample : samples)
+        for (float sample : samples) {
+            // It would be silence.
+            if (!std::isfinite(sample)) throw std::runtime_error(path_ + " is not written: a sample is no number");
             put(static_cast<std::uint32_t>(std::lround(std::clamp(sample, -1.0f, 1.0f) * 32767)), 2);
+        }
         bytes_ += static_cast<std::uint32_t>(2 * samples.size());
         file_.flush();
     }
