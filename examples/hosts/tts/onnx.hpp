@@ -133,7 +133,8 @@ public:
         char *end = nullptr;
         const double found = std::strtod(text.c_str(), &end);
         if (end == text.c_str() || *end != '\0' || !(found >= 1 && found < 1e9))
-            throw std::runtime_error(path_ + ": its metadata have " + key + " " + text + ", expected a number from 1 to 1e9");
+            throw std::runtime_error(path_ + ": its metadata have " + key + " " + text +
+                                     ", expected a number from 1 to 1e9");
         return found;
     }
 

@@ -1,6 +1,8 @@
 """The program on ONNX Runtime's C API: its own loop, a theta in its place, and what the command line makes of the same graph."""
 
 import os
+import re
+import shutil
 import subprocess
 import wave
 
@@ -82,6 +84,7 @@ def test_the_command_line_draws_the_same_from_the_same_noise(program, tmp_path):
         ({2: "euler@five"}, "euler@five: evaluations are 1 to 1000"),
         ({2: "absent@5"}, "absent"),
         ({3: __file__}, "is no WAV file"),
+        ({3: VOICE}, "voice cannot be read"),
         ({5: "123"}, 'nothing in "123" can be said'),
         ({6: "/absent/out.wav"}, "/absent/out.wav cannot be written"),
     ],
@@ -94,7 +97,29 @@ def test_what_goes_wrong_is_said(program, tmp_path, change, said):
     assert failed.returncode == 1 and said in failed.stderr
 
 
-@pytest.mark.parametrize(("texts", "nfe", "said"), [("", "5", "texts.txt has no text"), ("hello", "5.5", "5.5: evaluations are 1 to 1000")])
+@pytest.mark.parametrize(
+    ("graph", "by", "said"),
+    [
+        ("encoder.onnx", "velocity.onnx", "encoder.onnx: its metadata lack alphabet"),
+        ("decoder.onnx", "velocity.onnx", "decoder.onnx: Invalid input name: guidance_scale"),
+        ("vocoder.onnx", "prompts.txt", "vocoder.onnx: Load model from .* failed"),
+    ],
+)
+def test_the_wrong_graph_is_named(program, tmp_path, graph, by, said):
+    voice = shutil.copytree(VOICE, tmp_path / "voice")
+    shutil.copy(VOICE / by, voice / graph)
+    failed = run(program, "say", voice, "euler@2", *prompt(), "thank you", tmp_path / "said.wav", check=False)
+    assert failed.returncode == 1 and re.search(said, failed.stderr), failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("texts", "nfe", "said"),
+    [
+        ("", "5", "texts.txt has no text"),
+        ("hello", "5.5", "5.5: evaluations are 1 to 1000"),
+        ("hello\n" + 1000 * "a", "5", "texts.txt: text 2 takes "),
+    ],
+)
 def test_a_comparison_of_nothing_is_refused(program, tmp_path, texts, nfe, said):
     (tmp_path / "texts.txt").write_text(texts, encoding="utf-8")
     failed = run(program, "compare", VOICE, LADDER, tmp_path / "texts.txt", nfe, check=False)

@@ -24,6 +24,8 @@ namespace {
 
 /// Frames of a chunk, of what it follows that it is conditioned on, and those of both that are blended.
 constexpr std::size_t chunk_frames = 64, context_frames = 40, blended_frames = 8;
+/// Of one solve: memory grows with their square.
+constexpr std::size_t most_frames = 4000;
 constexpr float guidance_scale = 2;
 constexpr std::uint64_t seed = 7;
 /// Of the reference: a classical Runge-Kutta method.
@@ -171,6 +173,10 @@ std::vector<request> requests(const voice &voice, const std::string &folder, con
         frames known = voice.features(wav::read(folder + "/" + prompt.substr(0, tab), voice.rate()));
         frames said = voice.text_condition(prompt.substr(tab + 1), known.count());
         said.append(voice.text_condition(text));
+        if (said.count() > most_frames)
+            throw std::runtime_error(texts + ": text " + std::to_string(all.size() + 1) + " takes " +
+                                     std::to_string(said.count()) + " frames with its prompt, expected " +
+                                     std::to_string(most_frames) + " at most");
         all.push_back({std::move(said), std::move(known)});
     }
     if (all.empty()) throw std::runtime_error(texts + " has no text");
