@@ -69,6 +69,12 @@ class Speech(unittest.TestCase):
             with self.subTest(said=said), self.assertRaisesRegex(InferenceServerException, said):
                 serve.ask(server.grpc(), "speech", request, solver)
 
+    def test_a_scale_that_is_no_number_is_refused_by_either(self):
+        for model, solver in [("speech", THETA.format(5)), ("speech-loop", "euler@5")]:
+            for scale in (float("nan"), float("inf")):
+                with self.assertRaisesRegex(InferenceServerException, f"GUIDANCE_SCALE is {scale}, expected a finite number"):
+                    serve.ask(server.grpc(), model, serve.Request("hello"), solver, scale)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -31,6 +31,8 @@ class TritonPythonModel:
             if len(text) > MOST:
                 raise ValueError(f"TEXT has {len(text)} characters, expected {MOST} at most")
             said, speech, known = self.voice.conditions(text, prompt)
+        except UnicodeDecodeError as wrong:
+            return utils.InferenceResponse(error=utils.TritonError(f"TEXT is no UTF-8: {wrong}", utils.TritonError.INVALID_ARG))
         except ValueError as wrong:
             return utils.InferenceResponse(error=utils.TritonError(str(wrong), utils.TritonError.INVALID_ARG))
         noise = np.random.default_rng(int(given("SEED")) % 2**63).standard_normal(speech.shape, np.float32)

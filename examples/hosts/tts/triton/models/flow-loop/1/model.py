@@ -27,8 +27,11 @@ class TritonPythonModel:
         if name != "euler" or not steps.isdecimal() or not 1 <= int(steps) <= 1000:
             wrong = f"SOLVER is {solver}, expected euler@1 to euler@1000"
             return utils.InferenceResponse(error=utils.TritonError(wrong, utils.TritonError.INVALID_ARG))
-        conditions = given["text_condition"], given["speech_condition"]
-        x = self._solved(given["NOISE"], conditions, given["GUIDANCE_SCALE"][0, 0], int(steps))
+        scale = given["GUIDANCE_SCALE"][0, 0]
+        if not np.isfinite(scale):
+            wrong = f"GUIDANCE_SCALE is {scale}, expected a finite number"
+            return utils.InferenceResponse(error=utils.TritonError(wrong, utils.TritonError.INVALID_ARG))
+        x = self._solved(given["NOISE"], (given["text_condition"], given["speech_condition"]), scale, int(steps))
         return utils.InferenceResponse([utils.Tensor("SAMPLE", x)])
 
     def _solved(self, x, conditions, scale, steps):
