@@ -23,7 +23,10 @@ def build(folder):
 
 def run(program, *arguments, check=True):
     """What the program prints."""
-    return subprocess.run([program, *map(str, arguments)], check=check, capture_output=True, text=True)
+    ran = subprocess.run([program, *map(str, arguments)], check=False, capture_output=True, text=True)
+    if check and ran.returncode:
+        sys.exit(ran.stderr.strip())
+    return ran
 
 def prompt():
     """A recording of the voice, and what is said in it."""
@@ -31,9 +34,11 @@ def prompt():
     return VOICE / name, text
 
 def main():
+    if sys.argv[1:] and (sys.argv[1] != "say" or len(sys.argv) != 4):
+        sys.exit(__doc__.strip())
     with tempfile.TemporaryDirectory() as folder:
         program = build(folder)
-        if sys.argv[1:2] == ["say"]:
+        if sys.argv[1:]:
             text, out = sys.argv[2:]
             print(run(program, "say", VOICE, f"{LADDER}@5", *prompt(), text, out).stdout, end="")
         else:
