@@ -243,10 +243,11 @@ tts-voice: $(PYTHON_STAMP)
 	for package in demo/tts/*.deb; do dpkg-deb --extract $$package demo/tts/recordings; done
 	OMP_NUM_THREADS=1 .venv-python/bin/python $(TTS)/train.py --data demo/tts/recordings --checkpoint demo/tts/speech.pt --out $(TTS)/voice
 
-# Those of docs/hosts/robot.md: a policy of LeRobot's, learned solvers for it, and a control loop.
+# Those of docs/hosts/robot.md: a policy of LeRobot's, learned solvers for it, and a control loop; ROBOT=--latencies has the
+# times alone.
 robot: $(STAMP) $(ONNX_STAMP) $(ROBOT_STAMP)
 	cargo build --release
-	RAYON_NUM_THREADS=1 $(ROBOT_PYTHON) $(HOSTS)/robot/measure.py
+	RAYON_NUM_THREADS=1 $(ROBOT_PYTHON) $(HOSTS)/robot/measure.py $(ROBOT)
 
 # Writes include/bespoke.h, include/bespoke.symbols, tests/c/layout.c and docs/train.schema.json anew.
 header:

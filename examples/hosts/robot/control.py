@@ -20,7 +20,7 @@ _REPORT = re.compile(
 
 def build(folder):
     """The control loop, in ``folder``."""
-    return compiled(Path(folder) / "control", HERE / "control.cpp", HERE / "counted.cpp", "-ldl")
+    return compiled(Path(folder) / "control", HERE / "control.cpp", HERE / "counted.cpp")
 
 
 def run(program, *arguments):

@@ -4,6 +4,7 @@
 #define ROBOT_COUNTED_HPP
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -11,19 +12,20 @@ namespace counted {
 
 /// Allocations that were asked for by one shared object, or by the program itself.
 struct caller {
-    const void *base;
+    /// Where its code is.
+    std::uintptr_t begin, end;
     const char *path;
-    std::uint64_t count;
+    std::atomic<std::uint64_t> count;
 };
 
-/// More libraries than a program has.
-constexpr std::size_t most_callers = 64;
+/// More libraries than a program has; what is not among them is counted by the last.
+constexpr std::size_t most_callers = 128;
 
-/// Starts counting on this thread and all others, or stops.
+/// Starts counting on this thread and all others, by the libraries that are loaded now, or stops.
 void on() noexcept;
 void off() noexcept;
 
-/// Sets all counts to 0.
+/// Sets all counts to 0; while nothing is counted.
 void clear() noexcept;
 
 /// Allocations in all.

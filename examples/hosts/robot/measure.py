@@ -2,6 +2,7 @@
 """Action error and latency of a policy of LeRobot's by evaluations: its own Euler loop, published solvers, learned ones.
 
     python examples/hosts/robot/measure.py
+    python examples/hosts/robot/measure.py --latencies      the second table alone, which takes no training
 
 Trains the small smolvla of reach.py, learns a theta for each number of evaluations by `bespoke_solver.lerobot.fit`, and
 prints two tables in Markdown. The error is the root mean square over a chunk's actions against the policy's own loop
@@ -20,7 +21,7 @@ import control
 import torch
 from bespoke_solver import lerobot
 from expert import export, kept_of, write_observation
-from reach import HORIZON, WIDTH, observations, trained
+from reach import HORIZON, WIDTH, observations, policy_of, trained
 
 EVALUATIONS = (2, 3, 4, 5, 10)
 PUBLISHED = ("midpoint", "heun", "ralston", "rk4", "ab2", "ab3", "ab4", "ddim", "dpm++2m", "dpm++3m", "deis", "unipc", "ipndm")
@@ -115,11 +116,16 @@ def latencies(policy, thetas, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=1500, help="of the policy's training")
+    parser.add_argument("--latencies", action="store_true", help="alone, of random weights and published solvers: they take as long")
     parser.add_argument("--count", type=int, default=128, help="observations that errors are measured on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
+        if arguments.latencies:
+            thetas = {nfe: {"ns": bespoke.solver("ab2", nfe).compile()} for nfe in EVALUATIONS}
+            latencies(policy_of(folder / "model"), thetas, folder)
+            return
         policy = trained(folder / "model", arguments.iterations)
         batches = [observations(64, seed=1)]
         thetas = {nfe: learned(policy, batches, nfe, TRAINING) for nfe in EVALUATIONS}
