@@ -324,8 +324,8 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub velocity_output: Option<String>,
-    /// Noises whose ground truth is solved for training [default: 1500, and no more than three eighths of a budget
-    /// are for].
+    /// Noises whose ground truth is solved for training [default: 1500]; with a budget, no more than
+    /// three eighths of it pay for.
     #[cfg_attr(feature = "cli", arg(long, value_name = "P"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<usize>,
@@ -337,7 +337,7 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolve: Option<bool>,
-    /// Fresh noises for validation [default: 1000, and no more than an eighth of a budget is for].
+    /// Fresh noises for validation [default: 1000]; with a budget, no more than an eighth of it pays for.
     #[cfg_attr(feature = "cli", arg(long, value_name = "C"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
