@@ -447,8 +447,14 @@ release: need-deb $(GATHER_STAMP)
 abi:
 	scripts/release/abi.sh
 
+# What is compared with there.
+CMA_STAMP := .venv-python/cma-4.5.0
+$(CMA_STAMP): $(PYTHON_STAMP)
+	.venv-python/bin/python -m $(PIP) --no-deps cma==4.5.0
+	touch $@
+
 # Every table and picture of figures in the docs, anew; `python3 scripts/results --help`.
-results: python $(ONNX_STAMP)
+results: python $(ONNX_STAMP) $(CMA_STAMP)
 	python3 scripts/results
 
 # Sixteen million inputs; some minutes.

@@ -65,6 +65,7 @@ class Table:
 
 
 def errors(found, truth):
+    """Of each sample."""
     return np.sqrt(((found - truth) ** 2).mean(1))
 
 
@@ -88,7 +89,7 @@ def evolution(network, table, x, truth, samples, validation, budget, seed):
 
 
 def rmse(found, truth):
-    return float(np.sqrt(((found - truth) ** 2).mean()))
+    return float(errors(found, truth).mean())
 
 
 def grid_search(network, x, count, nfe, points=60):

@@ -15,6 +15,7 @@ import choosing
 import conditions
 import curves
 import demo
+import engines
 import forward
 import memory
 import networks
@@ -31,6 +32,7 @@ PARTS = {
     "optimizers": optimizers.write,
     "forward": forward.write,
     "peers": peers.write,
+    "engines": engines.write,
     "ablations": ablations.write,
     "curves": curves.write,
     "solvers": solvers.write,

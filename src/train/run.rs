@@ -66,10 +66,6 @@ pub fn train_job<F: VelocityField>(
     ranks: &Ranks,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
-    if ranks.count() > 1 && settings.phases.iter().any(|phase| phase.optimizer == Optimizer::ForwardGaussNewton) {
-        let problem = "forward-gauss-newton by several ranks: their thetas are not the same; train it by one process";
-        return Err(Error::Unsupported(problem.into()));
-    }
     let field = Counted::new(field, Evaluations::default());
     let legs = legs(settings);
     let mut journal = Journal::open(job, settings)?;

@@ -70,17 +70,25 @@ impl Workshop {
 
     /// The same training by 1, 2 and 3 ranks.
     fn compare(&self, arguments: &[&str]) {
-        for ranks in 1..=3 {
-            let out = format!("{ranks}.json");
-            self.succeed(ranks, &[&["train", "--quiet", "--out", &out], arguments].concat());
-        }
+        self.train(arguments);
         for ranks in 2..=3 {
             self.same("1.json", &format!("{ranks}.json"));
         }
     }
 
+    fn train(&self, arguments: &[&str]) {
+        for ranks in 1..=3 {
+            let out = format!("{ranks}.json");
+            self.succeed(ranks, &[&["train", "--quiet", "--out", &out], arguments].concat());
+        }
+    }
+
     /// The numbers within 1e-5, and all that is counted exactly.
     fn same(&self, a: &str, b: &str) {
+        self.within(1e-5, a, b);
+    }
+
+    fn within(&self, most: f64, a: &str, b: &str) {
         let (a, b) = (self.thetas(a), self.thetas(b));
         assert_eq!(a.len(), b.len());
         for (a, b) in a.iter().zip(&b) {
@@ -88,7 +96,7 @@ impl Workshop {
             let (values, others) = (numbers(a), numbers(b));
             assert_eq!(values.len(), others.len());
             let apart = values.iter().zip(&others).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            assert!(apart < 1e-5, "{apart:e}");
+            assert!(apart < most, "{apart:e}");
             for key in ["evaluations", "ground_truth_evaluations", "iterations", "stopped"] {
                 assert_eq!(a.training.0.get(key), b.training.0.get(key), "{key}");
             }
@@ -132,6 +140,26 @@ const SIZE: [&str; 8] = ["--pool", "570", "--batch", "91", "--validation", "301"
 fn gauss_newton_comes_to_the_same_theta() {
     let options = ["--family", "rk2", "--steps", "4", "--loss", "log-mse", "--optimizer", "gauss-newton"];
     Workshop::new().compare(&[&options[..], &SIZE].concat());
+}
+
+#[test]
+fn forward_passes_alone_come_to_a_theta_of_the_same_error() {
+    let workshop = Workshop::new();
+    let options = ["--family", "rk2", "--steps", "3", "--optimizer", "forward-gauss-newton"];
+    let few = ["--pool", "130", "--batch", "11", "--validation", "61", "--iterations", "6"];
+    workshop.train(&[&options[..], &few].concat());
+    // A velocity rounds otherwise in a batch of another size, and a difference divides that by some 3e-4: numbers that the
+    // error hardly depends on end elsewhere.
+    for ranks in 2..=3 {
+        workshop.within(0.1, "1.json", &format!("{ranks}.json"));
+    }
+    let solvers = ["--solver", "1.json", "--solver", "2.json", "--solver", "3.json"];
+    workshop.succeed(1, &[&["eval", "--quiet", "--count", "100", "--json", "eval.json"], &solvers[..]].concat());
+    let results = workshop.json("eval.json");
+    let rmse = |i: usize| results["results"][i]["rmse"].as_f64().unwrap();
+    for i in 1..3 {
+        assert!((rmse(i) / rmse(0) - 1.0).abs() < 0.01, "{results}");
+    }
 }
 
 #[test]
@@ -283,7 +311,6 @@ fn bad_usage_and_failures_end_all_ranks_with_one_message() {
         (&["--pool", "5"], 2, "error: pool is 5"),
         (&["--log", "absent/run.jsonl"], 1, "error: cannot write absent/run.jsonl"),
         (&["--init", "absent.json", "--steps", "3"], 1, "error: cannot read absent.json"),
-        (&["--optimizer", "forward-gauss-newton"], 1, "error: not supported: forward-gauss-newton by several ranks"),
     ] {
         let output = finish(workshop.ranks(2, &[&["train", "--out", "t.json"], arguments].concat()).spawn().unwrap());
         let message = String::from_utf8_lossy(&output.stderr);
