@@ -9,7 +9,7 @@ from bespoke import ROOT, at_once
 MODEL = "digits-fm-ot-onnx"
 NFE = [8, 10]
 #: Tolerances that 8 bits can be solved to.
-TOLERANCE = ["--rtol", 1e-3, "--atol", 1e-3]
+TOLERANCE = ["--rtol", 1e-4, "--atol", 1e-4]
 TRAINING = ["--family", "ns", "--pool", 400, "--validation", 300, "--iterations", 30, "--validate-every", 3]
 FRESH = 1000
 
