@@ -39,7 +39,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
-.PHONY: test-hosts hosts robot tts tts-solvers tts-voice triton-tts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts robot tts tts-solvers tts-voice fashion fashion-data fashion-ddpm fashion-fm-ot fashion-judges triton-tts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -77,6 +77,30 @@ onnxruntime: $(ONNX_STAMP)
 # Everything libtorch needs to run on an NVIDIA GPU: 4.7 GB.
 libtorch-cuda: $(STAMP)
 	.venv/bin/python -m $(PIP) $(TORCH)
+
+# Fashion-MNIST of Debian's package, MIT, as IDX files: 31 MB to fetch, 55 MB here.
+FASHION := demo/fashion
+$(FASHION)/train-images-idx3-ubyte:
+	mkdir -p $(FASHION)/package
+	cd $(FASHION)/package && apt-get download dataset-fashion-mnist
+	dpkg-deb --extract $(FASHION)/package/dataset-fashion-mnist_*.deb $(FASHION)/package
+	for file in $(FASHION)/package/usr/share/datasets/fashion-mnist/*.gz; do \
+	  gunzip --stdout "$$file" > $(FASHION)/"$$(basename "$$file" .gz)"; done
+	rm -r $(FASHION)/package
+
+fashion-data: $(FASHION)/train-images-idx3-ubyte
+
+# The networks of clothes and their judges, anew; `make -j2 fashion` trains the two at once, models/README.md has the
+# time. What is stopped goes on when it is called again; `rm demo/fashion/*.safetensors` begins it again.
+FASHION_TRAIN := OMP_NUM_THREADS=1 target/release/examples/train_models --out models --preview $(FASHION)
+fashion: fashion-fm-ot fashion-ddpm
+
+fashion-fm-ot fashion-ddpm: fashion-judges
+	$(FASHION_TRAIN) --model $@ --bf16
+
+fashion-judges: $(STAMP) fashion-data
+	cargo build --release --example train_models
+	$(FASHION_TRAIN) --model fashion-classifier
 
 # Learns a solver for the shipped digits, an ONNX model in ONNX Runtime, by forward passes alone, and compares it with
 # the usual ones. The program alone is built, without libtorch.

@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::layers::Layout;
-use crate::paths::GaussianPath;
 
 /// Traces `forward` on the host with inputs made by `inputs` for a batch size, writes the file,
 /// reads it back and compares values and gradients at other batch sizes.
@@ -87,6 +86,14 @@ pub fn throughput(path: &Path, inputs: impl Fn(i64) -> Vec<Tensor>) -> Result<f6
     Ok((BATCH * PASSES) as f64 / started.elapsed().as_secs_f64())
 }
 
+/// A card's keys that say what the network was trained to answer.
+#[derive(Serialize)]
+pub struct Reading {
+    pub output: &'static str,
+    pub scheduler: Value,
+    pub time: Value,
+}
+
 /// The file beside the weights that tells how to call them.
 #[derive(Serialize)]
 struct Card<'a> {
@@ -95,9 +102,8 @@ struct Card<'a> {
     weights: &'a str,
     runtime: &'static str,
     shape: Value,
-    output: &'static str,
-    scheduler: Value,
-    time: Value,
+    #[serde(flatten)]
+    reading: Reading,
     #[serde(flatten)]
     given: Map<String, Value>,
     data_range: [i64; 2],
@@ -109,7 +115,7 @@ pub fn write_card(
     path: &Path,
     weights: &str,
     shape: Value,
-    gaussian_path: GaussianPath,
+    reading: Reading,
     given: Value,
     features: &str,
 ) -> Result<()> {
@@ -120,9 +126,7 @@ pub fn write_card(
         weights,
         runtime: "torchscript",
         shape,
-        output: gaussian_path.output_name(),
-        scheduler: gaussian_path.scheduler_card(),
-        time: json!({ "direction": "noise-to-data", "scale": 1.0, "end": gaussian_path.end() }),
+        reading,
         given,
         data_range: [-1, 1],
         features,

@@ -119,7 +119,7 @@ fn write(
     // The classifier knows digits; patches of photographs are judged by their pixels.
     let features = if given == Given::Nothing { "photos-features.json" } else { "digits-features.json" };
     let shape = json!([channels, SIDE, SIDE]);
-    export::write_card(&arguments.out.join(format!("{name}.json")), &file, shape, path, told, features)?;
+    export::write_card(&arguments.out.join(format!("{name}.json")), &file, shape, path.reading(), told, features)?;
     let rate = export::throughput(&target, inputs)?;
     println!("  {rate:.0} samples per second forward at batch 512, {} threads", tch::get_num_threads());
     Ok(())

@@ -5,8 +5,10 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::Tensor;
+
+use crate::export::Reading;
 
 #[derive(Clone, Copy)]
 pub enum GaussianPath {
@@ -67,20 +69,14 @@ impl GaussianPath {
         }
     }
 
-    /// The names of the model card.
-    pub fn output_name(self) -> &'static str {
-        match self {
-            Self::FmOt => "velocity",
-            Self::Cosine => "v",
-            Self::Vp => "epsilon",
-        }
-    }
-
-    pub fn scheduler_card(self) -> Value {
-        match self {
-            Self::FmOt => json!({ "name": "fm-ot" }),
-            Self::Cosine => json!({ "name": "cosine" }),
-            Self::Vp => json!({ "name": "vp", "beta_min": BETA_MIN, "beta_max": BETA_MAX }),
-        }
+    /// As the model card says it.
+    pub fn reading(self) -> Reading {
+        let (output, scheduler) = match self {
+            Self::FmOt => ("velocity", json!({ "name": "fm-ot" })),
+            Self::Cosine => ("v", json!({ "name": "cosine" })),
+            Self::Vp => ("epsilon", json!({ "name": "vp", "beta_min": BETA_MIN, "beta_max": BETA_MAX })),
+        };
+        let time = json!({ "direction": "noise-to-data", "scale": 1.0, "end": self.end() });
+        Reading { output, scheduler, time }
     }
 }

@@ -115,7 +115,7 @@ fn write(arguments: &Arguments, weights: &Tensor, photos: i64) -> Result<()> {
     export::export(&target, "VelocityNetwork", inputs, |x| network.forward(&weights, &x[0], &x[1], &x[2]))?;
     let given = json!({ "inputs": [{ "name": "photo", "dtype": "int64", "shape": [], "null": photos }] });
     let (shape, card) = (json!([COLOURS, SIDE, "width"]), arguments.out.join(format!("{NAME}.json")));
-    export::write_card(&card, &file, shape, PATH, given, "photos-features.json")?;
+    export::write_card(&card, &file, shape, PATH.reading(), given, "photos-features.json")?;
     let rate = export::throughput(&target, inputs)?;
     println!("  {rate:.0} samples per second forward at batch 512, {} threads", tch::get_num_threads());
     Ok(())

@@ -16,6 +16,7 @@ import conditions
 import curves
 import demo
 import engines
+import fashion
 import forward
 import memory
 import networks
@@ -43,20 +44,24 @@ PARTS = {
     "choosing": choosing.write,
     "demo": demo.write,
 }
+# Made where they are asked for alone.
+APART = {"fashion": fashion.write}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="results", help="where thetas, evaluations and reports are kept [default: results]")
     parser.add_argument("--count", type=int, default=10000, help="noises of the comparisons [default: 10000]")
-    parser.add_argument("part", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} [default: all]")
+    parser.add_argument(
+        "part", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} [default: all], {', '.join(APART)} by name only"
+    )
     arguments = parser.parse_args()
-    if unknown := set(arguments.part) - set(PARTS):
-        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if unknown := set(arguments.part) - set(PARTS) - set(APART):
+        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join([*PARTS, *APART])}")
     work = Work(arguments.out, arguments.count)
     for name in arguments.part or PARTS:
         started = time.monotonic()
-        PARTS[name](work)
+        (PARTS | APART)[name](work)
         print(f"{name}: {(time.monotonic() - started) / 60:.0f} min", flush=True)
     if not arguments.part:
         cores = os.cpu_count()
