@@ -266,7 +266,7 @@ impl Ports {
         }
         let output = found(&metadata.outputs, "output", output)?;
         let checked =
-            |said: &Said, expected: &Expected| port(said, expected).map_err(|problem| (said.name.clone(), problem));
+            |said: &Said, expected: &Expected| port(said, expected).map_err(|problem| (expected.name.clone(), problem));
         let rows = |said: &Said| checked(said, &Expected::rows(&said.name, None, &card.shape));
         Ok(Self {
             state: rows(state)?,
