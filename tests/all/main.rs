@@ -30,6 +30,8 @@ mod digits;
 mod distance;
 mod documents;
 mod ended;
+#[cfg(feature = "torch")]
+mod fashion;
 mod floors;
 mod forward;
 mod gpu_check;

@@ -1,0 +1,66 @@
+//! The shipped models of clothes, through libtorch.
+
+use crate::tree::root;
+use bespoke::dopri5::Tolerance;
+use bespoke::evaluate::Ready;
+use bespoke::model::{self, Model};
+use bespoke::reference::Solver;
+use bespoke::samples::{GuidanceScale, Noises};
+use bespoke::tensor::{Device, Tensor};
+use bespoke::train::{Asked, conditioning};
+use bespoke::velocity::VelocityField;
+use std::path::PathBuf;
+
+const MODELS: [&str; 1] = ["fashion-fm-ot"];
+const ELEMENTS: usize = 28 * 28;
+/// Four of each class.
+const COUNT: usize = 40;
+
+fn path(file: &str) -> PathBuf {
+    root().join("models").join(file)
+}
+
+fn opened(name: &str) -> Model {
+    model::open(&path(&format!("{name}.json")), Device::Cpu).unwrap()
+}
+
+/// Samples at this scale of guidance, and their classes.
+fn drawn(model: &mut Model, solver: &str, scale: f64) -> (Vec<f32>, Vec<i64>) {
+    let path = model.card().gaussian_path().unwrap();
+    let ready = Ready::new(&Solver::parse(solver).unwrap(), &path, Tolerance::default()).unwrap();
+    let asked = Asked { guidance_scale: Some(GuidanceScale::one(scale)), ..Asked::default() };
+    let condition = conditioning(model, asked).unwrap().of(0..COUNT).unwrap();
+    let field = model.torch_field().unwrap();
+    let noise = Noises::Seed { seed: 0, count: COUNT }.read(0..COUNT, ELEMENTS).unwrap();
+    let x0 = field.start(&noise, ELEMENTS).unwrap();
+    let samples = ready.solve(field, &x0, &condition).unwrap().0.to_f32().unwrap();
+    (samples, condition.inputs.get("class").unwrap().integers().unwrap().to_vec())
+}
+
+/// By the judge, which has seen neither model.
+#[test]
+fn samples_are_the_clothes_that_were_asked_for() {
+    let classifier = tch::CModule::load(path("fashion-classifier.pt")).unwrap();
+    for name in MODELS {
+        let (samples, asked) = drawn(&mut opened(name), "unipc@12", 2.5);
+        let images = tch::Tensor::from_slice(&samples).reshape([-1, 1, 28, 28]);
+        let seen = Vec::<i64>::try_from(classifier.forward_ts(&[images]).unwrap().argmax(1, false)).unwrap();
+        let right = seen.iter().zip(&asked).filter(|(seen, asked)| seen == asked).count();
+        assert!(right * 100 >= COUNT * 85, "{name}: {right} of {COUNT}");
+    }
+}
+
+#[test]
+fn features_that_train_and_features_that_judge_are_two_networks() {
+    let cards =
+        ["fashion-features", "fashion-judge"].map(|name| std::fs::read_to_string(path(&format!("{name}.json"))));
+    let [features, judge] = cards.map(|text| serde_json::from_str::<serde_json::Value>(&text.unwrap()).unwrap());
+    assert_ne!(features["weights"], judge["weights"]);
+    for name in MODELS {
+        let text = std::fs::read_to_string(path(&format!("{name}.json"))).unwrap();
+        let card: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(card["features"], "fashion-judge.json", "{name}");
+        let bytes = std::fs::metadata(path(&format!("{name}.pt"))).unwrap().len();
+        assert!(bytes < 6_000_000, "{name}: {bytes} bytes");
+    }
+}
