@@ -125,10 +125,7 @@ impl ModelArgs {
     }
 
     fn open_on(&self, device: Device, seed: u64) -> Result<(Model, Conditioning)> {
-        let mut model = match self.served()? {
-            Some(served) => model::open_served(&self.model, &served, device, self.dtype)?,
-            None => model::open_in(&self.model, device, self.dtype)?,
-        };
+        let mut model = model::open_served(&self.model, self.served()?.as_ref(), device, self.dtype)?;
         let asked = Asked {
             class: self.class,
             guidance_scale: self.guidance_scale.clone(),

@@ -182,11 +182,12 @@ pub fn open_caller(path: &Path, forward: Box<Forward>) -> Result<Model> {
     Model::new(card_of_caller(path)?, Opened::Host(Box::new(CallerNetwork::new(forward))))
 }
 
-/// Opens the card at `path`, of runtime `host`, around a network that a server has.
+/// [`open_in`]; where it is `served`, the card is of runtime `host`, and a server has its network.
 ///
 /// # Errors
-/// As [`open_caller`] and [`networks::open_served`].
-pub fn open_served(path: &Path, served: &Served, device: Device, compute: Compute) -> Result<Model> {
+/// As [`open_in`]; as [`open_caller`] and [`networks::open_served`].
+pub fn open_served(path: &Path, served: Option<&Served>, device: Device, compute: Compute) -> Result<Model> {
+    let Some(served) = served else { return open_in(path, device, compute) };
     let card = card_of_caller(path)?;
     let network = networks::open_served(&card, served, device, compute)?;
     Model::new(card, network)

@@ -85,6 +85,11 @@ pub struct Triton {
     url: String,
     /// Most rows of a request; `None` where the server sets no bound.
     most: Option<usize>,
+    ports: Ports,
+}
+
+/// The inputs and outputs of a served model that is what its card says.
+struct Ports {
     state: Port,
     time: Port,
     time_shape: TimeShape,
@@ -214,19 +219,9 @@ impl Triton {
             return Err(wrong(("decoupled".into(), "is true, expected one response to each request".into())));
         }
         let ports = Ports::matched(card, (&names, &served.velocity_output), &config, &metadata).map_err(wrong)?;
-        let Ports { state, time, time_shape, output, inputs } = ports;
         let most = (config.max_batch_size > 0).then_some(config.max_batch_size);
-        Ok(Self { agent, url, most, state, time, time_shape, output, inputs })
+        Ok(Self { agent, url, most, ports })
     }
-}
-
-/// The inputs and outputs of a served model that is what its card says.
-struct Ports {
-    state: Port,
-    time: Port,
-    time_shape: TimeShape,
-    output: Port,
-    inputs: Vec<(String, Port)>,
 }
 
 impl Ports {
@@ -313,18 +308,18 @@ fn of_input(said: &Said, own: &Input, is_class: bool) -> Result<Port, String> {
 /// What the server answers at `url`.
 fn asked<T: DeserializeOwned>(agent: &Agent, url: &str) -> Result<T> {
     let response = agent.get(url).call().map_err(|e| failed(url, e))?;
-    let body = accepted(response, url, WORDS)?.into_body().with_config().limit(WORDS).read_to_vec();
+    let body = accepted(response, url)?.into_body().with_config().limit(WORDS).read_to_vec();
     serde_json::from_slice(&body.map_err(|e| failed(url, e))?)
         .map_err(|e| failed(url, format!("the answer is none of a Triton server's: {e}")))
 }
 
 /// The answer, where it is no refusal, whose words are the error.
-fn accepted(mut response: Response<ureq::Body>, url: &str, limit: u64) -> Result<Response<ureq::Body>> {
+fn accepted(mut response: Response<ureq::Body>, url: &str) -> Result<Response<ureq::Body>> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let words = response.body_mut().with_config().limit(limit).read_to_vec().unwrap_or_default();
+    let words = response.body_mut().with_config().limit(WORDS).read_to_vec().unwrap_or_default();
     let said = serde_json::from_slice::<Refusal>(&words).map(|refusal| format!(": {}", refusal.error));
     Err(failed(url, format!("the server answered {status}{}", said.unwrap_or_default())))
 }
@@ -347,13 +342,13 @@ impl Triton {
             .header(JSON_LENGTH, json.len().to_string())
             .send(&body)
             .map_err(|e| failed(&url, e))?;
-        let response = accepted(response, &url, WORDS)?;
-        let wanted = memory::numbers(output.len(), self.output.dtype.size())?;
+        let response = accepted(response, &url)?;
+        let wanted = memory::numbers(output.len(), self.ports.output.dtype.size())?;
         let json = response.headers().get(JSON_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         let limit = (wanted as u64).saturating_add(WORDS);
         let bytes = response.into_body().into_with_config().limit(limit).read_to_vec().map_err(|e| failed(&url, e))?;
         let numbers = self.numbers(&bytes, json, &shape, wanted).map_err(|problem| failed(&url, problem))?;
-        decode(numbers, self.output.dtype, output);
+        decode(numbers, self.ports.output.dtype, output);
         Ok(())
     }
 
@@ -371,15 +366,15 @@ impl Triton {
             PerRow::All(time) => PerRow::All(time),
             PerRow::Each(times) => PerRow::Each(&times[first..first + count]),
         };
-        let (bytes, mut time_shape) = times(time, count, self.time.dtype, self.time_shape)?;
-        if self.time_shape == TimeShape::Scalar {
+        let (bytes, mut time_shape) = times(time, count, self.ports.time.dtype, self.ports.time_shape)?;
+        if self.ports.time_shape == TimeShape::Scalar {
             time_shape = vec![1];
         }
         let mut sent = vec![
-            Sent { port: &self.state, shape: shape.to_vec(), bytes: encoded(state, self.state.dtype)? },
-            Sent { port: &self.time, shape: time_shape, bytes: bytes.into() },
+            Sent { port: &self.ports.state, shape: shape.to_vec(), bytes: encoded(state, self.ports.state.dtype)? },
+            Sent { port: &self.ports.time, shape: time_shape, bytes: bytes.into() },
         ];
-        for (name, port) in &self.inputs {
+        for (name, port) in &self.ports.inputs {
             let column = call.inputs.get(name).ok_or_else(|| Error::invalid(&**name, "absent", "there"))?;
             let of_row = column.bytes().len() / column.batch().max(1);
             let bytes = &column.bytes()[first * of_row..(first + count) * of_row];
@@ -396,7 +391,7 @@ impl Triton {
                 "parameters": Parameters { binary_data_size: sent.bytes.len() } })
         };
         let request = json!({ "inputs": sent.iter().map(described).collect::<Vec<_>>(),
-            "outputs": [{ "name": self.output.name, "parameters": { "binary_data": true } }] });
+            "outputs": [{ "name": self.ports.output.name, "parameters": { "binary_data": true } }] });
         Ok((request.to_string().into_bytes(), sent))
     }
 
@@ -412,12 +407,16 @@ impl Triton {
         let answer: Answer =
             serde_json::from_slice(words).map_err(|e| format!("the answer is none of a Triton server's: {e}"))?;
         let [output] = answer.outputs.as_slice() else {
-            return Err(format!("the answer has {} outputs, expected {}", answer.outputs.len(), self.output.name));
+            return Err(format!(
+                "the answer has {} outputs, expected {}",
+                answer.outputs.len(),
+                self.ports.output.name
+            ));
         };
         let Said { name, datatype: found, shape: sizes } = &output.said;
-        let asked = datatype(self.output.dtype);
-        if (name, found.as_str(), sizes.as_slice()) != (&self.output.name, asked, shape) {
-            let expected = format!("{} of {asked} {shape:?}", self.output.name);
+        let asked = datatype(self.ports.output.dtype);
+        if (name, found.as_str(), sizes.as_slice()) != (&self.ports.output.name, asked, shape) {
+            let expected = format!("{} of {asked} {shape:?}", self.ports.output.name);
             return Err(format!("the answer is {name} of {found} {sizes:?}, expected {expected}"));
         }
         match &output.parameters {

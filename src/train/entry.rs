@@ -39,10 +39,7 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     let path = config.model.as_deref().ok_or_else(|| Error::invalid("model", "absent", "the path of a model card"))?;
     let device = ranks.device(config.device.as_deref().unwrap_or("cpu"))?;
     let compute = config.dtype.unwrap_or_default();
-    let mut model = match served(config)? {
-        Some(served) => model::open_served(path, &served, device, compute)?,
-        None => model::open_in(path, device, compute)?,
-    };
+    let mut model = model::open_served(path, served(config)?.as_ref(), device, compute)?;
     let [low, high] = model.card().data_range;
     let path = model.card().gaussian_path()?.on_named(config.path.as_deref(), config.sigma0)?;
     let config = &suited_to(config, model.differentiable())?;
