@@ -251,14 +251,15 @@ tts: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP)
 	$(HOSTS_PYTHON) $(TTS)/tts.py
 	$(HOSTS_PYTHON) $(TTS)/tts.py say "thank you for calling, all of our agents are busy at the moment" demo/said.wav
 
-# The solvers that it ships: by forward passes on its ONNX graphs.
+# The solvers that it ships: by forward passes on its ONNX graphs. What is stopped goes on when it is called again;
+# `rm demo/tts/*.checkpoint` begins it again.
 TTS_TRAINING := --quiet --family ns --nfe 3,4,5,8 $(patsubst %,--init ab2@%,3 4 5 8) --batch 8 --pool 60 --validation 40 --validate-every 2 \
   --rtol 1e-3 --atol 1e-3 --budget 36000 --guidance-scale 1..3 $(patsubst %,--conditions demo/tts/conditions-%.safetensors,48 72)
 tts-solvers: $(STAMP) $(ONNX_STAMP) $(HOSTS_STAMP)
 	cargo build --release
 	$(HOSTS_PYTHON) $(TTS)/conditions.py --texts $(TTS)/training-texts.txt --out demo/tts
 	for card in decoder velocity; do $(BESPOKE) train --model $(TTS)/voice/$$card.json $(TTS_TRAINING) \
-	  --checkpoint demo/tts/$$card.checkpoint --out $(TTS)/voice/$$card-ladder.json; done
+	  --checkpoint demo/tts/$$card.checkpoint --resume --out $(TTS)/voice/$$card-ladder.json; done
 
 # The graphs that it ships, from recordings of two of Debian's packages: 18 MB.
 tts-voice: $(PYTHON_STAMP)
