@@ -495,7 +495,7 @@ $(TRITON_STAMP): | need-triton
 	python3 -m venv .venv-triton
 	.venv-triton/bin/python -m $(PIP) --no-deps nvidia-pytriton==0.7.0
 	.venv-triton/bin/python -m $(PIP) \
-	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 pytest pytest-xdist 2> >(grep -v pytriton >&2)
+	  'tritonclient[grpc,http]==2.73.0' numpy==1.26.4 pytest pytest-xdist 2> >(grep -v -e pytriton -e 'dependency resolver' >&2)
 	touch $@
 
 # What all targets take from PyPI: 7 GB.
