@@ -151,7 +151,7 @@ impl Tally {
     /// The table of `count` samples.
     fn table(self, comparison: &Comparison, count: usize) -> Evaluation {
         let Tally { truth, solvers, errors } = self;
-        let errors: Vec<Errors> = errors.into_iter().map(|rms| Errors { rms }).collect();
+        let errors: Vec<Errors> = errors.into_iter().map(|rms| Errors { rms, features: None }).collect();
         let mean = |sum: f64| sum / count as f64;
         let rows = comparison.solvers.iter().zip(solvers).zip(&errors).map(|(((name, _), sums), errors)| {
             let quality = errors.quality(comparison.range);

@@ -47,13 +47,27 @@ impl Classifier {
         Self { convolutions, head, logits: Linear::new(l, whole.unwrap_or(last), CLASSES), layout }
     }
 
-    fn features(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        let start = x.shallow_clone();
-        let h = self.convolutions.iter().fold(start, |h, (conv, norm)| norm.forward(w, &conv.forward(w, &h)).silu());
-        match &self.head {
+    /// The features, and before them the images of each size.
+    fn layers(&self, w: &[Tensor], x: &Tensor) -> Vec<Tensor> {
+        let mut h = x.shallow_clone();
+        let mut levels: Vec<Tensor> = Vec::new();
+        for (conv, norm) in &self.convolutions {
+            h = norm.forward(w, &conv.forward(w, &h)).silu();
+            if levels.last().is_some_and(|last| last.size() == h.size()) {
+                levels.pop();
+            }
+            levels.push(h.shallow_clone());
+        }
+        let features = match &self.head {
             Head::Whole(linear) => linear.forward(w, &h.flatten(1, -1)).silu(),
             Head::Means => h.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
-        }
+        };
+        levels.insert(0, features);
+        levels
+    }
+
+    fn features(&self, w: &[Tensor], x: &Tensor) -> Tensor {
+        self.layers(w, x).swap_remove(0)
     }
 
     fn logits(&self, w: &[Tensor], x: &Tensor) -> Tensor {
@@ -112,14 +126,15 @@ fn train_one(
     let computed = || stored.iter().map(|w| w.to_kind(Kind::Float)).collect::<Vec<_>>();
     let inputs = |batch: i64| vec![Tensor::rand([batch, 1, SIDE, SIDE], (Kind::Float, Device::Cpu)) * 2.0 - 1.0];
     let file = format!("{name}.pt");
-    let features = |x: &[Tensor]| classifier.features(&computed(), &x[0]);
-    export::export(&arguments.out.join(&file), "FashionFeatures", inputs, features)?;
+    let layers = |x: &[Tensor]| classifier.layers(&computed(), &x[0]);
+    export::export_all(&arguments.out.join(&file), "FashionFeatures", inputs, layers)?;
     if let Some(name) = logits {
         let logits = |x: &[Tensor]| classifier.logits(&computed(), &x[0]);
         export::export(&arguments.out.join(format!("{name}.pt")), "FashionClassifier", inputs, logits)?;
     }
     let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": file,
-        "channels": 1, "range": [-1, 1] });
+        "channels": 1, "range": [-1, 1], "output": 0,
+        "layers": [{ "output": 1 }, { "output": 2 }, { "output": 3 }] });
     let path = arguments.out.join(format!("{name}.json"));
     let text = serde_json::to_string_pretty(&card)? + "\n";
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -45,7 +45,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = {"fashion": fashion.write}
+APART = fashion.PARTS
 
 
 def main():

@@ -1,79 +1,117 @@
-"""The table of the models of clothes, with and without guidance: the published solvers beside `ns`, learned by
-gradients and by forward passes alone, printed. By name only: hours of
-one core."""
+"""The tables of the models of clothes at three to ten evaluations: `ns` learned on the error, on features, and on both,
+and `rk2`, beside the published solvers. By name only, each place a part: some forty minutes of one core."""
+
+import json
 
 import ladders
 import page
-from bespoke import ROOT, at_once, card
+from bespoke import ROOT, allows, at_once, card
 
-# The second is there where `make fashion-ddpm` has made it.
-MODELS = [model for model in ("fashion-fm-ot", "fashion-ddpm") if (ROOT / card(model)).exists()]
-GUIDANCE = ["1", "2.5"]
-COUNT = 200
-COUNTS = [3, 4, 5, 6, 8, 10, 14, 20]
-PUBLISHED = ["euler", "midpoint", "ddim", "dpm++2m", "unipc", "deis", "ipndm"]
-NFE = [5, 10]
-POOL = ["--pool", 300, "--validation", 200]
-WAYS = {
-    "gradients": ["--optimizer", "gauss-newton", "--batch", 100, "--iterations", 20],
-    "forward passes": ["--optimizer", "forward-gauss-newton", "--iterations", 40],
+COUNT = 1000
+NFE = [3, 4, 5, 6, 8, 10]
+# In features the race is at few.
+FEW = [3, 4, 5, 6]
+PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
+POOL = ["--pool", 300, "--validation", 200, "--batch", 100, "--validate-every", 2]
+# The network that losses see, and the one that judges: another one, of another seed.
+SEES, JUDGE = "models/fashion-features.json", "models/fashion-judge.json"
+HEADINGS = {
+    "error": "`ns`, `log-mse`",
+    "features": "`ns`, then `features`",
+    "both": "`ns`, then `log-mse:1,features:1`",
+    "rk2": "`rk2`, `log-mse`",
+}
+MEASURES = {
+    "rmse (psnr in dB)": lambda r: (r["rmse"], f"{r['rmse']:.4f} ({r['psnr']:.1f})"),
+    "Fréchet distance (precision, recall) from the ground truth's samples": lambda r: distance(r["to_ground_truth"]),
+    "Fréchet distance (precision, recall) from the test images": lambda r: distance(r["to_data"]),
 }
 
 
-def place(work, model, scale, name):
-    return work.path(model, f"guidance-{scale}", f"{name.replace(' ', '-')}.json")
+def several(counts):
+    return ",".join(map(str, counts))
 
 
-def learned(work, model, scale):
-    for way, options in WAYS.items():
-        pool = work.path(model, f"guidance-{scale}", "pool.safetensors")
-        several = ",".join(map(str, NFE))
-        common = ["--guidance-scale", scale, "--family", "ns", "--nfe", several, *POOL, "--pool-file", pool]
-        work.train(place(work, model, scale, way), model, *common, *options)
+def learned(work, folder, model, scale):
+    """{way: ladder file}."""
+    common = [*POOL, "--features", SEES, "--guidance-scale", scale, "--pool-file", work.path(folder, "pool.safetensors")]
+    ways = {way: work.path(folder, f"{way}.json") for way in HEADINGS}
+    ns = ["--family", "ns", "--init"]
+    options = {
+        "error": [*ns, "published", "--nfe", several(NFE), "--iterations", 20],
+        "features": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
+        "both": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
+        "rk2": ["--family", "rk2", "--nfe", several(n for n in NFE if n % 2 == 0), "--iterations", 12],
+    }
+
+    def train(way):
+        return lambda: work.train(ways[way], model, *options[way], *common)
+
+    # The others start from the first, and all share its ground truth.
+    train("error")()
+    at_once([train(way) for way in HEADINGS if way != "error"])
+    return ways
 
 
-def compared(work, model, scale):
-    """Lines of one model's table at one guidance scale."""
-    learned(work, model, scale)
-    solvers = [f"{place(work, model, scale, way)}@{nfe}" for way in WAYS for nfe in NFE]
-    solvers += [f"{name}@{nfe}" for name in PUBLISHED for nfe in COUNTS if name != "midpoint" or nfe % 2 == 0]
-    options = ["--guidance-scale", scale, "--count", COUNT, "--seed", 2]
-    out = work.evaluate(place(work, model, scale, "evaluation"), model, [*solvers, "gt"], *options)
-    results = out["results"]
-    cells = {way: {nfe: results[i * len(NFE) + j] for j, nfe in enumerate(NFE)} for i, way in enumerate(WAYS)}
-    for solver, result in zip(solvers[len(WAYS) * len(NFE) :], results[len(WAYS) * len(NFE) :]):
-        name, nfe = solver.split("@")
-        cells.setdefault(name, {})[int(nfe)] = result
-    best = {nfe: min(row[nfe]["rmse"] for row in cells.values() if nfe in row) for nfe in COUNTS}
+def data(work):
+    """The 10,000 test images, as bytes."""
+    out = work.path("fashion-test.npy")
+    if not out.exists():
+        import numpy
 
-    def cell(row, nfe):
+        raw = (ROOT / "demo/fashion/t10k-images-idx3-ubyte").read_bytes()
+        numpy.save(out, numpy.frombuffer(raw, numpy.uint8, offset=16).reshape(-1, 1, 28, 28))
+    return out
+
+
+def rungs(ladder):
+    return [rung["steps"] * (2 if rung["family"] == "rk2" else 1) for rung in json.loads(ladder.read_text())["rungs"]]
+
+
+def distance(found):
+    return found["frechet"], f"{found['frechet']:.3f} ({found['precision']:.2f}, {found['recall']:.2f})"
+
+
+def table(measure, cells):
+    """Lines of one measure, the least of each count in bold."""
+    least = {nfe: min(MEASURES[measure](row[nfe])[0] for row in cells.values() if nfe in row) for nfe in NFE}
+
+    def text(row, nfe):
         if nfe not in row:
             return "–"
-        text = f"{row[nfe]['rmse']:.4f} ({row[nfe]['psnr']:.1f})"
-        return f"**{text}**" if row[nfe]["rmse"] == best[nfe] else text
+        value, shown = MEASURES[measure](row[nfe])
+        return f"**{shown}**" if value == least[nfe] else shown
 
-    names = {way: f"`ns`, by {way}" for way in WAYS}
-    rows = [[names.get(name, f"`{name}`"), *(cell(row, nfe) for nfe in COUNTS)] for name, row in cells.items()]
-    truth = results[-1]
-    costs = [f"{way}: {costs_of(place(work, model, scale, way))}" for way in WAYS]
-    return [
-        f"`{model}`, guidance {scale}; the ground truth takes {truth['nfe']:.0f} evaluations and has an rmse of "
-        f"{truth['rmse']:.5f} of its own. To learn `ns` took, in evaluations at nfe {' and '.join(map(str, NFE))}, "
-        f"{'; '.join(costs)}.",
-        "",
-        *page.table(["solver", *map(str, COUNTS)], rows),
+    rows = [[HEADINGS.get(name, f"`{name}`"), *(text(row, nfe) for nfe in NFE)] for name, row in cells.items()]
+    return [f"{measure}:", "", *page.table(["solver", *map(str, NFE)], rows)]
+
+
+def write(work, part, model, scale):
+    ways = learned(work, part, model, scale)
+    asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in rungs(ladder)]
+    published = {solver["name"]: solver for solver in work.published()}
+    asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in NFE if allows(published[name], nfe)]
+    options = ["--count", COUNT, "--seed", 2, "--guidance-scale", scale]
+    options += ["--frechet", "--features", JUDGE, "--data", data(work)]
+    out = work.evaluate(work.path(part, "evaluation.json"), model, [solver for _, _, solver in asked], *options)
+    cells = {}
+    for (name, nfe, _), result in zip(asked, out["results"]):
+        cells.setdefault(name, {})[nfe] = result
+    truth = distance(out["distances"]["ground_truth_to_data"])[1]
+    spent = ladders.spent(ways["error"])
+    costs = ", ".join(f"{spent[nfe] / 1e6:.2f}" for nfe in NFE)
+    truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
+    lines = [
+        f"`{card(model)}`, guidance {scale}, {COUNT} fresh noises, by nfe. The ground truth takes {truth_takes}. "
+        f"To learn `ns` on the error took {costs} million evaluations, a backward one as two.",
     ]
+    for measure in MEASURES:
+        lines += ["", *table(measure, cells)]
+    page.replace("docs/fashion.md", part, lines)
 
 
-def costs_of(ladder):
-    spent = ladders.spent(ladder)
-    return " and ".join(f"{spent[nfe] / 1e6:.2f} million" for nfe in NFE)
-
-
-def write(work):
-    places = [(model, scale) for model in MODELS for scale in GUIDANCE]
-    tables = at_once([lambda p=p: compared(work, *p) for p in places])
-    lines = [f"rmse (psnr in dB) on {COUNT} fresh noises, by nfe."]
-    for lines_of in tables:
-        lines += ["", *lines_of]
-    print("\n".join(lines))
+PARTS = {
+    "fashion": lambda work: write(work, "fashion", "fashion-fm-ot", "1"),
+    "fashion-guided": lambda work: write(work, "fashion-guided", "fashion-fm-ot", "2.5"),
+    "fashion-ddpm": lambda work: write(work, "fashion-ddpm", "fashion-ddpm", "1"),
+}

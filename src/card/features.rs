@@ -42,6 +42,21 @@ pub struct Resize {
     pub antialias: bool,
 }
 
+/// A layer of a feature network, for a loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Of a network that answers several tensors, the index or the key of the layer.
+    pub output: Value,
+    /// How much its distance counts.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
 /// A feature card, version 1; `docs/formats.md` has the meaning of every key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +92,9 @@ pub struct FeatureCard {
     /// Which layer: of a network that answers several tensors, the index or the key of the features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
+    /// The layers that a loss compares; `output` alone where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
@@ -114,6 +132,7 @@ impl FeatureCard {
             ("std", !self.std.is_empty()),
             ("arguments", !self.arguments.is_empty()),
             ("output", self.output.is_some()),
+            ("layers", !self.layers.is_empty()),
         ];
         if let Some((field, _)) = only_of_networks.iter().find(|(_, given)| *given && !network) {
             return wrong(field, format!("is there, but runtime {:?} has no use for it", self.runtime_name()));
@@ -140,8 +159,15 @@ impl FeatureCard {
         if let Some(argument) = self.arguments.iter().find(|v| !v.is_boolean() && !v.is_number()) {
             return wrong("arguments", format!("holds {argument}, expected booleans and numbers"));
         }
-        if let Some(output) = self.output.as_ref().filter(|v| !v.is_u64() && !v.is_string()) {
-            return wrong("output", format!("is {output}, expected an index or a key"));
+        let asked = self.output.iter().map(|output| ("output", output));
+        let asked = asked.chain(self.layers.iter().map(|layer| ("layers.output", &layer.output)));
+        for (field, output) in asked {
+            if !output.is_u64() && !output.is_string() {
+                return wrong(field, format!("is {output}, expected an index or a key"));
+            }
+        }
+        if let Some(layer) = self.layers.iter().find(|layer| !(layer.weight > 0.0 && layer.weight.is_finite())) {
+            return wrong("layers.weight", format!("is {}, expected a positive finite number", layer.weight));
         }
         Ok(())
     }
@@ -161,6 +187,15 @@ impl FeatureCard {
     /// The card's file name without its extension.
     pub fn name(&self) -> String {
         self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+    }
+
+    /// SHA-256 over the card's meaning and the weights: equal exactly where the features are.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the weights cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let card = Self { weights: None, path: PathBuf::new(), ..self.clone() };
+        super::fingerprint_of(document::line(&card, &self.name())?.as_bytes(), self.weights_path().into_iter())
     }
 
     /// The weights' file, where there is one.

@@ -4,7 +4,7 @@ mod features;
 mod guidance;
 mod signature;
 
-pub use features::{FeatureCard, FeatureRuntime, Filter, Resize};
+pub use features::{FeatureCard, FeatureRuntime, Filter, Layer, Resize};
 pub use guidance::{Guidance, GuidancePass};
 pub use signature::{Input, Null, Shape, Signature, Size, Sizes};
 
@@ -449,21 +449,22 @@ impl Card {
         {
             return Ok(known.clone());
         }
-        let mut hash = Sha256::new_with_prefix(&meaning);
-        if !is_empty(&self.weights) {
-            std::fs::File::open(&weights)
-                .and_then(|mut file| std::io::copy(&mut file, &mut hash))
-                .map_err(|e| Error::io("read", &weights, e))?;
-        }
-        for null in self.null_files() {
-            std::fs::File::open(&null)
-                .and_then(|mut file| std::io::copy(&mut file, &mut hash))
-                .map_err(|e| Error::io("read", &null, e))?;
-        }
-        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let fingerprint = format!("sha256:{digits}");
+        let own = (!is_empty(&self.weights)).then(|| weights.clone());
+        let fingerprint = fingerprint_of(&meaning, own.into_iter().chain(self.null_files()))?;
         // Where another thread was first, it found the same.
         let _ = self.fingerprint.0.set((weights, meaning, fingerprint.clone()));
         Ok(fingerprint)
     }
+}
+
+/// SHA-256 over what a card says and what is in its files.
+fn fingerprint_of(meaning: &[u8], files: impl Iterator<Item = PathBuf>) -> Result<String> {
+    let mut hash = Sha256::new_with_prefix(meaning);
+    for path in files {
+        std::fs::File::open(&path)
+            .and_then(|mut file| std::io::copy(&mut file, &mut hash))
+            .map_err(|e| Error::io("read", &path, e))?;
+    }
+    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{digits}"))
 }

@@ -112,7 +112,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         nfe: vec![args.nfe],
         // A table learned from the start on: no other theta first.
         init: (args.family == TrainedFamily::Ns).then(|| format!("euler@{}", args.nfe)).into_iter().collect(),
-        loss: vec![args.loss],
+        loss: vec![args.loss.into()],
         optimizer: args.optimizer,
         batch: args.batch,
         // One to warm up, one that ends with a validation.

@@ -128,7 +128,9 @@ impl Watch for Shown {
         }
         let bar = self.iterations.get_or_insert_with(|| progress::bar(progress.iterations, "training", self.silent));
         bar.set_position(progress.iteration as u64);
-        bar.set_message(format!("rmse {:.6}, best {:.6}", progress.validation.rmse, progress.best.rmse));
+        let seen =
+            progress.validation.features.map_or_else(String::new, |distance| format!(", features {distance:.6}"));
+        bar.set_message(format!("rmse {:.6}{seen}, best {:.6}", progress.validation.rmse, progress.best.rmse));
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json && progress.validated {
             let line = document::line(&Line { progress, seconds }, "progress");
@@ -137,7 +139,7 @@ impl Watch for Shown {
             // No batch was taken before the first iteration.
             let loss = if progress.loss.is_nan() { String::new() } else { format!("  loss {:.6}", progress.loss) };
             note!(
-                "iteration {}/{}{loss}  validation rmse {:.6} ({:.2} dB)  best {:.6}  {seconds:.0} s",
+                "iteration {}/{}{loss}  validation rmse {:.6} ({:.2} dB){seen}  best {:.6}  {seconds:.0} s",
                 progress.iteration,
                 progress.iterations,
                 progress.validation.rmse,

@@ -2,7 +2,7 @@
 
 use crate::card::FeatureCard;
 use crate::error::{Error, Result};
-use crate::networks::{FeatureNetwork, open_features};
+use crate::networks::{Cotangents, FeatureNetwork, open_features};
 use crate::tensor::Device;
 use std::path::Path;
 
@@ -35,14 +35,82 @@ impl Features {
     /// # Errors
     /// The network's own; [`Error::Numeric`] where a feature is not finite.
     pub fn of(&self, samples: &[f32]) -> Result<(Vec<f32>, usize)> {
-        let elements: usize = self.shape.iter().product();
-        crate::tensor::check_length(samples.len(), elements)?;
+        let count = self.count(samples)?;
         let images = self.card.scaled(samples, self.data_range);
         let (features, width) = match &self.network {
-            None => (images, elements),
+            None => (images, self.shape.iter().product()),
             Some(network) => network.features(&images, &self.shape)?,
         };
-        let count = samples.len() / elements;
+        self.check(&features, width, count)?;
+        Ok((features, width))
+    }
+
+    /// The network, for a loss.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a card that no loss can be made of.
+    fn compared(&self) -> Result<&dyn FeatureNetwork> {
+        let path = self.card.path().display();
+        let network = self.network.as_deref().ok_or_else(|| {
+            let expected = "a card with a network: of the samples' own numbers log-mse is the loss";
+            Error::invalid("features", &path, expected)
+        })?;
+        if self.card.quantize {
+            return Err(Error::invalid("features", path, "a card without quantize: rounding has no gradient"));
+        }
+        Ok(network)
+    }
+
+    /// Whether a loss can be made of the card.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] saying why not.
+    pub fn check_comparable(&self) -> Result<()> {
+        self.compared().map(|_| ())
+    }
+
+    /// The layers of `samples` that a loss compares ([`FeatureNetwork::layers`]), and how many numbers each has.
+    ///
+    /// # Errors
+    /// As [`Features::of`]; [`Error::Invalid`] for a card that no loss can be made of.
+    pub fn layers(&self, samples: &[f32]) -> Result<(Vec<f32>, usize)> {
+        let count = self.count(samples)?;
+        let (layers, width) = self.compared()?.layers(&self.card.scaled(samples, self.data_range), &self.shape)?;
+        self.check(&layers, width, count)?;
+        Ok((layers, width))
+    }
+
+    /// For each of the cotangents of [`Features::layers`] that `cotangents` makes of them, its product with their
+    /// Jacobian by the samples.
+    ///
+    /// # Errors
+    /// As [`Features::layers`]; those of `cotangents`.
+    pub fn layers_vjp(&self, samples: &[f32], cotangents: Cotangents<'_>) -> Result<Vec<Vec<f32>>> {
+        let count = self.count(samples)?;
+        let images = self.card.scaled(samples, self.data_range);
+        let mut checked = |layers: &[f32], width: usize| {
+            self.check(layers, width, count)?;
+            cotangents(layers, width)
+        };
+        let mut products = self.compared()?.layers_vjp(&images, &self.shape, &mut checked)?;
+        // The images are the samples brought to the card's range.
+        let [low, high] = self.card.range;
+        let slope = ((high - low) / (self.data_range[1] - self.data_range[0])) as f32;
+        products.iter_mut().flatten().for_each(|value| *value *= slope);
+        if products.iter().flatten().any(|v| !v.is_finite()) {
+            return Err(Error::Numeric(format!("{} gives a gradient that is not finite", self.card.path().display())));
+        }
+        Ok(products)
+    }
+
+    /// How many samples there are.
+    fn count(&self, samples: &[f32]) -> Result<usize> {
+        let elements: usize = self.shape.iter().product();
+        crate::tensor::check_length(samples.len(), elements)?;
+        Ok(samples.len() / elements)
+    }
+
+    fn check(&self, features: &[f32], width: usize, count: usize) -> Result<()> {
         if width == 0 || features.len() != count * width {
             return Err(Error::Numeric(format!(
                 "{} gives {} features for {count} samples",
@@ -53,6 +121,6 @@ impl Features {
         if features.iter().any(|v| !v.is_finite()) {
             return Err(Error::Numeric(format!("{} gives a NaN or an infinity", self.card.path().display())));
         }
-        Ok((features, width))
+        Ok(())
     }
 }

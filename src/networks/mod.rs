@@ -25,7 +25,7 @@ mod triton;
 pub(crate) use caller::times;
 pub use caller::{CallerNetwork, Forward};
 pub use mixture::{Mixture, MixtureDocument, MixtureField};
-pub use network::{Call, FeatureNetwork, Network, Opened};
+pub use network::{Call, Cotangents, FeatureNetwork, Network, Opened};
 #[cfg(feature = "onnx")]
 pub use onnx::Onnx;
 #[cfg(feature = "torch")]

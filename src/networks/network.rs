@@ -62,7 +62,25 @@ pub trait FeatureNetwork: Send + Sync {
     /// # Errors
     /// The runtime's own.
     fn features(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)>;
+
+    /// The card's layers of `images` for a loss, `[count, numbers]`, and how many numbers each image has: at each place
+    /// of a layer its channels have unit length, and squares are weighted by the layer and averaged over its places
+    /// (Zhang et al. 2018, Eq. 1).
+    ///
+    /// # Errors
+    /// The runtime's own.
+    fn layers(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)>;
+
+    /// For each of the cotangents of [`FeatureNetwork::layers`] that `cotangents` makes of them, its product with
+    /// their Jacobian, `[count, shape...]`.
+    ///
+    /// # Errors
+    /// Those of `cotangents`; the runtime's own.
+    fn layers_vjp(&self, images: &[f32], shape: &[usize], cotangents: Cotangents<'_>) -> Result<Vec<Vec<f32>>>;
 }
+
+/// Cotangents of `layers`, which have so many numbers an image.
+pub type Cotangents<'a> = &'a mut dyn FnMut(&[f32], usize) -> Result<Vec<Vec<f32>>>;
 
 /// An opened network, by the memory that its samples live in.
 pub enum Opened {

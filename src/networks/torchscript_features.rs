@@ -1,7 +1,7 @@
 //! A TorchScript network that gives features.
 
-use super::network::FeatureNetwork;
-use crate::card::{FeatureCard, Filter, Resize};
+use super::network::{Cotangents, FeatureNetwork};
+use crate::card::{FeatureCard, Filter, Layer, Resize};
 use crate::error::{Error, Result};
 use crate::tensor::Device;
 use crate::torch::{dense, explained, prepare};
@@ -39,10 +39,15 @@ impl FeatureModule {
         Error::format(self.card.path().display().to_string(), field, problem)
     }
 
-    /// `images` as the network takes them: channels, size, then mean and deviation.
-    fn made_ready(&self, images: &[f32], shape: &[usize]) -> Result<Tensor> {
+    /// `images` on the device, `[count, shape...]`.
+    fn uploaded(&self, images: &[f32], shape: &[usize]) -> Result<Tensor> {
         let sizes: Vec<i64> = std::iter::once(-1).chain(shape.iter().map(|n| *n as i64)).collect();
-        let mut x = Tensor::f_from_slice(images)?.f_reshape(sizes)?.f_to_device(self.device)?;
+        Ok(Tensor::f_from_slice(images)?.f_reshape(sizes)?.f_to_device(self.device)?)
+    }
+
+    /// `images` as the network takes them: channels, size, then mean and deviation.
+    fn made_ready(&self, images: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let mut x = images.shallow_clone();
         if let Some(channels) = self.card.channels {
             x = match shape {
                 [own, _, _] if *own == channels => x,
@@ -71,14 +76,18 @@ impl FeatureModule {
         Ok(x)
     }
 
-    /// The tensor that the card's `output` means.
-    fn chosen(&self, answer: IValue) -> Result<Tensor> {
-        let parts: Vec<(Option<String>, Tensor)> = match answer {
-            IValue::Tensor(tensor) if self.card.output.is_none() => return Ok(tensor),
-            IValue::Tensor(tensor) => vec![(None, tensor)],
-            IValue::TensorList(tensors) => tensors.into_iter().map(|tensor| (None, tensor)).collect(),
+    /// What the network answers for images that are `made_ready`, each tensor with the key it has.
+    fn run(&self, x: &Tensor) -> Result<Vec<(Option<String>, Tensor)>> {
+        let inputs: Vec<IValue> = std::iter::once(IValue::Tensor(x.shallow_clone()))
+            .chain(self.card.arguments.iter().map(argument))
+            .collect();
+        let answer =
+            self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", x.shallow_clone())]))?;
+        match answer {
+            IValue::Tensor(tensor) => Ok(vec![(None, tensor)]),
+            IValue::TensorList(tensors) => Ok(tensors.into_iter().map(|tensor| (None, tensor)).collect()),
             IValue::Tuple(values) | IValue::GenericList(values) => {
-                values.into_iter().map(|value| Ok((None, self.tensor(value)?))).collect::<Result<_>>()?
+                values.into_iter().map(|value| Ok((None, self.tensor(value)?))).collect()
             }
             IValue::GenericDict(entries) => entries
                 .into_iter()
@@ -86,21 +95,43 @@ impl FeatureModule {
                     IValue::String(key) => Ok((Some(key), self.tensor(value)?)),
                     _ => Err(self.wrong("weights", "answers a dictionary whose keys are no strings".into())),
                 })
-                .collect::<Result<_>>()?,
-            _ => return Err(self.wrong("weights", "answers neither a tensor nor several".into())),
-        };
-        let count = parts.len();
-        let keys: Vec<String> = parts.iter().filter_map(|(key, _)| key.clone()).collect();
-        let default = Value::from(0);
-        let asked = self.card.output.as_ref().unwrap_or(&default);
+                .collect(),
+            _ => Err(self.wrong("weights", "answers neither a tensor nor several".into())),
+        }
+    }
+
+    /// The one of `parts` that is `asked` for, by index or key, as a plain tensor of a row for each of `count` images.
+    fn chosen(&self, parts: &[(Option<String>, Tensor)], field: &str, asked: &Value, count: i64) -> Result<Tensor> {
         let found = match asked {
-            Value::String(name) => parts.into_iter().find(|(key, _)| key.as_ref() == Some(name)),
-            index => parts.into_iter().nth(index.as_u64().unwrap_or_default() as usize),
+            Value::String(name) => parts.iter().find(|(key, _)| key.as_ref() == Some(name)),
+            index => index.as_u64().and_then(|index| parts.get(usize::try_from(index).ok()?)),
         };
-        found.map(|(_, tensor)| tensor).ok_or_else(|| {
-            let there = if keys.is_empty() { format!("{count} tensors") } else { format!("the keys {keys:?}") };
-            self.wrong("output", format!("is {asked}, but the network answers {there}"))
-        })
+        let Some((_, tensor)) = found else {
+            let keys: Vec<&String> = parts.iter().filter_map(|(key, _)| key.as_ref()).collect();
+            let there = if keys.is_empty() { format!("{} tensors", parts.len()) } else { format!("the keys {keys:?}") };
+            return Err(self.wrong(field, format!("is {asked}, but the network answers {there}")));
+        };
+        let tensor = dense(tensor.shallow_clone(), self.device)?;
+        if tensor.size().first() != Some(&count) || tensor.dim() < 2 {
+            return Err(self.wrong("weights", format!("answers {:?} for {count} images", tensor.size())));
+        }
+        Ok(tensor)
+    }
+
+    /// The layers for a loss of images that are `made_ready`, `[count, numbers]`.
+    fn compared(&self, x: &Tensor) -> Result<Tensor> {
+        let parts = self.run(x)?;
+        let only = [Layer { output: self.card.output.clone().unwrap_or(Value::from(0)), weight: 1.0 }];
+        let layers = if self.card.layers.is_empty() { &only[..] } else { &self.card.layers };
+        let one = |layer: &Layer| {
+            let tensor = self.chosen(&parts, "layers.output", &layer.output, x.size()[0])?.f_to_kind(Kind::Float)?;
+            let length = (tensor.f_square()?.f_sum_dim_intlist(1i64, true, None)? + LEAST_LENGTH).f_sqrt()?;
+            let places: i64 = tensor.size()[2..].iter().product();
+            let unit = tensor.f_div(&length)?.f_mul_scalar((layer.weight / places as f64).sqrt())?;
+            Ok(unit.f_flatten(1, -1)?)
+        };
+        let layers = layers.iter().map(one).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_cat(&layers, 1)?)
     }
 
     fn tensor(&self, value: IValue) -> Result<Tensor> {
@@ -128,27 +159,51 @@ fn argument(value: &Value) -> IValue {
     }
 }
 
+/// Numbers on the host, `[count, width]`, and the width.
+fn host(of: &Tensor) -> Result<(Vec<f32>, usize)> {
+    let width = of.size()[1..].iter().product::<i64>() as usize;
+    let flat = of.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_flatten(0, -1)?;
+    Ok((Vec::<f32>::try_from(flat)?, width))
+}
+
+/// Added to a squared length, so that a place without any activation has none.
+const LEAST_LENGTH: f64 = 1e-10;
+
 impl FeatureNetwork for FeatureModule {
     fn features(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)> {
         let _guard = tch::no_grad_guard();
-        let x = self.made_ready(images, shape)?;
-        let count = x.size()[0];
-        let inputs: Vec<IValue> = std::iter::once(IValue::Tensor(x.shallow_clone()))
-            .chain(self.card.arguments.iter().map(argument))
-            .collect();
-        let answer =
-            self.module.forward_is(&inputs).map_err(|error| explained(error, &[("images", x.shallow_clone())]))?;
-        let mut features = dense(self.chosen(answer)?, self.device)?;
-        if features.size().first() != Some(&count) || features.dim() < 2 {
-            return Err(self.wrong("weights", format!("answers {:?} for {count} images", features.size())));
-        }
+        let x = self.made_ready(&self.uploaded(images, shape)?, shape)?;
+        let parts = self.run(&x)?;
+        // Of a network that answers one tensor without a key there is nothing to choose.
+        let asked = self.card.output.clone().unwrap_or(Value::from(0));
+        let features = self.chosen(&parts, "output", &asked, x.size()[0])?;
         // A layer with places left is averaged over them, as pooled features are.
-        if features.dim() == 4 {
-            features = features.f_mean_dim(&[2i64, 3][..], false, None)?;
+        host(&if features.dim() == 4 { features.f_mean_dim(&[2i64, 3][..], false, None)? } else { features })
+    }
+
+    fn layers(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)> {
+        let _guard = tch::no_grad_guard();
+        host(&self.compared(&self.made_ready(&self.uploaded(images, shape)?, shape)?)?)
+    }
+
+    fn layers_vjp(&self, images: &[f32], shape: &[usize], cotangents: Cotangents<'_>) -> Result<Vec<Vec<f32>>> {
+        let images = self.uploaded(images, shape)?.f_set_requires_grad(true)?;
+        let layers = self.compared(&self.made_ready(&images, shape)?)?;
+        // Backward through an output without a graph would end the process.
+        if !layers.requires_grad() {
+            return Err(self.wrong("weights", "has no gradient by its images: autograd does not see through it".into()));
         }
-        let flat = features.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_flatten(0, -1)?;
-        let width = flat.size()[0] / count.max(1);
-        Ok((Vec::<f32>::try_from(flat)?, width as usize))
+        let (values, width) = host(&layers.f_detach()?)?;
+        let cotangents = cotangents(&values, width)?;
+        let one = |(i, cotangent): (usize, &Vec<f32>)| {
+            let cotangent = Tensor::f_from_slice(cotangent)?.f_to_device(self.device)?.f_reshape([-1, width as i64])?;
+            let scalar = layers.f_mul(&cotangent)?.f_sum(None)?;
+            let keep_graph = i + 1 < cotangents.len();
+            let found = Tensor::f_run_backward(&[scalar], &[&images], keep_graph, false)?;
+            let gradient = found.into_iter().next().filter(Tensor::defined);
+            Ok(host(&gradient.map_or_else(|| images.f_zeros_like(), Ok)?)?.0)
+        };
+        cotangents.iter().enumerate().map(one).collect()
     }
 }
 

@@ -4,7 +4,6 @@
 use crate::error::Error;
 use crate::samples::GuidanceScale;
 use crate::tensor::Compute;
-use crate::train::loss::Direct;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -34,15 +33,74 @@ pub enum Loss {
     Rmse,
     /// The logarithm of the mean square error at the end (BNS).
     LogMse,
+    /// The logarithm of the squared distance at the end in the layers of a feature network.
+    Features,
+}
+
+/// A loss, and where it is one of a sum its weight, as in `features:0.3`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossTerm {
+    /// The loss.
+    pub loss: Loss,
+    /// How much it counts; neighbours that have weights are one sum.
+    pub weight: Option<f64>,
+}
+
+impl From<Loss> for LossTerm {
+    fn from(loss: Loss) -> Self {
+        Self { loss, weight: None }
+    }
+}
+
+impl std::fmt::Display for LossTerm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.loss.name())?;
+        self.weight.map_or(Ok(()), |weight| write!(f, ":{weight}"))
+    }
+}
+
+impl std::str::FromStr for LossTerm {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || {
+            let names = Loss::ALL.map(|loss| loss.name()).join(", ");
+            Error::invalid("loss", text, format!("one of {names}; in a sum NAME:WEIGHT, with a positive weight"))
+        };
+        let (name, weight) = match text.split_once(':') {
+            Some((name, weight)) => (name, Some(weight.parse::<f64>().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        if weight.is_some_and(|weight| !(weight > 0.0 && weight.is_finite())) {
+            return Err(wrong());
+        }
+        let loss = Loss::ALL.into_iter().find(|loss| loss.name() == name).ok_or_else(wrong)?;
+        Ok(Self { loss, weight })
+    }
+}
+
+impl Serialize for LossTerm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LossTerm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl Loss {
-    /// The loss on the end of the solve, where it is one.
-    pub fn direct(&self) -> Option<Direct> {
+    const ALL: [Self; 4] = [Self::RmseBound, Self::Rmse, Self::LogMse, Self::Features];
+
+    /// As users write it.
+    pub fn name(&self) -> &'static str {
         match self {
-            Loss::RmseBound => None,
-            Loss::Rmse => Some(Direct::Rmse),
-            Loss::LogMse => Some(Direct::LogMse),
+            Loss::RmseBound => "rmse-bound",
+            Loss::Rmse => "rmse",
+            Loss::LogMse => "log-mse",
+            Loss::Features => "features",
         }
     }
 }
@@ -245,12 +303,17 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", arg(long, value_name = "THETA"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// rmse-bound (the paper's), rmse or log-mse (the error at the end) [default: log-mse]; one
-    /// after another, as in rmse-bound,log-mse.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LOSS", value_delimiter = ',', hide_possible_values = true))]
+    /// rmse-bound (the paper's), rmse or log-mse (the error at the end), or features (the distance at the end in
+    /// the layers of a feature network) [default: log-mse]; one after another, as in rmse-bound,log-mse, or
+    /// with weights as a sum, as in log-mse:1,features:0.3.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LOSS", value_delimiter = ','))]
     #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<Loss>"))]
-    pub loss: Vec<Loss>,
+    #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<String>"))]
+    pub loss: Vec<LossTerm>,
+    /// Feature card (JSON) of the loss features; with another loss, distances in its layers are told beside it.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "CARD"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
     /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default: gauss-newton;
     /// forward-gauss-newton where there are none]; rmse-bound takes adam always.
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_possible_values = true))]

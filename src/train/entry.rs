@@ -1,10 +1,11 @@
 //! A training run as a document asks for it: on a model card, or on a field of the caller.
 
-use super::config::{Loss, Optimizer, TrainConfig};
+use super::config::{Loss, LossTerm, Optimizer, TrainConfig};
 use super::job::Job;
 use super::progress::Observer;
 use super::run::{Outcome, train_job};
 use super::settings::Settings;
+use crate::distance::Features;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::inputs::CLASS;
@@ -13,7 +14,7 @@ use crate::model::{self, FieldTask, Model};
 use crate::networks::Served;
 use crate::ranks::Ranks;
 use crate::samples::{Conditioning, Conditions, GuidanceScale};
-use crate::tensor::Compute;
+use crate::tensor::{Compute, Device};
 use crate::velocity::VelocityField;
 use serde_json::json;
 use std::path::PathBuf;
@@ -60,7 +61,18 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
-    let run = Training { conditioning: &conditioning, settings: &settings, job: &job, ranks, observer };
+    let features = features(config, device, model.card().data_range, || model.card().sample_shape())?;
+    if let Some(features) = &features {
+        job.config.insert("features".into(), json!(features.card().fingerprint()?));
+    }
+    let run = Training {
+        conditioning: &conditioning,
+        settings: &settings,
+        features: features.as_ref(),
+        job: &job,
+        ranks,
+        observer,
+    };
     let mut outcome = model.with(run)?;
     outcome.rungs.iter_mut().for_each(|rung| rung.theta.model = notes.clone());
     save(config, &outcome)?;
@@ -76,6 +88,7 @@ fn served(config: &TrainConfig) -> Result<Option<Served>> {
 struct Training<'a, 'o> {
     conditioning: &'a Conditioning,
     settings: &'a Settings,
+    features: Option<&'a Features>,
     job: &'a Job,
     ranks: &'a Ranks,
     observer: &'a mut Observer<'o>,
@@ -85,8 +98,24 @@ impl FieldTask for Training<'_, '_> {
     type Output = Result<Outcome>;
 
     fn run<F: VelocityField + Sync>(self, field: &F) -> Result<Outcome> {
-        train_job(field, self.conditioning, self.settings, self.job, self.ranks, self.observer)
+        train_job(field, self.conditioning, self.settings, self.features, self.job, self.ranks, self.observer)
     }
+}
+
+/// The features that a run is asked for, of samples of a `shape`.
+///
+/// # Errors
+/// The card's own; [`Error::Invalid`] for one that no loss can be made of, and for samples of several sizes.
+fn features(
+    config: &TrainConfig,
+    device: Device,
+    data_range: [f64; 2],
+    shape: impl FnOnce() -> Result<Vec<usize>>,
+) -> Result<Option<Features>> {
+    let Some(path) = &config.features else { return Ok(None) };
+    let features = Features::open(path, device, &shape()?, data_range)?;
+    features.check_comparable()?;
+    Ok(Some(features))
 }
 
 /// Trains as `config` says, on a `field` of the caller that `config.field` describes.
@@ -119,8 +148,12 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     let config = suited_to(config, field.differentiable())?;
     let settings = config.settings(high - low, None)?;
     let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
-    let job = config.job(None)?;
-    let mut outcome = train_job(field, &conditioning, &settings, &job, &Ranks::alone(), observer)?;
+    let mut job = config.job(None)?;
+    let features = features(&config, Device::Cpu, description.data_range, || Ok(description.shape.clone()))?;
+    if let Some(features) = &features {
+        job.config.insert("features".into(), json!(features.card().fingerprint()?));
+    }
+    let mut outcome = train_job(field, &conditioning, &settings, features.as_ref(), &job, &Ranks::alone(), observer)?;
     let mut notes = serde_json::Map::new();
     notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));
     notes.insert("shape".into(), json!(description.shape));
@@ -137,7 +170,7 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
 /// [`Error::Invalid`] for an optimizer that would need the product.
 pub fn suited_to(config: &TrainConfig, differentiable: bool) -> Result<TrainConfig> {
     let mut config = config.clone();
-    let direct = |loss: &Loss| loss.direct().is_some();
+    let direct = |term: &LossTerm| term.loss != Loss::RmseBound;
     if differentiable || (!config.loss.is_empty() && !config.loss.iter().any(direct)) {
         return Ok(config);
     }

@@ -1,13 +1,14 @@
 //! An iteration of Gauss-Newton by forward passes alone.
 
 use super::iteration::Iteration;
-use super::loss::{Direct, Tangents};
-use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations, gauss_newton_weights};
+use super::loss::Tangents;
+use super::objective::Measure;
+use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations};
 use super::parameters::Parameters;
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
-use crate::samples::chunk;
+use crate::samples::{self, chunk};
 use crate::tensor::{PerRow, Register, Tensor};
 use crate::threads;
 use crate::velocity::VelocityField;
@@ -79,7 +80,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         parameters: &mut Parameters,
         state: &mut ForwardGaussNewton,
     ) -> Result<f64> {
-        let loss = self.phase.loss.direct().unwrap_or(Direct::LogMse);
+        let terms = self.terms()?;
         let summary = self.summary();
         self.restore(parameters, state)?;
         let (linear, rms_here) = self.linearise(parameters, self.key, &summary)?;
@@ -96,18 +97,18 @@ impl<F: VelocityField> Iteration<'_, F> {
         for (kept, errors) in state.kept.iter().zip(&errors) {
             rms.push(self.ranks.gather(self.samples(kept.key).len(), Ok(errors.rms.clone()))?);
         }
-        let weights = gauss_newton_weights(&rms.concat(), loss.power());
+        let weights = terms.least_squares_weights(Measure::Numbers, &rms.concat(), self.pool.most_elements());
         let rows: Vec<usize> = state.kept.iter().flat_map(|kept| self.samples(kept.key)).collect();
         let weights: Vec<f64> =
             weights.iter().zip(self.per_number(&rows)).map(|(w, per_number)| w * per_number).collect();
         let model = self.model(parameters, &state.kept, errors, &weights)?;
         let trials = state.newton.propose_from(&model);
-        let taken = self.try_steps(parameters, loss, &trials, self.spared().1)?;
+        let taken = self.try_steps(parameters, &terms, &trials, self.spared().1)?;
         state.newton.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             *parameters = super::iteration::moved(parameters, &trials[i]);
         }
-        Ok(loss.mean(rms.last().map_or(&[], Vec::as_slice)))
+        Ok(terms.mean(&samples::Errors { rms: rms.pop().unwrap_or_default(), features: None }))
     }
 
     /// Of the pool's samples.
@@ -238,12 +239,8 @@ impl<F: VelocityField> Iteration<'_, F> {
             linear.normal_equations(errors, &weights)
         };
         let parts: Vec<NormalEquations> = threads::shared(|| parts.par_iter().map(of_part).collect());
-        let count = parameters.values.len();
-        let mut sum = NormalEquations { normal: DMatrix::zeros(count, count), gradient: DVector::zeros(count) };
-        for part in parts {
-            sum.normal += part.normal;
-            sum.gradient += part.gradient;
-        }
+        let mut sum = NormalEquations::none(parameters.values.len());
+        parts.into_iter().for_each(|part| sum.add(part));
         sum.sum(self.ranks);
         Ok(sum)
     }

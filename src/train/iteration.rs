@@ -1,17 +1,21 @@
 //! One iteration of an optimiser.
 
 use super::accuracy::Differences;
-use super::loss::{Direct, LossGradient, bound_loss, direct_loss, direct_residual};
-use super::optimize::{Adam, GaussNewton, NormalEquations, OptimizerState, Trial, cosine_decay, gauss_newton_weights};
+use super::loss::{
+    LossGradient, Residual, bound_loss, direct_loss, direct_residual, feature_cotangents, needed_features,
+};
+use super::objective::{Measure, Terms};
+use super::optimize::{Adam, GaussNewton, NormalEquations, OptimizerState, Trial, cosine_decay};
 use super::parameters::Parameters;
 use super::paths::Pool;
 use super::settings::{Phase, Settings};
 use super::validate::errors;
+use crate::distance::Features;
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::ranks::Ranks;
 use crate::sampler::Plan;
-use crate::samples::chunk;
+use crate::samples::{Errors, chunk};
 use crate::tensor::Tensor;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
@@ -25,6 +29,8 @@ pub const TRIED_ON: usize = 100;
 /// What an iteration works on.
 pub struct Iteration<'a, F: VelocityField> {
     pub field: &'a F,
+    /// Of the losses that compare features.
+    pub features: Option<&'a Features>,
     pub pool: &'a Pool<F::Tensor>,
     pub ranks: &'a Ranks,
     pub settings: &'a Settings,
@@ -54,9 +60,9 @@ impl<F: VelocityField> Iteration<'_, F> {
         let Settings { l_tau, lr, .. } = *self.settings;
         let rows = self.choose(self.phase.batch, self.pool.size());
         let own = &rows[self.ranks.share(rows.len())];
-        let of_part = |part: &[usize]| match self.phase.loss.direct() {
+        let of_part = |part: &[usize]| match self.phase.objective.end() {
             None => bound_loss(parameters, l_tau, self.field, self.pool, part),
-            Some(direct) => direct_loss(direct, parameters, self.field, self.pool, part),
+            Some(terms) => direct_loss(terms, self.features, parameters, self.field, self.pool, part),
         };
         let found = match self.pool.parts(own, |_| usize::MAX).as_slice() {
             [all] => of_part(all)?,
@@ -85,37 +91,84 @@ impl<F: VelocityField> Iteration<'_, F> {
     fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
         let (learned, judged) = self.spared();
         let rows = self.choose(self.phase.batch.min(learned), learned);
-        let loss = self.phase.loss.direct().unwrap_or(Direct::LogMse);
+        let terms = self.terms()?;
         let jacobian = parameters.table_jacobian().jacobian;
-        let scalars = jacobian.nrows();
-        let (mut rms, mut products) = (Vec::new(), [DMatrix::zeros(0, scalars), DMatrix::zeros(0, scalars)]);
+        let mut found: Vec<Sketched> =
+            terms.measures().into_iter().map(|measure| Sketched::new(measure, jacobian.nrows())).collect();
         let share = self.ranks.share(rows.len());
         let mut first = share.start;
         for part in self.pool.parts(&rows[share.clone()], chunk) {
             let residual = direct_residual(parameters, self.field, self.pool, part)?;
-            let sketch = self.sketch(first..first + part.len(), self.pool.elements(part[0]))?;
+            let own = first..first + part.len();
             first += part.len();
-            let by_scalar = residual.pull_back(self.field, vec![residual.error.duplicate()?, sketch])?;
-            for (all, part) in products.iter_mut().zip(by_scalar) {
-                *all = stack(all, &part);
+            let mut cotangents = Vec::new();
+            for sketched in &mut found {
+                let (distances, of_measure) = match sketched.measure {
+                    Measure::Numbers => {
+                        let sketch = self.sketch(own.clone(), self.pool.elements(part[0]))?;
+                        let sketch = self.field.upload(&sketch, self.pool.elements(part[0]))?;
+                        (residual.rms.clone(), vec![residual.error.duplicate()?, sketch])
+                    }
+                    Measure::Features => self.by_features(&residual, part, own.clone())?,
+                };
+                sketched.distances.extend(distances);
+                cotangents.extend(of_measure);
             }
-            rms.extend(residual.rms);
+            let by_scalar = residual.pull_back(self.field, cotangents)?;
+            found.iter_mut().zip(by_scalar.chunks(2)).for_each(|(sketched, pair)| sketched.stack(pair));
         }
-        let rms = self.ranks.gather(rows.len(), Ok(rms))?;
-        let scale = 1.0 / rms.len() as f64;
-        let weights = gauss_newton_weights(&rms, loss.power());
-        let per_number = self.per_number(&rows);
-        let own = share.clone().map(|i| weights[i] * scale * per_number[i]);
-        let weights = DVector::from_iterator(share.len(), own);
-        let mut batch = NormalEquations::new(&(&products[0] * &jacobian), &(&products[1] * &jacobian), weights);
+        let mut batch = NormalEquations::none(parameters.values.len());
+        let mut all = Errors::default();
+        let (scale, per_number) = (1.0 / rows.len() as f64, self.per_number(&rows));
+        for Sketched { measure, distances, products: [errors, sketches] } in found {
+            let distances = self.ranks.gather(rows.len(), Ok(distances))?;
+            let weights = terms.least_squares_weights(measure, &distances, self.pool.most_elements());
+            let weight = |i: usize| match measure {
+                Measure::Numbers => weights[i] * scale * per_number[i],
+                Measure::Features => weights[i] * scale,
+            };
+            let own = DVector::from_iterator(share.len(), share.clone().map(weight));
+            batch.add(NormalEquations::new(&(errors * &jacobian), &(sketches * &jacobian), own));
+            match measure {
+                Measure::Numbers => all.rms = distances,
+                Measure::Features => all.features = Some(distances),
+            }
+        }
         batch.sum(self.ranks);
         let trials = state.propose(batch);
-        let taken = self.try_steps(parameters, loss, &trials, judged)?;
+        let taken = self.try_steps(parameters, &terms, &trials, judged)?;
         state.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             *parameters = moved(parameters, &trials[i]);
         }
-        Ok(loss.mean(&rms))
+        Ok(terms.mean(&all))
+    }
+
+    /// The losses of the end that the phase is of.
+    ///
+    /// # Errors
+    /// [`Error::State`] for a phase of the bound.
+    pub(super) fn terms(&self) -> Result<Terms> {
+        let wrong = || Error::State("Gauss-Newton minimises losses of the end of the solve".into());
+        self.phase.objective.end().copied().ok_or_else(wrong)
+    }
+
+    /// Distances in features of a part of the batch, the samples `rows`, and the cotangents of their ends by differences
+    /// and by sketches.
+    fn by_features(
+        &self,
+        residual: &Residual<F::Tensor>,
+        rows: &[usize],
+        sketch: Range<usize>,
+    ) -> Result<(Vec<f64>, Vec<F::Tensor>)> {
+        let mut distances = Vec::new();
+        let (features, x1) = (needed_features(self.features)?, self.pool.x1(rows)?);
+        let cotangents = feature_cotangents(self.field, features, &residual.end, &x1, |difference| {
+            distances = difference.lengths();
+            let sketch = self.sketch(sketch.clone(), difference.width)?;
+            Ok(vec![difference.values, sketch])
+        })?;
+        Ok((distances, cotangents))
     }
 
     /// How many of the pool's samples, the first, are learned from, and which are tried on.
@@ -132,24 +185,24 @@ impl<F: VelocityField> Iteration<'_, F> {
         rows.iter().map(|row| most / numbers(row)).collect()
     }
 
-    /// A standard normal cotangent for each of the batch's samples `part`, of so many `elements`.
-    fn sketch(&self, part: Range<usize>, elements: usize) -> Result<F::Tensor> {
+    /// Standard normal numbers for each of the batch's samples `part`, so many `of_each`.
+    fn sketch(&self, part: Range<usize>, of_each: usize) -> Result<Vec<f32>> {
         let first = (self.key + 1) * self.phase.batch;
-        let indices = first + part.start..first + part.end;
-        self.field.upload(&noise::normal(self.settings.seed, Purpose::Sketch, indices, elements)?, elements)
+        noise::normal(self.settings.seed, Purpose::Sketch, first + part.start..first + part.end, of_each)
     }
 
     /// The trial under which the mean loss of the samples `judged` is least, if it falls.
     pub(super) fn try_steps(
         &self,
         parameters: &Parameters,
-        loss: Direct,
+        terms: &Terms,
         trials: &[Trial],
         judged: Range<usize>,
     ) -> Result<Option<usize>> {
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
-            Ok(loss.mean(&errors(&plan, self.field, self.pool, judged.clone(), self.ranks)?.rms))
+            let features = self.features.filter(|_| terms.features != 0.0);
+            Ok(terms.mean(&errors(&plan, self.field, self.pool, judged.clone(), features, self.ranks)?))
         };
         let mut least = mean(parameters)?;
         let mut taken = None;
@@ -162,6 +215,29 @@ impl<F: VelocityField> Iteration<'_, F> {
             }
         }
         Ok(taken)
+    }
+}
+
+/// What a batch gives in one measure.
+struct Sketched {
+    measure: Measure,
+    /// Of every sample.
+    distances: Vec<f64>,
+    /// Errors and sketches pulled back, `[samples, scalars]`.
+    products: [DMatrix<f64>; 2],
+}
+
+impl Sketched {
+    fn new(measure: Measure, scalars: usize) -> Self {
+        let none = || DMatrix::zeros(0, scalars);
+        Self { measure, distances: Vec::new(), products: [none(), none()] }
+    }
+
+    /// Adds the rows of more samples.
+    fn stack(&mut self, more: &[DMatrix<f64>]) {
+        for (all, part) in self.products.iter_mut().zip(more) {
+            *all = stack(all, part);
+        }
     }
 }
 

@@ -61,8 +61,8 @@ impl TrainConfig {
         Ok(Job { model, config, checkpoint, resume, pool_file, log })
     }
 
-    /// The document without the keys that do not change what comes out, and without `conditions`, which are told by
-    /// what is in them.
+    /// The document without the keys that do not change what comes out, and without `conditions` and `features`, which
+    /// are told by what is in them.
     fn without_places(&self) -> Result<Map<String, Value>> {
         let placeless = Self {
             model: None,
@@ -74,6 +74,7 @@ impl TrainConfig {
             device: None,
             triton: None,
             conditions: Vec::new(),
+            features: None,
             ..self.clone()
         };
         match document::value(&placeless, "the training configuration")? {

@@ -7,6 +7,7 @@ use super::iteration::{Iteration, TRIED_ON};
 use super::job::Job;
 use super::journal::Journal;
 use super::kept::Kept;
+use super::objective::Objective;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
 use super::paths::Pool;
@@ -17,6 +18,7 @@ use super::settings::Settings;
 use super::start::Start;
 use super::state::{Candidate, State, Trained};
 use super::validate;
+use crate::distance::Features;
 use crate::document::Notes;
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
@@ -50,18 +52,21 @@ pub fn train<F: VelocityField>(
     settings: &Settings,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
-    train_job(field, conditioning, settings, &Job::default(), &Ranks::alone(), observer)
+    train_job(field, conditioning, settings, None, &Job::default(), &Ranks::alone(), observer)
 }
 
 /// [`train`] as a job of all `ranks`: it keeps on disk what `job` says, and goes on from there. Each rank calls this
-/// with an observer of its own, any of which stops all ranks, and gets the same outcome.
+/// with an observer of its own, any of which stops all ranks, and gets the same outcome. Where there are `features`,
+/// distances in them are told at every validation, and losses may be of them.
 ///
 /// # Errors
-/// As [`train`]; [`Error::Io`] and [`Error::Format`] for the job's files.
+/// As [`train`]; the features' own; [`Error::State`] for a loss of features without any; [`Error::Io`] and
+/// [`Error::Format`] for the job's files.
 pub fn train_job<F: VelocityField>(
     field: &F,
     conditioning: &Conditioning,
     settings: &Settings,
+    features: Option<&Features>,
     job: &Job,
     ranks: &Ranks,
     observer: &mut Observer<'_>,
@@ -74,7 +79,8 @@ pub fn train_job<F: VelocityField>(
     let draws = resumed.as_ref().map_or(1, |checkpoint| checkpoint.state.draws);
     let watch = &mut |share| observer.ground_truth(share);
     let pools = Pools::prepare(&field, conditioning, settings, job, draws, ranks, watch)?;
-    let mut run = Run::begin(&field, conditioning, settings, ranks, legs, pools, resumed)?;
+    let task = Task { field: &field, conditioning, settings, features, ranks };
+    let mut run = Run::begin(task, legs, pools, resumed)?;
     let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
     let mut stopped = is_stopped(&run);
     if !on_disk {
@@ -101,12 +107,26 @@ pub fn train_job<F: VelocityField>(
     Ok(Outcome { rungs: run.state.done, stopped, evaluations, ground_truth })
 }
 
-/// A run under way.
-struct Run<'a, F: VelocityField> {
+/// What a run is of, from its beginning to its end.
+struct Task<'a, F: VelocityField> {
     field: &'a Counted<'a, F>,
     conditioning: &'a Conditioning,
     settings: &'a Settings,
+    features: Option<&'a Features>,
     ranks: &'a Ranks,
+}
+
+impl<F: VelocityField> Clone for Task<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: VelocityField> Copy for Task<'_, F> {}
+
+/// A run under way.
+struct Run<'a, F: VelocityField> {
+    task: Task<'a, F>,
     legs: Vec<Leg>,
     validation: Pool<F::Tensor>,
     pool: Pool<F::Tensor>,
@@ -119,21 +139,18 @@ struct Run<'a, F: VelocityField> {
 impl<'a, F: VelocityField> Run<'a, F> {
     /// Enters the first leg with the ground truth that was solved, or goes on from where the run was.
     fn begin(
-        field: &'a Counted<'a, F>,
-        conditioning: &'a Conditioning,
-        settings: &'a Settings,
-        ranks: &'a Ranks,
+        task: Task<'a, F>,
         legs: Vec<Leg>,
         pools: Pools<F::Tensor>,
         resumed: Option<Checkpoint<State>>,
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let Pools { validation, train: pool, evaluations, kept } = pools;
-        let differences = differences(field, &legs, &pool, ranks)?;
+        let differences = differences(task.field, &legs, &pool, task.ranks)?;
         let (on_disk, ground_truth, state) = match resumed {
             Some(Checkpoint { evaluations, ground_truth, state, .. }) => (Some(evaluations), ground_truth, state),
             None => {
-                let candidate = enter(field, settings, &validation, &first, 0, ranks)?;
+                let candidate = task.enter(&validation, &first, 0)?;
                 let state = State {
                     leg: 0,
                     iteration: 0,
@@ -142,7 +159,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
                     iteration_cost: first.iteration_cost(),
                     validated: true,
                     stale: 0,
-                    log: vec![(field.evaluations().equivalents(), candidate.validation.rmse)],
+                    log: vec![(task.field.evaluations().equivalents(), candidate.validation.rmse)],
                     candidate,
                     others: Vec::new(),
                     before: Evaluations::default(),
@@ -152,23 +169,11 @@ impl<'a, F: VelocityField> Run<'a, F> {
                 (None, evaluations, state)
             }
         };
-        let mut run = Run {
-            field,
-            conditioning,
-            settings,
-            ranks,
-            legs,
-            validation,
-            pool,
-            ground_truth,
-            kept,
-            differences,
-            state,
-        };
+        let mut run = Run { task, legs, validation, pool, ground_truth, kept, differences, state };
         match on_disk {
             Some(evaluations) => {
                 run.restore()?;
-                field.set(evaluations);
+                task.field.set(evaluations);
             }
             None => run.state.limit = run.limit(),
         }
@@ -179,9 +184,9 @@ impl<'a, F: VelocityField> Run<'a, F> {
     fn restore(&mut self) -> Result<()> {
         let phase = self.leg().phase;
         let (iteration, key) = (self.state.iteration, self.state.rung_iteration);
-        let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
-        let step =
-            Iteration { field, pool, ranks, settings, phase: &phase, iteration, key, differences: self.differences };
+        let (Task { field, settings, features, ranks, .. }, pool, differences) =
+            (self.task, &self.pool, self.differences);
+        let step = Iteration { field, features, pool, ranks, settings, phase: &phase, iteration, key, differences };
         let Candidate { parameters, optimizer, .. } = &mut self.state.candidate;
         if let OptimizerState::ForwardGaussNewton(state) = optimizer { step.restore(parameters, state) } else { Ok(()) }
     }
@@ -195,13 +200,18 @@ impl<'a, F: VelocityField> Run<'a, F> {
         &self.legs[self.state.leg]
     }
 
+    /// The best of the rung so far.
+    fn best(&self) -> &Candidate {
+        self.state.best(&self.leg().phase.objective)
+    }
+
     fn spent(&self) -> u64 {
-        self.field.evaluations().equivalents()
+        self.task.field.evaluations().equivalents()
     }
 
     /// Evaluations at which the leg ends: its share of what is left of the budget, by the estimated costs.
     fn limit(&self) -> Option<u64> {
-        let budget = self.settings.budget?;
+        let budget = self.task.settings.budget?;
         let costs = self.legs[self.state.leg..].iter().map(Leg::cost);
         let share = self.leg().cost() as f64 / costs.fold(0.0, |sum, cost| sum + cost as f64).max(1.0);
         let spent = self.spent();
@@ -210,9 +220,9 @@ impl<'a, F: VelocityField> Run<'a, F> {
 
     /// Whether the leg has iterations left, patience left, and budget for one more iteration and a validation.
     fn goes_on(&self) -> bool {
-        let next = self.state.iteration_cost + (self.settings.validation * self.leg().structure.nfe()) as u64;
+        let next = self.state.iteration_cost + (self.task.settings.validation * self.leg().structure.nfe()) as u64;
         self.state.iteration < self.leg().phase.iterations
-            && self.settings.patience.is_none_or(|patience| self.state.stale < patience)
+            && self.task.settings.patience.is_none_or(|patience| self.state.stale < patience)
             && self.state.limit.is_none_or(|limit| self.spent() + next <= limit)
     }
 
@@ -225,27 +235,27 @@ impl<'a, F: VelocityField> Run<'a, F> {
             nfe: self.leg().structure.nfe(),
             loss: candidate.loss,
             validation: candidate.validation,
-            best: self.state.best().best.0,
+            best: self.best().best.0,
             validated: *validated,
-            evaluations: self.field.evaluations(),
+            evaluations: self.task.field.evaluations(),
         }
     }
 
     fn iterate(&mut self) -> Result<()> {
         let before = self.spent();
         let key = self.state.rung_iteration;
-        let refresh = self.settings.pool_refresh;
+        let refresh = self.task.settings.pool_refresh;
         if refresh > 0 && key > 0 && key.is_multiple_of(refresh) {
-            let Run { field, conditioning, settings, ranks, .. } = *self;
+            let Task { field, conditioning, settings, ranks, .. } = self.task;
             self.pool = pools::draw(field, conditioning, settings, self.state.draws, ranks, &mut |_| ())?;
             self.state.draws += 1;
             self.state.candidate.optimizer.forget_samples();
         }
         let phase = self.leg().phase;
-        let (field, pool, settings, ranks) = (self.field, &self.pool, self.settings, self.ranks);
+        let (Task { field, settings, features, ranks, .. }, pool) = (self.task, &self.pool);
         let candidate = &mut self.state.candidate;
         let (iteration, differences) = (self.state.iteration, self.differences);
-        let step = Iteration { field, pool, ranks, settings, phase: &phase, iteration, key, differences };
+        let step = Iteration { field, features, pool, ranks, settings, phase: &phase, iteration, key, differences };
         candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
         field.settle(ranks);
         self.state.iteration += 1;
@@ -259,9 +269,10 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let every = settings.validate_every.unwrap_or((phase.iterations / 12).max(1));
         self.state.validated = self.state.iteration.is_multiple_of(every) || !self.goes_on();
         if self.state.validated {
-            let quality = quality(field, settings, &self.validation, &self.state.candidate.parameters, ranks)?;
-            self.state.stale = if self.state.candidate.judge(quality) { 0 } else { self.state.stale + 1 };
-            let entry = (self.spent(), self.state.best().best.0.rmse);
+            let quality = self.task.quality(&self.validation, &self.state.candidate.parameters)?;
+            let better = self.state.candidate.judge(quality, &phase.objective);
+            self.state.stale = if better { 0 } else { self.state.stale + 1 };
+            let entry = (self.spent(), self.best().best.0.rmse);
             self.state.log.push(entry);
         }
         Ok(())
@@ -276,7 +287,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         }
         match next.origin {
             Origin::Start(i) => {
-                let entered = enter(self.field, self.settings, &self.validation, &next, i, self.ranks)?;
+                let entered = self.task.enter(&self.validation, &next, i)?;
                 let mut last = std::mem::replace(&mut self.state.candidate, entered);
                 last.optimizer.forget_samples();
                 if !new_rung {
@@ -292,8 +303,9 @@ impl<'a, F: VelocityField> Run<'a, F> {
                 last.optimizer = OptimizerState::new(next.phase.optimizer, last.parameters.values.len());
             }
             Origin::Winner => {
-                let best = self.state.best().best.0.rmse;
-                let is_best = |other: &Candidate| other.best.0.rmse == best;
+                let score = |candidate: &Candidate| self.leg().phase.objective.score(&candidate.best.0);
+                let best = score(self.best());
+                let is_best = |other: &Candidate| score(other) == best;
                 if let Some(i) = self.state.others.iter().position(is_best) {
                     std::mem::swap(&mut self.state.candidate, &mut self.state.others[i]);
                 }
@@ -311,9 +323,9 @@ impl<'a, F: VelocityField> Run<'a, F> {
     /// The best of the rung, with its notes, joins those that are done.
     fn finish_rung(&mut self, stopped: bool) -> Result<()> {
         let leg = *self.leg();
-        let best = self.state.best();
-        let mut theta = best.best.1.in_structure(self.settings.rungs[leg.rung].structure).theta()?;
-        let (all, before, truth) = (self.field.evaluations(), self.state.before, self.ground_truth);
+        let best = self.best();
+        let mut theta = best.best.1.in_structure(self.task.settings.rungs[leg.rung].structure).theta()?;
+        let (all, before, truth) = (self.task.field.evaluations(), self.state.before, self.ground_truth);
         let evaluations =
             Evaluations { forward: all.forward - before.forward, backward: all.backward - before.backward };
         theta.training = self.notes(best, evaluations, stopped);
@@ -328,12 +340,13 @@ impl<'a, F: VelocityField> Run<'a, F> {
     }
 
     fn notes(&self, best: &Candidate, evaluations: Evaluations, stopped: bool) -> Notes {
-        let (settings, leg, state) = (self.settings, self.leg(), &self.state);
+        let (settings, leg, state) = (self.task.settings, self.leg(), &self.state);
         let phase = leg.phase;
-        let losses: Vec<_> = settings.phases.iter().map(|phase| phase.loss).collect();
+        let losses: Vec<_> = settings.phases.iter().flat_map(|phase| phase.objective.list()).collect();
         let all = self.spent();
         let notes = json!({
             "loss": one_or_more::json(&losses),
+            "features": self.task.features.map(|features| features.card().name()),
             "optimizer": phase.optimizer,
             "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
             "iterations": state.rung_iteration,
@@ -398,68 +411,60 @@ fn differences<F: VelocityField>(
     Ok(found.map(Differences::new))
 }
 
-fn quality<F: VelocityField>(
-    field: &Counted<'_, F>,
-    settings: &Settings,
-    validation: &Pool<F::Tensor>,
-    parameters: &Parameters,
-    ranks: &Ranks,
-) -> Result<Quality> {
-    let plan = Arc::new(Plan::new(parameters.tableau()));
-    let errors = validate::errors(&plan, field, validation, 0..validation.size(), ranks)?;
-    field.settle(ranks);
-    Ok(errors.quality(settings.range))
-}
-
-/// The `index`th start of the rung that `leg` is of, validated.
-fn enter<F: VelocityField>(
-    field: &Counted<'_, F>,
-    settings: &Settings,
-    validation: &Pool<F::Tensor>,
-    leg: &Leg,
-    index: usize,
-    ranks: &Ranks,
-) -> Result<Candidate> {
-    let (from, parameters) = match &settings.rungs[leg.rung].starts[index] {
-        Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
-        Start::BestOf(solvers) => best_of(field, validation, solvers, ranks)?,
-        Start::Bespoke(structure, solvers) => {
-            let family = if structure.stages_per_step() == 2 { "rk2" } else { "rk1" };
-            (format!("{family}@{}", structure.nfe()), best_of(field, validation, solvers, ranks)?.1)
-        }
-    };
-    let coordinates = leg.coordinates(parameters.learn);
-    let parameters = parameters.in_coordinates(coordinates)?;
-    let validated = quality(field, settings, validation, &parameters, ranks)?;
-    let optimizer = OptimizerState::new(leg.phase.optimizer, parameters.values.len());
-    let best = (validated, parameters.clone());
-    Ok(Candidate { from, start: validated, parameters, optimizer, loss: f64::NAN, validation: validated, best })
-}
-
-/// The solver of the least error on a few samples.
-fn best_of<F: VelocityField>(
-    field: &F,
-    validation: &Pool<F::Tensor>,
-    solvers: &[(String, Parameters)],
-    ranks: &Ranks,
-) -> Result<(String, Parameters)> {
-    if let [only] = solvers {
-        return Ok(only.clone());
+impl<F: VelocityField> Task<'_, F> {
+    fn quality(&self, validation: &Pool<F::Tensor>, parameters: &Parameters) -> Result<Quality> {
+        let plan = Arc::new(Plan::new(parameters.tableau()));
+        let Task { field, settings, features, ranks, .. } = self;
+        let errors = validate::errors(&plan, *field, validation, 0..validation.size(), *features, ranks)?;
+        field.settle(ranks);
+        Ok(errors.quality(settings.range))
     }
-    let mut least: Option<(f64, &(String, Parameters))> = None;
-    for solver in solvers {
-        let plan = Arc::new(Plan::new(solver.1.tableau()));
-        let few = 0..validation.size().min(TRIED_ON);
-        let rmse = match validate::errors(&plan, field, validation, few, ranks) {
-            Ok(errors) => errors.quality(1.0).rmse,
-            // A solver that diverges here is not the best.
-            Err(Error::NonFinite { .. }) => continue,
-            Err(other) => return Err(other),
+
+    /// The `index`th start of the rung that `leg` is of, validated.
+    fn enter(&self, validation: &Pool<F::Tensor>, leg: &Leg, index: usize) -> Result<Candidate> {
+        let objective = &leg.phase.objective;
+        let (from, parameters) = match &self.settings.rungs[leg.rung].starts[index] {
+            Start::Given { name, parameters, .. } => (name.clone(), parameters.clone()),
+            Start::BestOf(solvers) => self.best_of(validation, solvers, objective)?,
+            Start::Bespoke(structure, solvers) => {
+                let family = if structure.stages_per_step() == 2 { "rk2" } else { "rk1" };
+                (format!("{family}@{}", structure.nfe()), self.best_of(validation, solvers, objective)?.1)
+            }
         };
-        if rmse.is_finite() && least.is_none_or(|(least, _)| rmse < least) {
-            least = Some((rmse, solver));
-        }
+        let coordinates = leg.coordinates(parameters.learn);
+        let parameters = parameters.in_coordinates(coordinates)?;
+        let validated = self.quality(validation, &parameters)?;
+        let optimizer = OptimizerState::new(leg.phase.optimizer, parameters.values.len());
+        let best = (validated, parameters.clone());
+        Ok(Candidate { from, start: validated, parameters, optimizer, loss: f64::NAN, validation: validated, best })
     }
-    let none = || Error::Numeric("no solver to start from has a finite error at this nfe".into());
-    least.map(|(_, solver)| solver.clone()).ok_or_else(none)
+
+    /// The solver that the objective prefers on a few samples.
+    fn best_of(
+        &self,
+        validation: &Pool<F::Tensor>,
+        solvers: &[(String, Parameters)],
+        objective: &Objective,
+    ) -> Result<(String, Parameters)> {
+        if let [only] = solvers {
+            return Ok(only.clone());
+        }
+        let Task { field, settings, features, ranks, .. } = self;
+        let mut least: Option<(f64, &(String, Parameters))> = None;
+        for solver in solvers {
+            let plan = Arc::new(Plan::new(solver.1.tableau()));
+            let few = 0..validation.size().min(TRIED_ON);
+            let score = match validate::errors(&plan, *field, validation, few, *features, ranks) {
+                Ok(errors) => objective.score(&errors.quality(settings.range)),
+                // A solver that diverges here is not the best.
+                Err(Error::NonFinite { .. }) => continue,
+                Err(other) => return Err(other),
+            };
+            if score.is_finite() && least.is_none_or(|(least, _)| score < least) {
+                least = Some((score, solver));
+            }
+        }
+        let none = || Error::Numeric("no solver to start from has a finite error at this nfe".into());
+        least.map(|(_, solver)| solver.clone()).ok_or_else(none)
+    }
 }

@@ -48,8 +48,11 @@ impl Leg {
         let (batch, nfe) = (self.phase.batch as u64, self.structure.nfe() as u64);
         match self.phase.optimizer {
             Optimizer::Adam => 4 * batch * nfe,
-            // Two cotangents, and the mean loss of three thetas.
-            Optimizer::GaussNewton => (6 * batch + 3 * TRIED_ON as u64) * nfe,
+            // Two cotangents in each measure, and the mean loss of three thetas.
+            Optimizer::GaussNewton => {
+                let measures = self.phase.objective.end().map_or(1, |terms| terms.measures().len() as u64);
+                ((2 + 4 * measures) * batch + 3 * TRIED_ON as u64) * nfe
+            }
             Optimizer::ForwardGaussNewton => {
                 batch * self.structure.jacobian_evaluations() + (KEPT_SAMPLES + 3 * TRIED_ON) as u64 * nfe
             }

@@ -1,6 +1,7 @@
 //! A training run with every choice made.
 
-use super::config::{Learn, Loss, Optimizer, TrainConfig, TrainedFamily};
+use super::config::{Learn, Loss, LossTerm, Optimizer, TrainConfig, TrainedFamily};
+use super::objective::Objective;
 use super::parameters::Structure;
 use super::start::{self, Init, Start};
 use crate::document::Notes;
@@ -55,7 +56,7 @@ pub struct Rung {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Phase {
     /// What is minimised.
-    pub loss: Loss,
+    pub objective: Objective,
     /// How.
     pub optimizer: Optimizer,
     /// Iterations.
@@ -75,7 +76,7 @@ const MOST: usize = 100_000_000;
 impl Settings {
     /// Whether ground-truth paths are wanted at any time, not at their ends alone.
     pub fn dense(&self) -> bool {
-        self.phases.iter().any(|phase| phase.loss.direct().is_none())
+        self.phases.iter().any(|phase| phase.objective.end().is_none())
     }
 
     /// The thetas of other models that training starts from: names of their files and what they
@@ -97,7 +98,7 @@ impl TrainConfig {
         let phases = self.phases()?;
         let rungs = self.rungs(&phases[0], path)?;
         let ns = rungs.iter().any(|rung| matches!(rung.structure, Structure::Ns(_)));
-        if ns && phases.iter().any(|phase| phase.loss == Loss::RmseBound) {
+        if ns && phases.iter().any(|phase| phase.objective == Objective::RmseBound) {
             return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
         }
         let resolve = self.resolve.unwrap_or(false);
@@ -137,21 +138,29 @@ impl TrainConfig {
     }
 
     fn phases(&self) -> Result<Vec<Phase>> {
-        let losses = if self.loss.is_empty() { &[Loss::LogMse][..] } else { &self.loss };
+        let default = [LossTerm { loss: Loss::LogMse, weight: None }];
+        let objectives = Objective::of_list(if self.loss.is_empty() { &default } else { &self.loss })?;
+        if objectives.iter().any(Objective::has_features) && self.features.is_none() {
+            return Err(Error::invalid("features", "absent", "a feature card: a loss is of features"));
+        }
         if self.optimizer.is_some_and(|optimizer| optimizer != Optimizer::Adam)
-            && losses.iter().all(|loss| loss.direct().is_none())
+            && objectives.iter().all(|objective| objective.end().is_none())
         {
             let value = serde_json::json!(self.optimizer);
             return Err(Error::invalid("optimizer", value, "adam for the rmse-bound loss"));
         }
         let counts = &self.iterations;
-        if counts.len() > 1 && counts.len() != losses.len() {
-            let expected = format!("one count, or one for each of {} losses", losses.len());
+        if counts.len() > 1 && counts.len() != objectives.len() {
+            let expected = format!("one count, or one for each of {} losses", objectives.len());
             return Err(Error::invalid("iterations", format!("{counts:?}"), expected));
         }
-        let phase = |(i, loss): (usize, &Loss)| {
+        let phase = |(i, objective): (usize, &Objective)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
-            let optimizer = loss.direct().map_or(Optimizer::Adam, |_| direct);
+            let optimizer = objective.end().map_or(Optimizer::Adam, |_| direct);
+            if objective.has_features() && optimizer == Optimizer::ForwardGaussNewton {
+                let expected = "rmse or log-mse for forward-gauss-newton: features need gradients of the model";
+                return Err(Error::invalid("loss", "features", expected));
+            }
             let (iterations, batch) = match optimizer {
                 Optimizer::Adam => (1200, 60),
                 Optimizer::GaussNewton => (30, 400),
@@ -159,12 +168,13 @@ impl TrainConfig {
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
             let batch_given = self.batch.is_some() && optimizer == Optimizer::ForwardGaussNewton;
-            let phase = Phase { loss: *loss, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
+            let phase =
+                Phase { objective: *objective, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
             check_range("iterations", phase.iterations, 1, MOST)?;
             check_range("batch", phase.batch, 1, MOST)?;
             Ok(phase)
         };
-        losses.iter().enumerate().map(phase).collect()
+        objectives.iter().enumerate().map(phase).collect()
     }
 
     fn rungs(&self, first: &Phase, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {

@@ -1,6 +1,7 @@
 //! What a run carries from one iteration to the next. Everything random follows from the seed and
 //! the counts in here: with the settings, this is all of a run.
 
+use super::objective::Objective;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
 use super::schedule::Leg;
@@ -32,10 +33,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Keeps the numbers if `validation`, which is theirs, is the best so far, and says whether it is.
-    pub fn judge(&mut self, validation: Quality) -> bool {
+    /// Keeps the numbers if `validation`, which is theirs, is by the `objective` the best so far, and says whether it
+    /// is.
+    pub fn judge(&mut self, validation: Quality, objective: &Objective) -> bool {
         self.validation = validation;
-        let better = validation.rmse < self.best.0.rmse;
+        let better = objective.score(&validation) < objective.score(&self.best.0);
         if better {
             self.best = (validation, self.parameters.clone());
         }
@@ -83,9 +85,10 @@ pub struct State {
 }
 
 impl State {
-    /// The best of the rung so far.
-    pub fn best(&self) -> &Candidate {
-        let least = |best, other| if rmse(other) < rmse(best) { other } else { best };
+    /// The best of the rung so far, by the `objective`.
+    pub fn best(&self, objective: &Objective) -> &Candidate {
+        let score = |candidate: &Candidate| objective.score(&candidate.best.0);
+        let least = |best, other| if score(other) < score(best) { other } else { best };
         self.others.iter().fold(&self.candidate, least)
     }
 }
@@ -102,10 +105,6 @@ impl State {
             && self.done.len() == leg.rung
             && self.draws > 0
     }
-}
-
-fn rmse(candidate: &Candidate) -> f64 {
-    candidate.best.0.rmse
 }
 
 /// A solver that was trained.

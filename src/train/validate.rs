@@ -1,5 +1,7 @@
 //! How far a solver's samples are from the ground truth.
 
+use super::loss::feature_distances;
+use crate::distance::Features;
 use crate::error::Result;
 use crate::ranks::Ranks;
 use crate::sampler::{self, Plan};
@@ -11,26 +13,41 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Errors of the solver `plan` on the samples `rows` of the pool, in their order, as many at a time as memory is
-/// for, each rank its share.
+/// for, each rank its share; in `features` too, where there are some.
 ///
 /// # Errors
-/// The field's own, or [`crate::Error::NonFinite`].
+/// The field's and the features' own, or [`crate::Error::NonFinite`].
 pub fn errors<F: VelocityField>(
     plan: &Arc<Plan>,
     field: &F,
     pool: &Pool<F::Tensor>,
     rows: Range<usize>,
+    features: Option<&Features>,
     ranks: &Ranks,
 ) -> Result<Errors> {
     let order = pool.by_size(rows.clone().collect());
     let own = &order[ranks.share(order.len())];
     let of_part = |part: &&[usize]| {
-        let x1 = sampler::sample(plan, field, &pool.x0(part)?, &pool.condition(part)?)?;
-        x1.rmse(&pool.x1(part)?)
+        let end = sampler::sample(plan, field, &pool.x0(part)?, &pool.condition(part)?)?;
+        let x1 = pool.x1(part)?;
+        let seen = features.map_or_else(|| Ok(Vec::new()), |features| feature_distances(features, &end, &x1))?;
+        Ok((end.rmse(&x1)?, seen))
     };
-    let found: Result<Vec<_>> = pool.parts(own, chunk).iter().map(of_part).collect();
-    let found = ranks.gather(order.len(), found.map(|parts| parts.concat()))?;
-    let mut rms = vec![0.0; order.len()];
-    order.iter().zip(found).for_each(|(row, found)| rms[row - rows.start] = found);
-    Ok(Errors { rms })
+    let found: Result<(Vec<_>, Vec<_>)> = pool.parts(own, chunk).iter().map(of_part).collect();
+    let (rms, seen) = match found {
+        Ok((rms, seen)) => (Ok(rms.concat()), Ok(seen.concat())),
+        // What one rank fails at, the first gathering tells all.
+        Err(error) => (Err(error), Ok(Vec::new())),
+    };
+    let in_order = |found: Vec<f64>| {
+        let mut ordered = vec![0.0; order.len()];
+        order.iter().zip(found).for_each(|(row, found)| ordered[row - rows.start] = found);
+        ordered
+    };
+    let rms = in_order(ranks.gather(order.len(), rms)?);
+    let features = match features {
+        Some(_) => Some(in_order(ranks.gather(order.len(), seen)?)),
+        None => None,
+    };
+    Ok(Errors { rms, features })
 }

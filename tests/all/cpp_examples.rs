@@ -19,7 +19,7 @@ fn a_theta_in_place_of_an_euler_loop_is_closer_at_the_same_nfe() {
     let config = TrainConfig {
         model: Some(ring_card(&workshop.path("")).into()),
         steps: vec![4],
-        loss: vec![Loss::LogMse],
+        loss: vec![Loss::LogMse.into()],
         iterations: vec![15],
         ..TrainConfig::default()
     };

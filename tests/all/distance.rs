@@ -116,6 +116,60 @@ fn networks_see_what_their_cards_say() {
     }
 }
 
+/// Distances and their gradients against the authors' code of LPIPS (tests/golden/make_layers.py).
+#[cfg(feature = "torch")]
+#[test]
+fn layers_are_compared_as_by_lpips() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(folder().join("layers.json")).unwrap()).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let mut card = case["card"].clone();
+        card["weights"] = json!(folder().join(card["weights"].as_str().unwrap()));
+        let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
+        let features = Features::open(&write_card(scratch.path(), &card), Device::Cpu, &shape, [-1.0, 1.0]).unwrap();
+        let elements = shape.iter().product::<usize>();
+        let samples = |phase: f64| -> Vec<f32> {
+            (0..2 * elements).map(|i| ((0.37 * i as f64 + phase).sin() * 1.1) as f32).collect()
+        };
+        let (truth, width) = features.layers(&samples(0.9)).unwrap();
+        let mut distances = Vec::new();
+        let gradient = features.layers_vjp(&samples(0.0), &mut |layers, _| {
+            let difference: Vec<f32> = layers.iter().zip(&truth).map(|(a, b)| a - b).collect();
+            distances = difference.chunks(width).map(|own| own.iter().map(|v| v * v).sum::<f32>()).collect();
+            Ok(vec![difference.iter().map(|v| 2.0 * v).collect(), vec![0.0; difference.len()]])
+        });
+        let gradient = gradient.unwrap();
+        let close = |found: &[f32], expected: &Value, what: &str| {
+            let expected = numbers(expected);
+            let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            assert!(largest > 0.0 && found.len() == expected.len(), "{}: {what}", case["name"]);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-4 * largest, "{}: {what} {found} {expected}", case["name"]);
+            }
+        };
+        close(&distances, &case["distances"], "distance");
+        close(&gradient[0], &case["gradient"], "gradient");
+        assert!(gradient[1].iter().all(|v| *v == 0.0), "each cotangent has its own product");
+    }
+}
+
+/// A place without any activation has no direction: LPIPS itself has a NaN for its gradient.
+#[cfg(feature = "torch")]
+#[test]
+fn a_layer_that_is_zero_has_a_gradient() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let card = json!({
+        "format": "bespoke-features", "version": 1, "runtime": "torchscript",
+        // Its features are asked for by an argument, and zero without.
+        "weights": folder().join("features-several.pt"), "layers": [{ "output": 1 }],
+    });
+    let features = Features::open(&write_card(scratch.path(), &card), Device::Cpu, &[3, 6, 6], [-1.0, 1.0]).unwrap();
+    let (layers, _) = features.layers(&[0.3; 108]).unwrap();
+    assert!(layers.iter().all(|v| *v == 0.0));
+    let found = features.layers_vjp(&[0.3; 108], &mut |layers, _| Ok(vec![vec![1.0; layers.len()]])).unwrap();
+    assert!(found[0].iter().all(|v| v.is_finite()));
+}
+
 #[cfg(feature = "torch")]
 #[test]
 fn a_network_that_does_not_fit_its_card_is_named() {
@@ -135,6 +189,18 @@ fn a_network_that_does_not_fit_its_card_is_named() {
     };
     refused(json!({ "output": "pool4" }), &[3, 2, 2], "pool4");
     refused(json!({ "output": 7 }), &[3, 2, 2], "keys");
+    let compared = |change: Value, expected: &str| {
+        let mut card = json!({
+            "format": "bespoke-features", "version": 1, "runtime": "torchscript",
+            "weights": folder().join("features-named.pt"), "output": "pool3",
+        });
+        card.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let features = Features::open(&write_card(scratch.path(), &card), Device::Cpu, &[3, 2, 2], [-1.0, 1.0]);
+        let error = features.unwrap().layers(&[0.5; 24]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}, expected {expected}");
+    };
+    compared(json!({ "layers": [{ "output": "pool3" }, { "output": "pool5" }] }), "pool5");
+    compared(json!({ "quantize": true }), "quantize");
     refused(json!({ "channels": 3 }), &[2, 2, 3], "channels");
     refused(json!({ "mean": [0.0, 0.0] }), &[3, 2, 2], "mean");
     refused(json!({ "weights": folder().join("absent.pt") }), &[3, 2, 2], "absent.pt");
@@ -169,6 +235,9 @@ fn cards_are_read_strictly() {
         (json!({ "std": [0.0] }), "std"),
         (json!({ "arguments": ["x"] }), "arguments"),
         (json!({ "output": true }), "output"),
+        (json!({ "layers": [{ "output": true }] }), "layers.output"),
+        (json!({ "layers": [{ "output": 1, "weight": 0 }] }), "layers.weight"),
+        (json!({ "layers": [{ "output": 1, "weights": 1 }] }), "weights"),
         (json!({ "channels": 0 }), "channels"),
     ] {
         let mut card = good.clone();

@@ -351,7 +351,7 @@ fn a_run_that_goes_on_comes_to_the_same_numbers() {
         };
         // What is kept of the ground truth is float32, as networks compute.
         let field = MixtureField::<f32>::new(Mixture::new(document()).unwrap(), Scheduler::FmOt, None);
-        train_job(&field, &UNCONDITIONAL, &settings, &job, &Ranks::alone(), &mut observer).unwrap()
+        train_job(&field, &UNCONDITIONAL, &settings, None, &job, &Ranks::alone(), &mut observer).unwrap()
     };
     let whole = run("whole", false, usize::MAX);
     for stop in [7, 15] {

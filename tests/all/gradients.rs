@@ -104,7 +104,7 @@ fn direct_losses_of_every_family() {
             (Structure::Ns(5), Coordinates::Table),
         ] {
             let error = gradient_error(of, Scheduler::FmOt, |parameters, field, pool, rows| {
-                direct_loss(direct, parameters, field, pool, rows).unwrap()
+                direct_loss(&direct.into(), None, parameters, field, pool, rows).unwrap()
             });
             assert_close(&format!("{direct:?}, {of:?}"), error);
         }

@@ -32,6 +32,8 @@ mod documents;
 mod ended;
 #[cfg(feature = "torch")]
 mod fashion;
+#[cfg(feature = "torch")]
+mod feature_loss;
 mod floors;
 mod forward;
 mod gpu_check;

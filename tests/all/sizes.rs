@@ -199,7 +199,7 @@ fn trained(field: &ModelField<Host<f64>>, of: &Conditioning, changes: &Value, jo
     document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let config: TrainConfig = serde_json::from_value(document).unwrap();
     let settings = config.settings(2.0, None).unwrap();
-    train_job(field, of, &settings, job, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap()
+    train_job(field, of, &settings, None, job, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]
@@ -252,7 +252,15 @@ fn what_is_kept_of_several_sizes_is_what_was_solved() {
     .unwrap();
     let settings = config.settings(2.0, None).unwrap();
     let error =
-        train_job(&field, &other, &settings, &job, &Ranks::alone(), &mut |_: &Progress| ControlFlow::Continue(()));
+        train_job(
+            &field,
+            &other,
+            &settings,
+            None,
+            &job,
+            &Ranks::alone(),
+            &mut |_: &Progress| ControlFlow::Continue(()),
+        );
     let message = error.unwrap_err().to_string();
     assert!(message.contains("pool.safetensors") && message.contains("conditions"), "{message}");
 }

@@ -2,9 +2,12 @@
 
 use super::LossGradient;
 use super::adjoint::{check_finite, forward, reverse};
+use super::features::{Difference, feature_cotangents, needed_features};
+use crate::distance::Features;
 use crate::error::{Error, Result};
 use crate::tableau::{Contents, Tableau};
 use crate::tensor::{PerRow, PerRowBuf, Register, Tensor};
+use crate::train::objective::{Measure, Terms};
 use crate::train::parameters::Parameters;
 use crate::train::paths::Pool;
 use crate::velocity::{Condition, VelocityField};
@@ -62,6 +65,8 @@ pub struct Residual<T> {
     x0: T,
     condition: Condition,
     velocities: Vec<T>,
+    /// x_n, `[batch, elements]`.
+    pub end: T,
     /// x_n - x(1), `[batch, elements]`.
     pub error: T,
     /// Its root mean square, per sample.
@@ -94,7 +99,7 @@ pub fn direct_residual<F: VelocityField>(
     if rms.iter().any(|rms| !rms.is_finite()) {
         return Err(Error::NonFinite { evaluation: table.nfe() - 1, t: 1.0 });
     }
-    Ok(Residual { tableau, contents, x0, condition, velocities: trace.velocities, error, rms })
+    Ok(Residual { tableau, contents, x0, condition, velocities: trace.velocities, end: trace.end, error, rms })
 }
 
 impl<T: Tensor> Residual<T> {
@@ -126,24 +131,47 @@ impl<T: Tensor> Residual<T> {
     }
 }
 
-/// The loss of the samples `rows` of the pool, which are of one size, and its gradient.
+/// The loss of the samples `rows` of the pool, which are of one size, and its gradient; `features` where a term is of
+/// them.
 ///
 /// # Errors
-/// The field's own; [`Error::NonFinite`].
+/// The field's and the features' own; [`Error::NonFinite`]; [`Error::State`] where features are missing.
 pub fn direct_loss<F: VelocityField>(
-    loss: Direct,
+    terms: &Terms,
+    features: Option<&Features>,
     parameters: &Parameters,
     field: &F,
     pool: &Pool<F::Tensor>,
     rows: &[usize],
 ) -> Result<LossGradient> {
     let residual = direct_residual(parameters, field, pool, rows)?;
-    let (batch, elements) = (rows.len() as f64, residual.error.elements() as f64);
-    let (values, factors): (Vec<f64>, Vec<f64>) =
-        residual.rms.iter().map(|rms| loss.value_and_factor(*rms, elements)).unzip();
-    let factors: Vec<f64> = factors.iter().map(|factor| factor / batch).collect();
-    let cotangent = F::Tensor::linear_combination(&[(PerRow::Each(&factors), &residual.error)])?;
+    let batch = rows.len() as f64;
+    let mut loss = 0.0;
+    // The terms' mean loss, and the factor of each sample's error in its gradient.
+    let mut factors = |measure: Measure, distances: &[f64], numbers: f64| {
+        let mut factors = vec![0.0; distances.len()];
+        for (_, direct, weight) in terms.parts().filter(|(own, _, _)| *own == measure) {
+            for (sum, distance) in factors.iter_mut().zip(distances) {
+                let (value, factor) = direct.value_and_factor(*distance, numbers);
+                loss += weight * value / batch;
+                *sum += weight * factor / batch;
+            }
+        }
+        factors
+    };
+    let in_numbers = factors(Measure::Numbers, &residual.rms, residual.error.elements() as f64);
+    let mut cotangent = F::Tensor::linear_combination(&[(PerRow::Each(&in_numbers), &residual.error)])?;
+    if terms.measures().contains(&Measure::Features) {
+        let by_layers = |difference: Difference| {
+            let factors = factors(Measure::Features, &difference.lengths(), 1.0);
+            Ok(vec![difference.scaled(&factors)])
+        };
+        let found = feature_cotangents(field, needed_features(features)?, &residual.end, &pool.x1(rows)?, by_layers)?;
+        let mut parts = vec![(PerRow::All(1.0), &cotangent)];
+        parts.extend(found.iter().map(|found| (PerRow::All(1.0), found)));
+        cotangent = F::Tensor::linear_combination(&parts)?;
+    }
     let by_scalar = residual.pull_back(field, vec![cotangent])?.swap_remove(0).row_sum().transpose();
     let gradient: DVector<f64> = parameters.table_jacobian().jacobian.tr_mul(&by_scalar);
-    Ok(LossGradient { loss: values.iter().sum::<f64>() / batch, gradient: gradient.as_slice().to_vec() })
+    Ok(LossGradient { loss, gradient: gradient.as_slice().to_vec() })
 }

@@ -1,14 +1,17 @@
-//! Losses of a solver on ground-truth paths, with their gradients by hand-derived adjoints.
+//! Losses of a solver on ground-truth paths, with their gradients by hand-derived adjoints; those of features through
+//! the network's own.
 
 mod adjoint;
 mod bound;
 mod differences;
 mod direct;
+mod features;
 mod sensitivities;
 
 pub use adjoint::{Gradients, Trace};
 pub use bound::bound_loss;
-pub use direct::{Direct, direct_loss, direct_residual};
+pub use direct::{Direct, Residual, direct_loss, direct_residual};
+pub use features::{Difference, feature_cotangents, feature_distances, needed_features};
 pub use sensitivities::Tangents;
 
 use crate::ranks::Ranks;

@@ -75,6 +75,17 @@ impl NormalEquations {
         Self { normal: sketches.tr_mul(&weighted), gradient: errors.tr_mul(&weights) }
     }
 
+    /// Of no samples.
+    pub fn none(parameters: usize) -> Self {
+        Self { normal: DMatrix::zeros(parameters, parameters), gradient: DVector::zeros(parameters) }
+    }
+
+    /// Adds those of other samples, or of another measure.
+    pub fn add(&mut self, other: Self) {
+        self.normal += other.normal;
+        self.gradient += other.gradient;
+    }
+
     /// -(H + damping diag H)^-1 g.
     fn step(&self, damping: f64) -> Option<DVector<f64>> {
         let mut damped = self.normal.clone();
