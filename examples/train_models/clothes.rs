@@ -47,27 +47,38 @@ impl Classifier {
         Self { convolutions, head, logits: Linear::new(l, whole.unwrap_or(last), CLASSES), layout }
     }
 
-    /// The features, and before them the images of each size.
-    fn layers(&self, w: &[Tensor], x: &Tensor) -> Vec<Tensor> {
-        let mut h = x.shallow_clone();
-        let mut levels: Vec<Tensor> = Vec::new();
+    /// The images that each convolution makes.
+    fn images(&self, w: &[Tensor], x: &Tensor) -> Vec<Tensor> {
+        let mut images: Vec<Tensor> = Vec::new();
         for (conv, norm) in &self.convolutions {
-            h = norm.forward(w, &conv.forward(w, &h)).silu();
-            if levels.last().is_some_and(|last| last.size() == h.size()) {
-                levels.pop();
-            }
-            levels.push(h.shallow_clone());
+            let before = images.last().unwrap_or(x);
+            images.push(norm.forward(w, &conv.forward(w, before)).silu());
         }
-        let features = match &self.head {
-            Head::Whole(linear) => linear.forward(w, &h.flatten(1, -1)).silu(),
-            Head::Means => h.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
-        };
-        levels.insert(0, features);
-        levels
+        images
     }
 
     fn features(&self, w: &[Tensor], x: &Tensor) -> Tensor {
-        self.layers(w, x).swap_remove(0)
+        let images = self.images(w, x);
+        let last = images.last().unwrap_or(x);
+        match &self.head {
+            Head::Whole(linear) => linear.forward(w, &last.flatten(1, -1)).silu(),
+            Head::Means => last.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
+        }
+    }
+
+    /// The last images of each size as LPIPS compares them, joined: channels of unit length at every place, squares
+    /// averaged over the places of a size.
+    fn layers(&self, w: &[Tensor], x: &Tensor) -> Tensor {
+        let images = self.images(w, x);
+        let is_last = |i: usize| images.get(i + 1).is_none_or(|next| next.size() != images[i].size());
+        let layer = |i: usize| {
+            let image = &images[i];
+            let length = (image.square().sum_dim_intlist(1i64, true, Kind::Float) + 1e-10).sqrt();
+            let places: i64 = image.size()[2..].iter().product();
+            (image / length / (places as f64).sqrt()).flatten(1, -1)
+        };
+        let layers: Vec<Tensor> = (0..images.len()).filter(|i| is_last(*i)).map(layer).collect();
+        Tensor::cat(&layers, 1)
     }
 
     fn logits(&self, w: &[Tensor], x: &Tensor) -> Tensor {
@@ -75,11 +86,17 @@ impl Classifier {
     }
 }
 
-/// `fashion-features`, `fashion-judge`, and what the latter says of classes, `fashion-classifier`.
+/// `fashion-features` and its layers, `fashion-layers`; `fashion-judge`, and what it says of classes, `fashion-classifier`.
 pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
-    train_one(arguments, device, "fashion-features", Classifier::new([16, 32, 64], Some(64)), 0, None)?;
-    train_one(arguments, device, "fashion-judge", Classifier::new([24, 48, 96], None), 1, Some("fashion-classifier"))
+    let sees = Classifier::new([16, 32, 64], Some(64));
+    let layers = ("fashion-layers", Classifier::layers as Answer);
+    train_one(arguments, device, "fashion-features", sees, 0, layers)?;
+    let classes = ("fashion-classifier", Classifier::logits as Answer);
+    train_one(arguments, device, "fashion-judge", Classifier::new([24, 48, 96], None), 1, classes)
 }
+
+/// What is kept of a classifier besides its features.
+type Answer = fn(&Classifier, &[Tensor], &Tensor) -> Tensor;
 
 fn train_one(
     arguments: &Arguments,
@@ -87,7 +104,7 @@ fn train_one(
     name: &str,
     classifier: Classifier,
     seed: i64,
-    logits: Option<&str>,
+    (other, answer): (&str, Answer),
 ) -> Result<()> {
     tch::manual_seed(arguments.seed + seed);
     let data = Fashion::read(&arguments.fashion, "train", device)?;
@@ -125,16 +142,16 @@ fn train_one(
     let stored = export::host_weights(&classifier.layout, &weights.to_kind(Kind::Half));
     let computed = || stored.iter().map(|w| w.to_kind(Kind::Float)).collect::<Vec<_>>();
     let inputs = |batch: i64| vec![Tensor::rand([batch, 1, SIDE, SIDE], (Kind::Float, Device::Cpu)) * 2.0 - 1.0];
-    let file = format!("{name}.pt");
-    let layers = |x: &[Tensor]| classifier.layers(&computed(), &x[0]);
-    export::export_all(&arguments.out.join(&file), "FashionFeatures", inputs, layers)?;
-    if let Some(name) = logits {
-        let logits = |x: &[Tensor]| classifier.logits(&computed(), &x[0]);
-        export::export(&arguments.out.join(format!("{name}.pt")), "FashionClassifier", inputs, logits)?;
-    }
-    let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": file,
-        "channels": 1, "range": [-1, 1], "output": 0,
-        "layers": [{ "output": 1 }, { "output": 2 }, { "output": 3 }] });
+    let at = |name: &str| arguments.out.join(format!("{name}.pt"));
+    export::export(&at(name), "FashionFeatures", inputs, |x| classifier.features(&computed(), &x[0]))?;
+    export::export(&at(other), "FashionAnswer", inputs, |x| answer(&classifier, &computed(), &x[0]))?;
+    write_card(arguments, name)?;
+    if other == "fashion-layers" { write_card(arguments, other) } else { Ok(()) }
+}
+
+fn write_card(arguments: &Arguments, name: &str) -> Result<()> {
+    let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": format!("{name}.pt"),
+        "channels": 1, "range": [-1, 1] });
     let path = arguments.out.join(format!("{name}.json"));
     let text = serde_json::to_string_pretty(&card)? + "\n";
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tch::{CModule, Device, IValue, Kind, Tensor};
+use tch::{CModule, Device, Kind, Tensor};
 
 use crate::layers::Layout;
 
@@ -18,17 +18,7 @@ pub fn export(
     inputs: impl Fn(i64) -> Vec<Tensor>,
     forward: impl Fn(&[Tensor]) -> Tensor,
 ) -> Result<()> {
-    export_all(path, name, inputs, |inputs| vec![forward(inputs)])
-}
-
-/// [`export`] of a network that answers several tensors.
-pub fn export_all(
-    path: &Path,
-    name: &str,
-    inputs: impl Fn(i64) -> Vec<Tensor>,
-    forward: impl Fn(&[Tensor]) -> Vec<Tensor>,
-) -> Result<()> {
-    let mut module = CModule::create_by_tracing(name, "forward", &inputs(3), &mut |inputs| forward(inputs))
+    let mut module = CModule::create_by_tracing(name, "forward", &inputs(3), &mut |inputs| vec![forward(inputs)])
         .with_context(|| format!("tracing {name}"))?;
     module.f_set_eval()?;
     module.save(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -43,29 +33,26 @@ pub fn export_all(
     Ok(())
 }
 
-fn check(module: &CModule, inputs: &[Tensor], forward: &impl Fn(&[Tensor]) -> Vec<Tensor>) -> Result<()> {
-    let run = |f: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>| -> Result<Vec<Tensor>> {
+fn check(module: &CModule, inputs: &[Tensor], forward: &impl Fn(&[Tensor]) -> Tensor) -> Result<()> {
+    let run = |f: &dyn Fn(&[Tensor]) -> Result<Tensor>| -> Result<Vec<Tensor>> {
         let leaves: Vec<Tensor> = inputs.iter().map(|x| x.detach().copy()).collect();
         let leaves: Vec<Tensor> =
             leaves.into_iter().map(|x| if x.is_floating_point() { x.set_requires_grad(true) } else { x }).collect();
-        let outputs = f(&leaves)?;
+        let output = f(&leaves)?;
+        ensure!(output.isfinite().all().int64_value(&[]) == 1, "an output is not finite");
         let differentiable: Vec<&Tensor> = leaves.iter().filter(|x| x.requires_grad()).collect();
-        let mut values = Vec::new();
-        for output in &outputs {
-            ensure!(output.isfinite().all().int64_value(&[]) == 1, "an output is not finite");
-            if !differentiable.is_empty() {
-                // A cotangent that treats every element differently.
-                let cotangent = Tensor::arange(output.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(output);
-                let loss = (output * cotangent).sum(Kind::Float);
-                values.extend(Tensor::run_backward(&[&loss], &differentiable, true, false));
-            }
-            values.push(output.detach());
+        if differentiable.is_empty() {
+            return Ok(vec![output.detach()]);
         }
+        // A cotangent that treats every element differently.
+        let cotangent = Tensor::arange(output.numel() as i64, (Kind::Float, Device::Cpu)).sin().view_as(&output);
+        let loss = (&output * cotangent).sum(Kind::Float);
+        let mut values = Tensor::run_backward(&[&loss], &differentiable, false, false);
+        values.push(output.detach());
         Ok(values)
     };
     let expected = run(&|x| Ok(forward(x)))?;
-    let actual = run(&|x| answers(module, x))?;
-    ensure!(expected.len() == actual.len(), "{} values, expected {}", actual.len(), expected.len());
+    let actual = run(&|x| Ok(module.forward_ts(x)?))?;
     for (expected, actual) in expected.iter().zip(&actual) {
         ensure!(expected.size() == actual.size(), "shape {:?}, expected {:?}", actual.size(), expected.size());
         let scale = expected.abs().max().double_value(&[]);
@@ -74,16 +61,6 @@ fn check(module: &CModule, inputs: &[Tensor], forward: &impl Fn(&[Tensor]) -> Ve
         ensure!(difference <= 1e-4 * scale, "differs by {difference:e} where the largest value is {scale:e}");
     }
     Ok(())
-}
-
-/// What a module answers, one tensor or a tuple of them.
-fn answers(module: &CModule, x: &[Tensor]) -> Result<Vec<Tensor>> {
-    let x: Vec<IValue> = x.iter().map(|x| IValue::Tensor(x.shallow_clone())).collect();
-    match module.forward_is(&x)? {
-        IValue::Tensor(tensor) => Ok(vec![tensor]),
-        IValue::Tuple(tensors) => tensors.into_iter().map(|tensor| Ok(Tensor::try_from(tensor)?)).collect(),
-        other => anyhow::bail!("the module answers {other:?}"),
-    }
 }
 
 /// Separate tensors that own their numbers, so that the file does not hold the flat vector again

@@ -14,7 +14,7 @@ FEW = [3, 4, 5, 6]
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 POOL = ["--pool", 300, "--validation", 200, "--batch", 100, "--validate-every", 2]
 # The network that losses see, and the one that judges: another one, of another seed.
-SEES, JUDGE = "models/fashion-features.json", "models/fashion-judge.json"
+SEES, JUDGE = "models/fashion-layers.json", "models/fashion-judge.json"
 HEADINGS = {
     "error": "`ns`, `log-mse`",
     "features": "`ns`, then `features`",

@@ -53,7 +53,7 @@ fn samples_are_the_clothes_that_were_asked_for() {
 #[test]
 fn features_that_train_and_features_that_judge_are_two_networks() {
     let cards =
-        ["fashion-features", "fashion-judge"].map(|name| std::fs::read_to_string(path(&format!("{name}.json"))));
+        ["fashion-features", "fashion-layers", "fashion-judge"].map(|name| std::fs::read_to_string(path(&format!("{name}.json"))));
     let [features, judge] = cards.map(|text| serde_json::from_str::<serde_json::Value>(&text.unwrap()).unwrap());
     assert_ne!(features["weights"], judge["weights"]);
     for name in MODELS {

@@ -1,0 +1,172 @@
+"""What others learn for few evaluations, as their papers describe it, in the terms of family `ns` and with the loss of this
+library's `features`, for comparison with `bespoke train --loss features`:
+
+    scripts/few.py CARD PEER --layers LAYERS.pt --noise NOISE.npy --truth TRUTH.npy --nfe N --budget EVALUATIONS --out THETA.json
+
+- ld3 (Tong et al., "Learning to Discretize Denoising Diffusion ODEs"): the time grid of a published multistep solver,
+  here Adams-Bashforth of order 3 for any grid, and the times that the network is told, apart from the grid's. The end is compared
+  from a start that may move by a small radius.
+- s4s (Frankel et al., "S4S: Solving for a Diffusion Model Solver"): the weights of the last three velocities at every
+  step, and the grid, in turns; the start may move as well.
+- gs (the "generalized solver"): weights of the noise and of all velocities so far at every step and all times, as
+  corrections to Adams-Bashforth's.
+
+All by Adam with cosine decay, a forward and a backward pass counted as three evaluations; the best on the held-out last samples is
+kept. CARD is of runtime torchscript and path fm-ot, with classes; sample i has class i mod classes.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ORDER = 3
+#: How far a start may move, in standard deviations of the noise.
+RADIUS = 0.01
+
+
+def adams_bashforth(times):
+    """Weights of the last velocities in each step of a grid t_0 ... t_N, differentiable by it: rows of up to ORDER."""
+    rows = []
+    for k in range(len(times) - 1):
+        past = [times[j] for j in range(max(0, k - ORDER + 1), k + 1)]
+        h, row = times[k + 1] - times[k], []
+        for i, own in enumerate(past):
+            # The integral of the Lagrange polynomial, whose degree is at most 2, by Gauss's rule of two points: exact.
+            weight = 0
+            for node in (-1 / math.sqrt(3), 1 / math.sqrt(3)):
+                t = times[k] + h * (1 + node) / 2
+                value = torch.ones((), dtype=times.dtype)
+                for j, other in enumerate(past):
+                    if j != i:
+                        value = value * (t - other) / (own - other)
+                weight = weight + h / 2 * value
+            row.append(weight)
+        rows.append(row)
+    return rows
+
+
+class Peer(torch.nn.Module):
+    """Numbers that come to a table: times, a_k, and b_k0 ... b_kk for x_(k+1) = a_k x_0 + sum_j b_kj u_j."""
+
+    def __init__(self, name, nfe):
+        super().__init__()
+        zeros = lambda *shape: torch.nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
+        self.name, self.nfe = name, nfe
+        self.steps = zeros(nfe)
+        self.told = zeros(nfe)
+        self.weights = zeros(nfe, nfe)
+        self.noise = zeros(nfe)
+
+    def groups(self):
+        """What is learned, together or in turns."""
+        return {
+            "ld3": [[self.steps, self.told]],
+            "s4s": [[self.weights], [self.steps]],
+            "gs": [[self.steps, self.told, self.weights, self.noise]],
+        }[self.name]
+
+    def table(self):
+        grid = torch.cat([torch.zeros(1, dtype=torch.float64), torch.softmax(self.steps, 0).cumsum(0)])
+        base = adams_bashforth(grid)
+        past, rows = torch.zeros(self.nfe, dtype=torch.float64), []
+        for k, row in enumerate(base):
+            first = k + 1 - len(row)
+            mask = torch.zeros(self.nfe, dtype=torch.float64)
+            mask[first if self.name == "s4s" else 0 : k + 1] = 0 if self.name == "ld3" else 1
+            own = torch.zeros(self.nfe, dtype=torch.float64)
+            own = own.index_add(0, torch.arange(first, k + 1), torch.stack(row)) + mask * self.weights[k]
+            past = past + own
+            rows.append(past[: k + 1])
+        told = torch.cat([grid[:1], (grid[1:-1] + self.told[1:]).clamp(0, 1)])
+        noise = 1 + (self.noise if self.name == "gs" else 0 * self.noise)
+        return told, noise, rows
+
+
+def solve(network, table, x, classes):
+    times, noise, rows = table
+    state, velocities = x, []
+    for t, a, row in zip(times, noise, rows):
+        velocities.append(network(state, t.float().expand(len(x)), classes))
+        state = a.float() * x + sum(b.float() * u for b, u in zip(row, velocities))
+    return state
+
+
+def distances(layers, found, truth):
+    unit = lambda x: torch.nn.functional.normalize(layers(x), dim=1)
+    return (unit(found) - unit(truth)).square().sum(1).clamp(min=1e-8)
+
+
+def learn(given, network, layers, x, truth, classes, rate):
+    """The best mean logarithm of the held-out distances, and the table it belongs to."""
+    torch.manual_seed(given.seed)
+    peer, held = Peer(given.peer, given.nfe), slice(len(x) - given.validation, len(x))
+    optimizers = [torch.optim.Adam(group, rate) for group in peer.groups()]
+    iterations = given.budget // (3 * given.batch * given.nfe)
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, max(1, iterations // len(optimizers))) for o in optimizers]
+    moved = torch.zeros_like(x)
+    radius = RADIUS * math.sqrt(x[0].numel())
+    best = (math.inf, None)
+    for iteration in range(iterations + 1):
+        if iteration % max(1, iterations // 12) == 0 or iteration == iterations:
+            with torch.no_grad():
+                table = peer.table()
+                found = solve(network, table, x[held], classes[held])
+                score = distances(layers, found, truth[held]).log().mean().item()
+                if score < best[0]:
+                    best = (score, [peer_numbers(part) for part in table])
+        rows = torch.randperm(len(x) - given.validation)[: given.batch]
+        start = (x[rows] + moved[rows]).requires_grad_(given.peer != "gs")
+        loss = distances(layers, solve(network, peer.table(), start, classes[rows]), truth[rows]).log().mean()
+        turn = iteration % len(optimizers)
+        optimizers[turn].zero_grad()
+        loss.backward()
+        optimizers[turn].step()
+        schedules[turn].step()
+        if given.peer != "gs":
+            with torch.no_grad():
+                gradient = start.grad.flatten(1)
+                step = moved[rows].flatten(1) - radius / 4 * gradient / gradient.norm(dim=1, keepdim=True).clamp(min=1e-12)
+                length = step.norm(dim=1, keepdim=True)
+                moved[rows] = (step * (radius / length.clamp(min=radius))).reshape(moved[rows].shape)
+    return best
+
+
+def peer_numbers(part):
+    return [row.tolist() for row in part] if isinstance(part, list) else part.tolist()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("card", type=Path)
+    parser.add_argument("peer", choices=["ld3", "s4s", "gs"])
+    parser.add_argument("--layers", type=Path, required=True)
+    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--nfe", type=int, required=True)
+    parser.add_argument("--budget", type=int, required=True, help="of each learning rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 1e-2], help="the best is kept [default: 2e-3 1e-2]")
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--validation", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    card = json.loads(given.card.read_text())
+    network, layers = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers))
+    x, truth = (torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float() for path in (given.noise, given.truth))
+    classes = torch.arange(len(x)) % card["classes"]
+    found = {rate: learn(given, network, layers, x, truth, classes, rate) for rate in given.rates}
+    rate = min(found, key=lambda rate: found[rate][0])
+    score, (times, noise, rows) = found[rate]
+    training = {"peer": given.peer, "lr": rate, "budget": given.budget, "features": math.exp(score / 2)}
+    theta = {"format": "bespoke-theta", "version": 1, "family": "ns", "t": times, "a": noise, "b": rows, "training": training}
+    given.out.write_text(json.dumps(theta) + "\n")
+    print(f"{given.peer}@{given.nfe}: lr {rate}, distance {math.exp(score / 2):.4f}")
+
+
+if __name__ == "__main__":
+    main()
