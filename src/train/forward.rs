@@ -1,15 +1,16 @@
 //! An iteration of Gauss-Newton by forward passes alone.
 
 use super::iteration::Iteration;
-use super::loss::Tangents;
+use super::loss::{Tangents, feature_derivative, feature_difference, needed_features};
 use super::objective::Measure;
 use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations};
 use super::parameters::Parameters;
+use crate::distance::Features;
 use crate::error::{Error, Result};
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
 use crate::samples::{self, chunk};
-use crate::tensor::{PerRow, Register, Tensor};
+use crate::tensor::{PerRow, Tensor};
 use crate::threads;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
@@ -73,6 +74,44 @@ impl Summary {
     }
 }
 
+/// In what samples are compared: their numbers, or the layers of a feature network, and how either is summed up.
+struct Comparison<'a> {
+    layers: Option<&'a Features>,
+    summary: Summary,
+}
+
+impl Comparison<'_> {
+    fn measure(&self) -> Measure {
+        if self.layers.is_some() { Measure::Features } else { Measure::Numbers }
+    }
+
+    /// How far the samples `end` are from `x1`.
+    fn errors<T: Tensor>(&self, end: &T, x1: &T) -> Result<Errors> {
+        match self.layers {
+            None => {
+                let error = T::linear_combination(&[(PerRow::All(1.0), end), (PerRow::All(-1.0), x1)])?;
+                Ok(Errors { numbers: self.summary.of(error.to_f32()?, error.elements()), rms: end.rmse(x1)? })
+            }
+            Some(features) => {
+                let difference = feature_difference(features, end, x1)?;
+                let rms = difference.lengths();
+                Ok(Errors { numbers: self.summary.of(difference.values, difference.width), rms })
+            }
+        }
+    }
+
+    /// What is compared of the samples `end`, along their `derivative`.
+    fn along<T: Tensor>(&self, end: &T, derivative: &T) -> Result<Vec<f32>> {
+        match self.layers {
+            None => Ok(self.summary.of(derivative.to_f32()?, derivative.elements())),
+            Some(features) => {
+                let (values, width) = feature_derivative(features, end, derivative)?;
+                Ok(self.summary.of(values, width))
+            }
+        }
+    }
+}
+
 impl<F: VelocityField> Iteration<'_, F> {
     /// Moves the parameters; gives the new samples' loss before.
     pub(super) fn forward_gauss_newton(
@@ -81,23 +120,23 @@ impl<F: VelocityField> Iteration<'_, F> {
         state: &mut ForwardGaussNewton,
     ) -> Result<f64> {
         let terms = self.terms()?;
-        let summary = self.summary();
+        let comparison = self.comparison()?;
         self.restore(parameters, state)?;
-        let (linear, rms_here) = self.linearise(parameters, self.key, &summary)?;
+        let (linear, rms_here) = self.linearise(parameters, self.key, &comparison)?;
         let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
         state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });
         let batch = self.samples(self.key).len();
-        let bytes = summary.numbers() * parameters.values.len() * size_of::<f32>();
+        let bytes = comparison.summary.numbers() * parameters.values.len() * size_of::<f32>();
         let samples = (KEPT_BYTES / bytes.max(1)).min(self.spared().0).min(KEPT_SAMPLES);
         state.keep((samples / batch).max(1));
 
-        let mut errors = self.errors_of(parameters, &state.kept[..state.kept.len() - 1], &summary)?;
+        let mut errors = self.errors_of(parameters, &state.kept[..state.kept.len() - 1], &comparison)?;
         errors.push(here);
         let mut rms: Vec<Vec<f64>> = Vec::new();
         for (kept, errors) in state.kept.iter().zip(&errors) {
             rms.push(self.ranks.gather(self.samples(kept.key).len(), Ok(errors.rms.clone()))?);
         }
-        let weights = terms.least_squares_weights(Measure::Numbers, &rms.concat(), self.pool.most_elements());
+        let weights = terms.least_squares_weights(comparison.measure(), &rms.concat(), self.pool.most_elements());
         let rows: Vec<usize> = state.kept.iter().flat_map(|kept| self.samples(kept.key)).collect();
         let weights: Vec<f64> =
             weights.iter().zip(self.per_number(&rows)).map(|(w, per_number)| w * per_number).collect();
@@ -108,12 +147,24 @@ impl<F: VelocityField> Iteration<'_, F> {
         if let Some(i) = taken {
             *parameters = super::iteration::moved(parameters, &trials[i]);
         }
-        Ok(terms.mean(&samples::Errors { rms: rms.pop().unwrap_or_default(), features: None }))
+        let last = rms.pop().unwrap_or_default();
+        Ok(terms.mean(&match comparison.measure() {
+            Measure::Numbers => samples::Errors { rms: last, features: None },
+            Measure::Features => samples::Errors { rms: Vec::new(), features: Some(last) },
+        }))
     }
 
-    /// Of the pool's samples.
-    fn summary(&self) -> Summary {
-        Summary::new(self.pool.most_elements())
+    /// Of the pool's samples, in what the phase's loss is of.
+    fn comparison(&self) -> Result<Comparison<'_>> {
+        match self.terms()?.measures().as_slice() {
+            [Measure::Features] => {
+                let features = needed_features(self.features)?;
+                let (_, width) = features.layers(&self.pool.x1(&[0])?.to_f32()?)?;
+                Ok(Comparison { layers: Some(features), summary: Summary::new(width) })
+            }
+            [Measure::Numbers] => Ok(Comparison { layers: None, summary: Summary::new(self.pool.most_elements()) }),
+            _ => Err(Error::State("forward passes alone compare numbers or features, not both".into())),
+        }
     }
 
     /// Makes the Jacobians again that a checkpoint does not hold.
@@ -121,10 +172,10 @@ impl<F: VelocityField> Iteration<'_, F> {
     /// # Errors
     /// The field's own.
     pub fn restore(&self, parameters: &Parameters, state: &mut ForwardGaussNewton) -> Result<()> {
-        let summary = self.summary();
+        let comparison = self.comparison()?;
         for kept in state.kept.iter_mut().filter(|kept| kept.linear.is_none()) {
             let at = Parameters { values: kept.values.clone(), ..parameters.clone() };
-            kept.linear = Some(self.linearise(&at, kept.key, &summary)?.0);
+            kept.linear = Some(self.linearise(&at, kept.key, &comparison)?.0);
         }
         Ok(())
     }
@@ -143,7 +194,12 @@ impl<F: VelocityField> Iteration<'_, F> {
 
     /// The errors of the samples of the iteration `key`, of which this rank has its share, and their exact
     /// derivatives.
-    fn linearise(&self, parameters: &Parameters, key: usize, summary: &Summary) -> Result<(Linear, Vec<f64>)> {
+    fn linearise(
+        &self,
+        parameters: &Parameters,
+        key: usize,
+        comparison: &Comparison<'_>,
+    ) -> Result<(Linear, Vec<f64>)> {
         let differences =
             self.differences.ok_or_else(|| Error::State("the field's accuracy was not measured".into()))?;
         let by_scalar = parameters.table_jacobian().jacobian;
@@ -151,21 +207,21 @@ impl<F: VelocityField> Iteration<'_, F> {
         let tangents = Tangents::new(&parameters.tableau(), wanted);
         let rows = self.samples(key);
         let own = &rows[self.ranks.share(rows.len())];
-        let numbers = summary.numbers();
+        let numbers = comparison.summary.numbers();
         let mut by_values = DMatrix::<f32>::zeros(own.len() * numbers, by_scalar.nrows());
         let (mut errors, mut rms) = (Vec::with_capacity(own.len() * numbers), Vec::with_capacity(own.len()));
         let mut done = 0;
         for part in self.pool.parts(own, |elements| tangents.samples_at_once(elements)) {
-            let (first, elements) = (done * numbers, self.pool.elements(part[0]));
+            let first = done * numbers;
             done += part.len();
-            let mut take = |scalar: usize, derivative: F::Tensor| {
-                let values = summary.of(derivative.to_f32()?, elements);
+            let mut take = |scalar: usize, derivative: F::Tensor, end: &F::Tensor| {
+                let values = comparison.along(end, &derivative)?;
                 by_values.view_mut((first, scalar), (values.len(), 1)).copy_from_slice(&values);
                 Ok(())
             };
             let (x0, condition) = (self.pool.x0(part)?, self.pool.condition(part)?);
             let end = tangents.solve(self.field, &differences, &x0, &condition, &mut take)?;
-            let found = self.compared(&end, part, summary)?;
+            let found = comparison.errors(&end, &self.pool.x1(part)?)?;
             errors.extend(found.numbers);
             rms.extend(found.rms);
         }
@@ -176,15 +232,8 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok((Linear { jacobian, errors: DVector::from_vec(errors), numbers }, rms))
     }
 
-    /// How far `end` is from the ground truth of the samples `rows`.
-    fn compared(&self, end: &F::Tensor, rows: &[usize], summary: &Summary) -> Result<Errors> {
-        let x1 = self.pool.x1(rows)?;
-        let error = F::Tensor::linear_combination(&[(PerRow::All(1.0), end), (PerRow::All(-1.0), &x1)])?;
-        Ok(Errors { numbers: summary.of(error.to_f32()?, error.elements()), rms: end.rmse(&x1)? })
-    }
-
     /// This rank's samples' errors now, by iteration.
-    fn errors_of(&self, parameters: &Parameters, kept: &[Kept], summary: &Summary) -> Result<Vec<Errors>> {
+    fn errors_of(&self, parameters: &Parameters, kept: &[Kept], comparison: &Comparison<'_>) -> Result<Vec<Errors>> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
         let own = |kept: &Kept| {
             let rows = self.samples(kept.key);
@@ -194,13 +243,14 @@ impl<F: VelocityField> Iteration<'_, F> {
         let mut all = Errors { numbers: Vec::new(), rms: Vec::new() };
         for part in self.pool.parts(&rows.concat(), chunk) {
             let (x0, condition) = (self.pool.x0(part)?, self.pool.condition(part)?);
-            let found = self.compared(&sampler::sample(&plan, self.field, &x0, &condition)?, part, summary)?;
+            let end = sampler::sample(&plan, self.field, &x0, &condition)?;
+            let found = comparison.errors(&end, &self.pool.x1(part)?)?;
             all.numbers.extend(found.numbers);
             all.rms.extend(found.rms);
         }
         let (mut numbers, mut rms) = (all.numbers.as_slice(), all.rms.as_slice());
         let mut of_iteration = |rows: &Vec<usize>| {
-            let (own, others) = numbers.split_at(rows.len() * summary.numbers());
+            let (own, others) = numbers.split_at(rows.len() * comparison.summary.numbers());
             let (own_rms, other_rms) = rms.split_at(rows.len());
             (numbers, rms) = (others, other_rms);
             Errors { numbers: own.to_vec(), rms: own_rms.to_vec() }

@@ -157,9 +157,11 @@ impl TrainConfig {
         let phase = |(i, objective): (usize, &Objective)| {
             let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
             let optimizer = objective.end().map_or(Optimizer::Adam, |_| direct);
-            if objective.has_features() && optimizer == Optimizer::ForwardGaussNewton {
-                let expected = "rmse or log-mse for forward-gauss-newton: features need gradients of the model";
-                return Err(Error::invalid("loss", "features", expected));
+            let measures = objective.end().map_or(0, |terms| terms.measures().len());
+            if measures > 1 && optimizer == Optimizer::ForwardGaussNewton {
+                let sum: Vec<String> = objective.list().iter().map(LossTerm::to_string).collect();
+                let expected = "losses of numbers or features, not of both, for forward-gauss-newton";
+                return Err(Error::invalid("loss", sum.join(","), expected));
             }
             let (iterations, batch) = match optimizer {
                 Optimizer::Adam => (1200, 60),

@@ -1,6 +1,6 @@
 //! How far a solver's samples are from the ground truth.
 
-use super::loss::feature_distances;
+use super::loss::feature_difference;
 use crate::distance::Features;
 use crate::error::Result;
 use crate::ranks::Ranks;
@@ -30,7 +30,10 @@ pub fn errors<F: VelocityField>(
     let of_part = |part: &&[usize]| {
         let end = sampler::sample(plan, field, &pool.x0(part)?, &pool.condition(part)?)?;
         let x1 = pool.x1(part)?;
-        let seen = features.map_or_else(|| Ok(Vec::new()), |features| feature_distances(features, &end, &x1))?;
+        let seen = match features {
+            Some(features) => feature_difference(features, &end, &x1)?.lengths(),
+            None => Vec::new(),
+        };
         Ok((end.rmse(&x1)?, seen))
     };
     let found: Result<(Vec<_>, Vec<_>)> = pool.parts(own, chunk).iter().map(of_part).collect();

@@ -8,11 +8,12 @@ use bespoke::noise::Purpose;
 use bespoke::ranks::Ranks;
 use bespoke::samples::Conditioning;
 use bespoke::tensor::Device;
-use bespoke::train::loss::direct_loss;
+use bespoke::train::loss::{direct_loss, feature_derivative};
 use bespoke::train::{
     Coordinates, Objective, Outcome, Parameters, Pool, PoolOptions, Progress, Structure, Terms, TrainConfig, Trained,
     train_config,
 };
+use bespoke::velocity::VelocityField;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -108,6 +109,32 @@ fn by_adam_too() {
 }
 
 #[test]
+fn by_forward_passes_alone_too() {
+    let outcome = trained(json!({ "loss": "features", "optimizer": "forward-gauss-newton" })).unwrap();
+    let Trained { best, start, evaluations, .. } = &outcome.rungs[0];
+    assert_eq!(evaluations.backward, 0);
+    assert!(best.features.unwrap() < 0.75 * start.features.unwrap(), "{best:?} {start:?}");
+}
+
+/// Layers along a direction of the samples, against their gradient.
+#[test]
+fn derivatives_of_layers_are_those_of_autograd() {
+    let (model, features) = opened();
+    let field = model.torch_field().unwrap();
+    let noise = |seed| bespoke::noise::normal(seed, Purpose::Sample, 0..5, 64).unwrap();
+    let (end, direction) = (field.upload(&noise(1), 64).unwrap(), field.upload(&noise(2), 64).unwrap());
+    let (along, width) = feature_derivative(&features, &end, &direction).unwrap();
+    let weights = bespoke::noise::normal(3, Purpose::Sample, 0..5, width).unwrap();
+    let gradient = features.layers_vjp(&noise(1), &mut |_, _| Ok(vec![weights.clone()])).unwrap().swap_remove(0);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let size = dot(&along, &along).sqrt() * dot(&weights, &weights).sqrt();
+    let (forward, backward) = (dot(&along, &weights), dot(&gradient, &noise(2)));
+    assert!((forward - backward).abs() < 1e-3 * size, "{forward} {backward} {size}");
+    let still = field.upload(&[0.0; 5 * 64], 64).unwrap();
+    assert!(feature_derivative(&features, &end, &still).unwrap().0.iter().all(|v| *v == 0.0));
+}
+
+#[test]
 fn a_run_that_is_gone_on_with_gives_the_same_theta() {
     let scratch = tempfile::TempDir::new().unwrap();
     let changes = |checkpoint: &str| {
@@ -137,7 +164,7 @@ fn what_cannot_be_is_refused_by_name() {
     for (changes, expected) in [
         (json!({ "loss": "features", "features": null }), "features"),
         (json!({ "loss": "features", "features": pixels }), "log-mse"),
-        (json!({ "loss": "features", "optimizer": "forward-gauss-newton" }), "forward-gauss-newton"),
+        (json!({ "loss": ["log-mse:1", "features:1"], "optimizer": "forward-gauss-newton" }), "forward-gauss-newton"),
         (json!({ "loss": ["rmse-bound:1", "features:1"], "family": "rk2", "init": null }), "rmse-bound:1"),
         (json!({ "loss": ["log-mse:1", "log-mse:2"] }), "once"),
     ] {

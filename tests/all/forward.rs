@@ -78,7 +78,7 @@ fn jacobian<F: VelocityField<Tensor = Host<f64>>>(
     let by_scalar = parameters.table_jacobian().jacobian;
     let tangents = Tangents::new(&parameters.tableau(), |scalar| by_scalar.row(scalar).iter().any(|v| *v != 0.0));
     let mut columns = vec![vec![0.0; x0.data().len()]; parameters.values.len()];
-    let mut take = |scalar: usize, derivative: Host<f64>| {
+    let mut take = |scalar: usize, derivative: Host<f64>, _: &Host<f64>| {
         for (j, column) in columns.iter_mut().enumerate() {
             let factor = by_scalar[(scalar, j)];
             column.iter_mut().zip(derivative.data()).for_each(|(sum, d)| *sum += factor * d);
@@ -269,7 +269,7 @@ fn derivatives<F: VelocityField>(
 ) -> Vec<(usize, Vec<f32>)> {
     use bespoke::tensor::Tensor;
     let mut found = Vec::new();
-    let mut take = |scalar: usize, derivative: F::Tensor| {
+    let mut take = |scalar: usize, derivative: F::Tensor, _: &F::Tensor| {
         found.push((scalar, derivative.to_f32()?));
         Ok(())
     };

@@ -44,13 +44,41 @@ pub fn needed_features(features: Option<&Features>) -> Result<&Features> {
     features.ok_or_else(|| Error::State("a loss of features has no feature network".into()))
 }
 
-/// The distances of the samples `end` from `x1`.
+/// The samples `end` beside `x1`.
 ///
 /// # Errors
 /// The network's own.
-pub fn feature_distances<T: Tensor>(features: &Features, end: &T, x1: &T) -> Result<Vec<f64>> {
+pub fn feature_difference<T: Tensor>(features: &Features, end: &T, x1: &T) -> Result<Difference> {
     let (truth, width) = features.layers(&x1.to_f32()?)?;
-    Ok(Difference::of(&features.layers(&end.to_f32()?)?.0, &truth, width).lengths())
+    Ok(Difference::of(&features.layers(&end.to_f32()?)?.0, &truth, width))
+}
+
+/// The change of a sample's numbers, as a share of their size, by which layers are differentiated along a direction: of
+/// curvature and of single precision about as much is left.
+const STEP: f64 = 5e-3;
+
+/// Derivatives of the layers of the samples `end` along their `directions`, by central differences, and how many of each.
+///
+/// # Errors
+/// The network's own.
+pub fn feature_derivative<T: Tensor>(features: &Features, end: &T, directions: &T) -> Result<(Vec<f32>, usize)> {
+    let (samples, along, elements) = (end.to_f32()?, directions.to_f32()?, end.elements());
+    let size = |own: &[f32]| own.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let steps: Vec<f64> = samples
+        .chunks(elements)
+        .zip(along.chunks(elements))
+        .map(|(own, direction)| STEP * size(own).max(f64::MIN_POSITIVE) / size(direction).max(f64::MIN_POSITIVE))
+        .collect();
+    let moved = |sign: f64| -> Vec<f32> {
+        let each = samples.iter().zip(&along).enumerate();
+        // A direction without length moves nothing, however long the step.
+        each.map(|(i, (x, v))| if *v == 0.0 { *x } else { x + (sign * steps[i / elements] * f64::from(*v)) as f32 })
+            .collect()
+    };
+    let (ahead, width) = features.layers(&moved(1.0))?;
+    let (behind, _) = features.layers(&moved(-1.0))?;
+    let each = ahead.iter().zip(&behind).enumerate();
+    Ok((each.map(|(i, (a, b))| (f64::from(a - b) / (2.0 * steps[i / width])) as f32).collect(), width))
 }
 
 /// The cotangents of `end` that `cotangents` of its layers come to.

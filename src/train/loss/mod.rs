@@ -11,7 +11,7 @@ mod sensitivities;
 pub use adjoint::{Gradients, Trace};
 pub use bound::bound_loss;
 pub use direct::{Direct, Residual, direct_loss, direct_residual};
-pub use features::{Difference, feature_cotangents, feature_distances, needed_features};
+pub use features::{Difference, feature_cotangents, feature_derivative, feature_difference, needed_features};
 pub use sensitivities::Tangents;
 
 use crate::ranks::Ranks;

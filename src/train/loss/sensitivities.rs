@@ -101,7 +101,7 @@ impl Tangents {
     }
 
     /// The end of the solves from `x0`, `[batch, elements]`; `take` is given each scalar's derivative of
-    /// it, of the same shape.
+    /// it, of the same shape, and the end.
     ///
     /// # Errors
     /// The field's own.
@@ -111,7 +111,7 @@ impl Tangents {
         differences: &Differences,
         x0: &F::Tensor,
         condition: &Condition,
-        take: &mut dyn FnMut(usize, F::Tensor) -> Result<()>,
+        take: &mut dyn FnMut(usize, F::Tensor, &F::Tensor) -> Result<()>,
     ) -> Result<F::Tensor> {
         let (mut states, mut velocities) = (Vec::with_capacity(self.nfe()), Vec::with_capacity(self.nfe()));
         for (point, t) in self.points.iter().zip(&self.times) {
@@ -125,7 +125,8 @@ impl Tangents {
         for whole in self.groups(usize::MAX) {
             let most = (room / self.kept(self.tangents[whole.start].begin)).max(1);
             for first in whole.clone().step_by(most) {
-                solve.run(&self.tangents[first..(first + most).min(whole.end)], take)?;
+                let group = &self.tangents[first..(first + most).min(whole.end)];
+                solve.run(group, &mut |scalar, derivative| take(scalar, derivative, &end))?;
             }
         }
         Ok(end)
