@@ -20,7 +20,15 @@ HEADINGS = {
     "features": "`ns`, then `features`",
     "both": "`ns`, then `log-mse:1,features:1`",
     "rk2": "`rk2`, `log-mse`",
+    "ld3": "LD3",
+    "s4s": "S4S",
+    "gs": "GS",
 }
+# What others learn (scripts/few.py), where they are asked for, in as many evaluations as `ns` on features took in all, for
+# each of two learning rates.
+PEERS = ["ld3", "s4s", "gs"]
+PEERS_NFE = [3, 5]
+PEERS_SAMPLES = 300
 MEASURES = {
     "rmse (psnr in dB)": lambda r: (r["rmse"], f"{r['rmse']:.4f} ({r['psnr']:.1f})"),
     "Fréchet distance (precision, recall) from the ground truth's samples": lambda r: distance(r["to_ground_truth"]),
@@ -35,7 +43,7 @@ def several(counts):
 def learned(work, folder, model, scale):
     """{way: ladder file}."""
     common = [*POOL, "--features", SEES, "--guidance-scale", scale, "--pool-file", work.path(folder, "pool.safetensors")]
-    ways = {way: work.path(folder, f"{way}.json") for way in HEADINGS}
+    ways = {way: work.path(folder, f"{way}.json") for way in ("error", "features", "both", "rk2")}
     ns = ["--family", "ns", "--init"]
     options = {
         "error": [*ns, "published", "--nfe", several(NFE), "--iterations", 20],
@@ -49,8 +57,29 @@ def learned(work, folder, model, scale):
 
     # The others start from the first, and all share its ground truth.
     train("error")()
-    at_once([train(way) for way in HEADINGS if way != "error"])
+    at_once([train(way) for way in ways if way != "error"])
     return ways
+
+
+def peers(work, folder, model, ways):
+    """{(peer, nfe): theta file}."""
+    python = ROOT / ".venv-python/bin/python"
+    noise, truth = (work.path(folder, "peers", f"{name}.npy") for name in ("noise", "truth"))
+    shape = (PEERS_SAMPLES, 1, 28, 28)
+    drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
+    work.unless(noise, lambda: work.run(python, "-c", drawn), "noises")
+    work.make(truth, "sample", "--model", card(model), "--noise", noise, "--solver", "gt", "--out", truth)
+    spent = [ladders.spent(ways[way]) for way in ("error", "features")]
+
+    def learn(peer, nfe):
+        out = work.path(folder, "peers", f"{peer}-{nfe}.json")
+        options = ["--layers", SEES.replace(".json", ".pt"), "--noise", noise, "--truth", truth, "--nfe", nfe, "--out", out]
+        options += ["--budget", sum(cost[nfe] for cost in spent)]
+        work.unless(out, lambda: work.run(python, ROOT / "scripts/few.py", card(model), peer, *options), f"{peer}@{nfe}")
+        return out
+
+    places = [(peer, nfe) for nfe in PEERS_NFE for peer in PEERS]
+    return dict(zip(places, at_once([lambda p=place: learn(*p) for place in places])))
 
 
 def data(work):
@@ -86,9 +115,11 @@ def table(measure, cells):
     return [f"{measure}:", "", *page.table(["solver", *map(str, NFE)], rows)]
 
 
-def write(work, part, model, scale):
+def write(work, part, model, scale, with_peers=False):
     ways = learned(work, part, model, scale)
     asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in rungs(ladder)]
+    if with_peers:
+        asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, part, model, ways).items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in NFE if allows(published[name], nfe)]
     options = ["--count", COUNT, "--seed", 2, "--guidance-scale", scale]
@@ -111,7 +142,7 @@ def write(work, part, model, scale):
 
 
 PARTS = {
-    "fashion": lambda work: write(work, "fashion", "fashion-fm-ot", "1"),
+    "fashion": lambda work: write(work, "fashion", "fashion-fm-ot", "1", with_peers=True),
     "fashion-guided": lambda work: write(work, "fashion-guided", "fashion-fm-ot", "2.5"),
     "fashion-ddpm": lambda work: write(work, "fashion-ddpm", "fashion-ddpm", "1"),
 }
