@@ -148,7 +148,7 @@ def main():
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--nfe", type=int, required=True)
     parser.add_argument("--budget", type=int, required=True, help="of each learning rate")
-    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 1e-2], help="the best is kept [default: 2e-3 1e-2]")
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-3], help="of several the best is kept [default: 5e-3]")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--validation", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

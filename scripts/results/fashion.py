@@ -5,15 +5,13 @@ import json
 
 import ladders
 import page
-from bespoke import ROOT, allows, at_once, card
+from bespoke import ROOT, allows, at_once, card, equivalents
 
 COUNT = 1000
 NFE = [3, 4, 5, 6, 8, 10]
-# In features the race is at few.
 FEW = [3, 4, 5, 6]
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 POOL = ["--pool", 300, "--validation", 200, "--batch", 100, "--validate-every", 2]
-# The network that losses see, and the one that judges: another one, of another seed.
 SEES, JUDGE = "models/fashion-layers.json", "models/fashion-judge.json"
 HEADINGS = {
     "error": "`ns`, `log-mse`",
@@ -24,8 +22,7 @@ HEADINGS = {
     "s4s": "S4S",
     "gs": "GS",
 }
-# What others learn (scripts/few.py), where they are asked for, in as many evaluations as `ns` on features took in all, for
-# each of two learning rates.
+# ground truth aside.
 PEERS = ["ld3", "s4s", "gs"]
 PEERS_NFE = [3, 5]
 PEERS_SAMPLES = 300
@@ -69,12 +66,16 @@ def peers(work, folder, model, ways):
     drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
     work.unless(noise, lambda: work.run(python, "-c", drawn), "noises")
     work.make(truth, "sample", "--model", card(model), "--noise", noise, "--solver", "gt", "--out", truth)
-    spent = [ladders.spent(ways[way]) for way in ("error", "features")]
+    spent = dict.fromkeys(NFE, 0)
+    for way in ("error", "features"):
+        for rung in json.loads(ways[way].read_text())["rungs"]:
+            training = rung["training"]
+            spent[rung["steps"]] += equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
 
     def learn(peer, nfe):
         out = work.path(folder, "peers", f"{peer}-{nfe}.json")
         options = ["--layers", SEES.replace(".json", ".pt"), "--noise", noise, "--truth", truth, "--nfe", nfe, "--out", out]
-        options += ["--budget", sum(cost[nfe] for cost in spent)]
+        options += ["--budget", spent[nfe]]
         work.unless(out, lambda: work.run(python, ROOT / "scripts/few.py", card(model), peer, *options), f"{peer}@{nfe}")
         return out
 
