@@ -11,7 +11,7 @@ use bespoke::train::{Asked, conditioning};
 use bespoke::velocity::VelocityField;
 use std::path::PathBuf;
 
-const MODELS: [&str; 1] = ["fashion-fm-ot"];
+const MODELS: [&str; 2] = ["fashion-fm-ot", "fashion-ddpm"];
 const ELEMENTS: usize = 28 * 28;
 /// Four of each class.
 const COUNT: usize = 40;
@@ -48,6 +48,42 @@ fn samples_are_the_clothes_that_were_asked_for() {
         let right = seen.iter().zip(&asked).filter(|(seen, asked)| seen == asked).count();
         assert!(right * 100 >= COUNT * 85, "{name}: {right} of {COUNT}");
     }
+}
+
+/// DDIM as its authors write it, on the steps 999, 949, ... 49 of the thousand that the network was trained on and on to
+/// step 0, against the card's reading of the same network.
+#[test]
+fn the_card_of_ddpm_reads_the_thousand_steps_that_it_was_trained_on() {
+    const STRIDE: usize = 50;
+    let mut product = 1.0f64;
+    let alphas: Vec<f64> = (0..1000)
+        .map(|i| {
+            product *= 1.0 - (1e-4 + (0.02 - 1e-4) * f64::from(i) / 999.0);
+            product
+        })
+        .collect();
+    let module = tch::CModule::load(path("fashion-ddpm.pt")).unwrap();
+    let noise = Noises::Seed { seed: 0, count: COUNT }.read(0..COUNT, ELEMENTS).unwrap();
+    let mut x = tch::Tensor::from_slice(&noise).reshape([-1, 1, 28, 28]);
+    let class = tch::Tensor::from_slice(&(0..COUNT as i64).map(|i| i % 10).collect::<Vec<_>>());
+    for step in (STRIDE - 1..1000).step_by(STRIDE).rev() {
+        // An integer, as diffusers gives it.
+        let time = tch::Tensor::full([COUNT as i64], step as i64, (tch::Kind::Int64, tch::Device::Cpu));
+        let epsilon = tch::no_grad(|| module.forward_ts(&[&x, &time, &class])).unwrap();
+        let (here, next) = (alphas[step], alphas[step.saturating_sub(STRIDE)]);
+        let x1 = (x - &epsilon * (1.0 - here).sqrt()) / here.sqrt();
+        x = x1 * next.sqrt() + epsilon * (1.0 - next).sqrt();
+    }
+    let expected = Vec::<f32>::try_from(x.flatten(0, -1)).unwrap();
+    // The same steps: solver time runs from step 999 to step 0.
+    let times = (0..20).map(|k| (f64::from(k) * STRIDE as f64 / 999.0).to_string()).chain(["1".to_owned()]);
+    let solver = format!("ddim@20:{}", times.collect::<Vec<_>>().join(","));
+    let (samples, _) = drawn(&mut opened("fashion-ddpm"), &solver, 1.0);
+    let squares: f64 = samples.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let rmse = (squares / samples.len() as f64).sqrt();
+    let spread = expected.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / expected.len() as f64;
+    assert!(spread > 0.3, "nothing was drawn: {spread}");
+    assert!(rmse < 1e-3, "{rmse}");
 }
 
 #[test]
