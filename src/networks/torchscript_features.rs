@@ -125,7 +125,8 @@ impl FeatureModule {
         let layers = if self.card.layers.is_empty() { &only[..] } else { &self.card.layers };
         let one = |layer: &Layer| {
             let tensor = self.chosen(&parts, "layers.output", &layer.output, x.size()[0])?.f_to_kind(Kind::Float)?;
-            let length = (tensor.f_square()?.f_sum_dim_intlist(1i64, true, None)? + LEAST_LENGTH).f_sqrt()?;
+            let square = tensor.f_square()?.f_sum_dim_intlist(1i64, true, None)?;
+            let length = square.f_add_scalar(LEAST_LENGTH)?.f_sqrt()?;
             let places: i64 = tensor.size()[2..].iter().product();
             let unit = tensor.f_div(&length)?.f_mul_scalar((layer.weight / places as f64).sqrt())?;
             Ok(unit.f_flatten(1, -1)?)
@@ -189,9 +190,10 @@ impl FeatureNetwork for FeatureModule {
     fn layers_vjp(&self, images: &[f32], shape: &[usize], cotangents: Cotangents<'_>) -> Result<Vec<Vec<f32>>> {
         let images = self.uploaded(images, shape)?.f_set_requires_grad(true)?;
         let layers = self.compared(&self.made_ready(&images, shape)?)?;
+        let blind = || self.wrong("weights", "has no gradient by its images: autograd does not see through it".into());
         // Backward through an output without a graph would end the process.
         if !layers.requires_grad() {
-            return Err(self.wrong("weights", "has no gradient by its images: autograd does not see through it".into()));
+            return Err(blind());
         }
         let (values, width) = host(&layers.f_detach()?)?;
         let cotangents = cotangents(&values, width)?;
@@ -200,8 +202,8 @@ impl FeatureNetwork for FeatureModule {
             let scalar = layers.f_mul(&cotangent)?.f_sum(None)?;
             let keep_graph = i + 1 < cotangents.len();
             let found = Tensor::f_run_backward(&[scalar], &[&images], keep_graph, false)?;
-            let gradient = found.into_iter().next().filter(Tensor::defined);
-            Ok(host(&gradient.map_or_else(|| images.f_zeros_like(), Ok)?)?.0)
+            let gradient = found.into_iter().next().filter(Tensor::defined).ok_or_else(blind)?;
+            Ok(host(&gradient)?.0)
         };
         cotangents.iter().enumerate().map(one).collect()
     }
