@@ -18,7 +18,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// How long it is, sample by sample, and at least [`LEAST_DISTANCE`].
+    /// How long it is, sample by sample, and at least `LEAST_DISTANCE`.
     pub fn lengths(&self) -> Vec<f64> {
         let square = |own: &[f32]| own.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
         let length = |own: &[f32]| square(own).sqrt().max(LEAST_DISTANCE);

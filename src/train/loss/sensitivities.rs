@@ -52,6 +52,9 @@ struct Tangent {
 /// Numbers that tangents on their way may hold, beside one tangent of one sample.
 pub const ROOM: usize = 1 << 24;
 
+/// Takes a scalar, the end's derivative by it, and the end.
+pub type Take<'a, T> = &'a mut dyn FnMut(usize, T, &T) -> Result<()>;
+
 impl Tangents {
     /// Of the scalars of `table` for which `wanted` is true.
     pub fn new(table: &Tableau<f64>, wanted: impl Fn(usize) -> bool) -> Self {
@@ -111,7 +114,7 @@ impl Tangents {
         differences: &Differences,
         x0: &F::Tensor,
         condition: &Condition,
-        take: &mut dyn FnMut(usize, F::Tensor, &F::Tensor) -> Result<()>,
+        take: Take<'_, F::Tensor>,
     ) -> Result<F::Tensor> {
         let (mut states, mut velocities) = (Vec::with_capacity(self.nfe()), Vec::with_capacity(self.nfe()));
         for (point, t) in self.points.iter().zip(&self.times) {
