@@ -7,7 +7,7 @@ import ladders
 import page
 from bespoke import ROOT, allows, at_once, card, equivalents
 
-COUNT = 1000
+COUNT = 600
 NFE = [3, 4, 5, 6, 8, 10]
 FEW = [3, 4, 5, 6]
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]

@@ -93,8 +93,8 @@ pub struct FeatureCard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
     /// The layers that a loss compares; `output` alone where there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<Layer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<Layer>>,
     /// Path of this card.
     #[serde(skip)]
     path: PathBuf,
@@ -132,7 +132,7 @@ impl FeatureCard {
             ("std", !self.std.is_empty()),
             ("arguments", !self.arguments.is_empty()),
             ("output", self.output.is_some()),
-            ("layers", !self.layers.is_empty()),
+            ("layers", self.layers.is_some()),
         ];
         if let Some((field, _)) = only_of_networks.iter().find(|(_, given)| *given && !network) {
             return wrong(field, format!("is there, but runtime {:?} has no use for it", self.runtime_name()));
@@ -159,15 +159,20 @@ impl FeatureCard {
         if let Some(argument) = self.arguments.iter().find(|v| !v.is_boolean() && !v.is_number()) {
             return wrong("arguments", format!("holds {argument}, expected booleans and numbers"));
         }
-        let asked = self.output.iter().map(|output| ("output", output));
-        let asked = asked.chain(self.layers.iter().map(|layer| ("layers.output", &layer.output)));
-        for (field, output) in asked {
-            if !output.is_u64() && !output.is_string() {
-                return wrong(field, format!("is {output}, expected an index or a key"));
-            }
+        let is_layer = |output: &Value| output.is_u64() || output.is_string();
+        if let Some(output) = self.output.as_ref().filter(|output| !is_layer(output)) {
+            return wrong("output", format!("is {output}, expected an index or a key"));
         }
-        if let Some(layer) = self.layers.iter().find(|layer| !(layer.weight > 0.0 && layer.weight.is_finite())) {
-            return wrong("layers.weight", format!("is {}, expected a positive finite number", layer.weight));
+        if self.layers.as_ref().is_some_and(Vec::is_empty) {
+            return wrong("layers", "is empty, expected a layer at least, or no such key".into());
+        }
+        for (i, Layer { output, weight }) in self.layers.iter().flatten().enumerate() {
+            if !is_layer(output) {
+                return wrong(&format!("layers[{i}].output"), format!("is {output}, expected an index or a key"));
+            }
+            if !(1e-6..=1e6).contains(weight) {
+                return wrong(&format!("layers[{i}].weight"), format!("is {weight}, expected 1e-6 to 1e6"));
+            }
         }
         Ok(())
     }

@@ -14,6 +14,9 @@ pub struct Features {
     network: Option<Box<dyn FeatureNetwork>>,
 }
 
+/// Layers, of unit length at every place, that are as good as equal.
+const SAME: f32 = 1e-5;
+
 impl Features {
     /// Opens the card at `path` for samples of `shape` with values in `data_range`.
     ///
@@ -61,12 +64,31 @@ impl Features {
         Ok(network)
     }
 
-    /// Whether a loss can be made of the card.
+    /// Tries a loss out on two made-up samples, and its gradient where it is `differentiated`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] saying why not.
-    pub fn check_comparable(&self) -> Result<()> {
-        self.compared().map(|_| ())
+    /// The network's own; [`Error::Invalid`] for a card that no loss can be made of: without a network, with random
+    /// numbers in it, or blind to the difference between the samples.
+    pub fn try_loss(&self, differentiated: bool) -> Result<()> {
+        let elements: usize = self.shape.iter().product();
+        let [low, high] = self.data_range;
+        // No two alike, all over the range of the data.
+        let number = |i: usize| low + (high - low) * (0.5 + 0.5 * (1.7 * i as f64 + 0.3 * (i / elements) as f64).sin());
+        let samples: Vec<f32> = (0..2 * elements).map(|i| number(i) as f32).collect();
+        let (layers, width) = self.layers(&samples)?;
+        let difference = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let path = self.card.path().display();
+        if difference(&layers, &self.layers(&samples)?.0) > SAME {
+            return Err(Error::invalid("features", path, "a network that answers the same for the same samples"));
+        }
+        if difference(&layers[..width], &layers[width..]) <= SAME {
+            let expected = "a network whose layers differ between two samples by more than rounding";
+            return Err(Error::invalid("features", path, expected));
+        }
+        if differentiated {
+            self.layers_vjp(&samples, &mut |layers, _| Ok(vec![vec![1.0; layers.len()]]))?;
+        }
+        Ok(())
     }
 
     /// The layers of `samples` that a loss compares ([`FeatureNetwork::layers`]), and how many numbers each has.

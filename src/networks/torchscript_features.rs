@@ -32,6 +32,10 @@ impl FeatureModule {
             Error::format(path.display().to_string(), ".", format!("is not a TorchScript module: {}", Error::from(e)))
         })?;
         module.f_set_eval()?;
+        // What has a gradient then has it by the images.
+        for (_, parameter) in module.named_parameters()? {
+            let _ = parameter.f_set_requires_grad(false)?;
+        }
         Ok(Self { module, device, card: card.clone() })
     }
 
@@ -108,31 +112,44 @@ impl FeatureModule {
         };
         let Some((_, tensor)) = found else {
             let keys: Vec<&String> = parts.iter().filter_map(|(key, _)| key.as_ref()).collect();
-            let there = if keys.is_empty() { format!("{} tensors", parts.len()) } else { format!("the keys {keys:?}") };
+            let there = match (keys.as_slice(), parts.len()) {
+                ([], 1) => "one tensor, whose index is 0".to_owned(),
+                ([], count) => format!("{count} tensors, of indices 0 to {}", count.saturating_sub(1)),
+                (keys, _) => format!("the keys {keys:?}"),
+            };
             return Err(self.wrong(field, format!("is {asked}, but the network answers {there}")));
         };
-        let tensor = dense(tensor.shallow_clone(), self.device)?;
+        let tensor = dense(tensor.shallow_clone(), self.device).map_err(|e| self.wrong(field, e.to_string()))?;
         if tensor.size().first() != Some(&count) || tensor.dim() < 2 {
             return Err(self.wrong("weights", format!("answers {:?} for {count} images", tensor.size())));
         }
         Ok(tensor)
     }
 
-    /// The layers for a loss of images that are `made_ready`, `[count, numbers]`.
-    fn compared(&self, x: &Tensor) -> Result<Tensor> {
+    /// The layers for a loss of images that are `made_ready`, each `[count, numbers]`, and what the card calls it.
+    fn compared(&self, x: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let parts = self.run(x)?;
-        let only = [Layer { output: self.card.output.clone().unwrap_or(Value::from(0)), weight: 1.0 }];
-        let layers = if self.card.layers.is_empty() { &only[..] } else { &self.card.layers };
-        let one = |layer: &Layer| {
-            let tensor = self.chosen(&parts, "layers.output", &layer.output, x.size()[0])?.f_to_kind(Kind::Float)?;
+        let named = |(i, layer): (usize, &Layer)| (format!("layers[{i}].output"), layer.output.clone(), layer.weight);
+        let layers: Vec<_> = match &self.card.layers {
+            Some(layers) => layers.iter().enumerate().map(named).collect(),
+            None => vec![("output".to_owned(), self.card.output.clone().unwrap_or(Value::from(0)), 1.0)],
+        };
+        let one = |(field, output, weight): (String, Value, f64)| {
+            let tensor = self.chosen(&parts, &field, &output, x.size()[0])?;
+            let size = tensor.size();
+            if !matches!(*size.as_slice(), [_, n] | [_, n, _, _] if n > 1) {
+                let expected = "expected [batch, n] or [batch, n, height, width] with n at least 2: a layer is compared by its direction";
+                return Err(self.wrong(&field, format!("is a layer {size:?}, {expected}")));
+            }
+            // In double precision, in which no square overflows.
+            let tensor = tensor.f_to_kind(Kind::Double)?;
             let square = tensor.f_square()?.f_sum_dim_intlist(1i64, true, None)?;
             let length = square.f_add_scalar(LEAST_LENGTH)?.f_sqrt()?;
-            let places: i64 = tensor.size()[2..].iter().product();
-            let unit = tensor.f_div(&length)?.f_mul_scalar((layer.weight / places as f64).sqrt())?;
-            Ok(unit.f_flatten(1, -1)?)
+            let places: i64 = size[2..].iter().product();
+            let unit = tensor.f_div(&length)?.f_mul_scalar((weight / places as f64).sqrt())?;
+            Ok((field, unit.f_to_kind(Kind::Float)?.f_flatten(1, -1)?))
         };
-        let layers = layers.iter().map(one).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::f_cat(&layers, 1)?)
+        layers.into_iter().map(one).collect()
     }
 
     fn tensor(&self, value: IValue) -> Result<Tensor> {
@@ -167,6 +184,10 @@ fn host(of: &Tensor) -> Result<(Vec<f32>, usize)> {
     Ok((Vec::<f32>::try_from(flat)?, width))
 }
 
+fn joined(layers: &[(String, Tensor)]) -> Result<Tensor> {
+    Ok(Tensor::f_cat(&layers.iter().map(|(_, layer)| layer).collect::<Vec<_>>(), 1)?)
+}
+
 /// Added to a squared length, so that a place without any activation has none.
 const LEAST_LENGTH: f64 = 1e-10;
 
@@ -184,17 +205,17 @@ impl FeatureNetwork for FeatureModule {
 
     fn layers(&self, images: &[f32], shape: &[usize]) -> Result<(Vec<f32>, usize)> {
         let _guard = tch::no_grad_guard();
-        host(&self.compared(&self.made_ready(&self.uploaded(images, shape)?, shape)?)?)
+        host(&joined(&self.compared(&self.made_ready(&self.uploaded(images, shape)?, shape)?)?)?)
     }
 
     fn layers_vjp(&self, images: &[f32], shape: &[usize], cotangents: Cotangents<'_>) -> Result<Vec<Vec<f32>>> {
         let images = self.uploaded(images, shape)?.f_set_requires_grad(true)?;
         let layers = self.compared(&self.made_ready(&images, shape)?)?;
-        let blind = || self.wrong("weights", "has no gradient by its images: autograd does not see through it".into());
         // Backward through an output without a graph would end the process.
-        if !layers.requires_grad() {
-            return Err(blind());
+        if let Some((field, _)) = layers.iter().find(|(_, layer)| !layer.requires_grad()) {
+            return Err(self.wrong(field, "has no gradient by the images: autograd does not see through it".into()));
         }
+        let layers = joined(&layers)?;
         let (values, width) = host(&layers.f_detach()?)?;
         let cotangents = cotangents(&values, width)?;
         let one = |(i, cotangent): (usize, &Vec<f32>)| {
@@ -202,8 +223,8 @@ impl FeatureNetwork for FeatureModule {
             let scalar = layers.f_mul(&cotangent)?.f_sum(None)?;
             let keep_graph = i + 1 < cotangents.len();
             let found = Tensor::f_run_backward(&[scalar], &[&images], keep_graph, false)?;
-            let gradient = found.into_iter().next().filter(Tensor::defined).ok_or_else(blind)?;
-            Ok(host(&gradient)?.0)
+            let gradient = found.into_iter().next().filter(Tensor::defined);
+            Ok(host(&gradient.map_or_else(|| images.f_zeros_like(), Ok)?)?.0)
         };
         cotangents.iter().enumerate().map(one).collect()
     }

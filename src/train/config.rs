@@ -65,7 +65,10 @@ impl std::str::FromStr for LossTerm {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || {
             let names = Loss::ALL.map(|loss| loss.name()).join(", ");
-            Error::invalid("loss", text, format!("one of {names}; in a sum NAME:WEIGHT, with a positive weight"))
+            let expected = format!(
+                "one of {names}, in a sum NAME:WEIGHT with a positive weight; in a document several are a list"
+            );
+            Error::invalid("loss", text, expected)
         };
         let (name, weight) = match text.split_once(':') {
             Some((name, weight)) => (name, Some(weight.parse::<f64>().map_err(|_| wrong())?)),

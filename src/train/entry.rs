@@ -4,7 +4,7 @@ use super::config::{Loss, LossTerm, Optimizer, TrainConfig};
 use super::job::Job;
 use super::progress::Observer;
 use super::run::{Outcome, train_job};
-use super::settings::Settings;
+use super::settings::{Phase, Settings};
 use crate::distance::Features;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
-    let features = features(config, device, model.card().data_range, || model.card().sample_shape())?;
+    let features = features(config, &settings.phases, device, model.card().data_range, || model.card().sample_shape())?;
     if let Some(features) = &features {
         job.config.insert("features".into(), json!(features.card().fingerprint()?));
     }
@@ -102,19 +102,22 @@ impl FieldTask for Training<'_, '_> {
     }
 }
 
-/// The features that a run is asked for, of samples of a `shape`.
+/// The features that a run of these `phases` is asked for, of samples of a `shape`, tried out before anything is solved.
 ///
 /// # Errors
 /// The card's own; [`Error::Invalid`] for one that no loss can be made of, and for samples of several sizes.
 fn features(
     config: &TrainConfig,
+    phases: &[Phase],
     device: Device,
     data_range: [f64; 2],
     shape: impl FnOnce() -> Result<Vec<usize>>,
 ) -> Result<Option<Features>> {
     let Some(path) = &config.features else { return Ok(None) };
     let features = Features::open(path, device, &shape()?, data_range)?;
-    features.check_comparable()?;
+    features.try_loss(
+        phases.iter().any(|phase| phase.objective.has_features() && phase.optimizer != Optimizer::ForwardGaussNewton),
+    )?;
     Ok(Some(features))
 }
 
@@ -149,7 +152,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     let settings = config.settings(high - low, None)?;
     let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
     let mut job = config.job(None)?;
-    let features = features(&config, Device::Cpu, description.data_range, || Ok(description.shape.clone()))?;
+    let features =
+        features(&config, &settings.phases, Device::Cpu, description.data_range, || Ok(description.shape.clone()))?;
     if let Some(features) = &features {
         job.config.insert("features".into(), json!(features.card().fingerprint()?));
     }

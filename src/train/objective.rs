@@ -39,13 +39,21 @@ impl Objective {
     /// The phases that a list of losses asks for: neighbours that have weights are one sum.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a weight of the bound, and for a loss twice in one sum.
+    /// [`Error::Invalid`] for a weight of the bound or of a loss by itself, and for a loss twice in one sum.
     pub fn of_list(losses: &[LossTerm]) -> Result<Vec<Self>> {
         let together = |a: &LossTerm, b: &LossTerm| a.weight.is_some() && b.weight.is_some();
         losses.chunk_by(together).map(Self::of_sum).collect()
     }
 
     fn of_sum(sum: &[LossTerm]) -> Result<Self> {
+        // Where one of two weights was forgotten, the two would follow each other in place of being added.
+        if let [LossTerm { weight: Some(_), .. }] = sum {
+            return Err(Error::invalid(
+                "loss",
+                sum[0],
+                "no weight, or weights of its neighbours too: of a sum each has one",
+            ));
+        }
         let mut terms = Terms { rmse: 0.0, log_mse: 0.0, features: 0.0 };
         for term in sum {
             let slot = match term.loss {

@@ -99,7 +99,7 @@ impl TrainConfig {
         let rungs = self.rungs(&phases[0], path)?;
         let ns = rungs.iter().any(|rung| matches!(rung.structure, Structure::Ns(_)));
         if ns && phases.iter().any(|phase| phase.objective == Objective::RmseBound) {
-            return Err(Error::invalid("loss", "rmse-bound", "log-mse or rmse for family ns"));
+            return Err(Error::invalid("loss", "rmse-bound", "log-mse, rmse or features for family ns"));
         }
         let resolve = self.resolve.unwrap_or(false);
         if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
@@ -141,7 +141,9 @@ impl TrainConfig {
         let default = [LossTerm { loss: Loss::LogMse, weight: None }];
         let objectives = Objective::of_list(if self.loss.is_empty() { &default } else { &self.loss })?;
         if objectives.iter().any(Objective::has_features) && self.features.is_none() {
-            return Err(Error::invalid("features", "absent", "a feature card: a loss is of features"));
+            let expected =
+                "a feature card, since a loss is of features; the one that the model card names is for judging";
+            return Err(Error::invalid("features", "absent", expected));
         }
         if self.optimizer.is_some_and(|optimizer| optimizer != Optimizer::Adam)
             && objectives.iter().all(|objective| objective.end().is_none())

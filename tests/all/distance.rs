@@ -235,8 +235,10 @@ fn cards_are_read_strictly() {
         (json!({ "std": [0.0] }), "std"),
         (json!({ "arguments": ["x"] }), "arguments"),
         (json!({ "output": true }), "output"),
-        (json!({ "layers": [{ "output": true }] }), "layers.output"),
-        (json!({ "layers": [{ "output": 1, "weight": 0 }] }), "layers.weight"),
+        (json!({ "layers": [{ "output": true }] }), "layers[0].output"),
+        (json!({ "layers": [{ "output": 1 }, { "output": 1, "weight": 0 }] }), "layers[1].weight"),
+        (json!({ "layers": [{ "output": 1, "weight": 1e300 }] }), "layers[0].weight"),
+        (json!({ "layers": [] }), "layers"),
         (json!({ "layers": [{ "output": 1, "weights": 1 }] }), "weights"),
         (json!({ "channels": 0 }), "channels"),
     ] {

@@ -16,7 +16,7 @@ use bespoke::train::{
 use bespoke::velocity::VelocityField;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn model() -> PathBuf {
     root().join("models/digits-fm-ot.json")
@@ -155,6 +155,46 @@ fn a_run_that_is_gone_on_with_gives_the_same_theta() {
     assert_eq!(resumed.rungs[0].theta.to_json().unwrap(), whole.rungs[0].theta.to_json().unwrap());
 }
 
+/// A card of a network that answers this.
+fn made_up(folder: &Path, name: &str, answer: impl Fn(&tch::Tensor) -> tch::Tensor) -> PathBuf {
+    let images = [tch::Tensor::rand([2, 1, 8, 8], (tch::Kind::Float, tch::Device::Cpu))];
+    let module = tch::CModule::create_by_tracing(name, "forward", &images, &mut |x| vec![answer(&x[0])]).unwrap();
+    module.save(folder.join(name)).unwrap();
+    let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": name });
+    std::fs::write(folder.join(format!("{name}.json")), card.to_string()).unwrap();
+    folder.join(format!("{name}.json"))
+}
+
+/// Before the ground truth, which is the long part.
+#[test]
+fn networks_that_no_loss_can_be_made_of_are_refused_at_once() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let of = |name: &str, answer: &dyn Fn(&tch::Tensor) -> tch::Tensor| made_up(scratch.path(), name, answer);
+    let flat = |x: &tch::Tensor| x.flatten(1, -1);
+    for (card, expected) in [
+        (of("constant", &|x| flat(x) * 0.0 + 1.0), "differ between two samples"),
+        (of("random", &|x| flat(&x.rand_like())), "the same for the same samples"),
+        (of("detached", &|x| flat(&x.detach())), "no gradient"),
+        (of("integers", &|x| flat(x).to_kind(tch::Kind::Int64)), "floating-point"),
+        (of("words", &|x| x.reshape([-1, 8, 8])), "height, width"),
+        (of("single", &|x| x.shallow_clone()), "n at least 2"),
+        (of("pairs", &|x| x.reshape([-1, 128])), "images"),
+    ] {
+        let truth = scratch.path().join("pool.safetensors");
+        let error =
+            trained(json!({ "loss": "features", "features": card, "pool_file": truth })).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(card.to_str().unwrap()), "{error}, expected {expected}");
+        assert!(!truth.exists());
+    }
+    let large = of("large", &|x| flat(x) * 1e22);
+    trained(json!({ "loss": "features", "features": large, "iterations": 1 })).unwrap();
+    // Without gradients it needs none.
+    let detached = scratch.path().join("detached.json");
+    let options =
+        json!({ "loss": "features", "features": detached, "optimizer": "forward-gauss-newton", "iterations": 1 });
+    trained(options).unwrap();
+}
+
 #[test]
 fn what_cannot_be_is_refused_by_name() {
     let scratch = tempfile::TempDir::new().unwrap();
@@ -167,6 +207,9 @@ fn what_cannot_be_is_refused_by_name() {
         (json!({ "loss": ["log-mse:1", "features:1"], "optimizer": "forward-gauss-newton" }), "forward-gauss-newton"),
         (json!({ "loss": ["rmse-bound:1", "features:1"], "family": "rk2", "init": null }), "rmse-bound:1"),
         (json!({ "loss": ["log-mse:1", "log-mse:2"] }), "once"),
+        (json!({ "loss": ["log-mse:1", "features"] }), "log-mse:1"),
+        (json!({ "loss": ["log-mse", "features:0.3"] }), "features:0.3"),
+        (json!({ "loss": ["log-mse:1", "features:0.3", "rmse:2", "log-mse"], "features": null }), "features"),
     ] {
         let error = trained(changes.clone()).unwrap_err().to_string();
         assert!(error.contains(expected), "{changes}: {error}");

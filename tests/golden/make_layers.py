@@ -50,9 +50,9 @@ def main():
     normal = lambda x: ((x + 1) / 2 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     cases = [
         case("one layer of features", "digits", [1, 8, 8], {}, lambda m, x: [m(x)], lambda x: x, [1.0]),
-        case("a layer with places and one without, weighted", "several", [3, 6, 6],
-             dict(arguments=[True, 2.0], layers=[dict(output=1), dict(output=0, weight=0.25)]),
-             lambda m, x: [m(x, True, 2.0)[1], m(x, True, 2.0)[0]], lambda x: x, [1.0, 0.25]),
+        case("two layers, weighted", "several", [3, 6, 6],
+             dict(arguments=[True, 2.0], layers=[dict(output=1), dict(output=1, weight=0.25)]),
+             lambda m, x: 2 * [m(x, True, 2.0)[1]], lambda x: x, [1.0, 0.25]),
         case("the card's output, in another range", "several", [3, 6, 6],
              dict(arguments=[True], output=1, range=[0, 1], mean=mean.tolist(), std=std.tolist()),
              lambda m, x: [m(x, True)[1]], normal, [1.0]),
