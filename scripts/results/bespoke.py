@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# With numpy and torch.
+PYTHON = ROOT / ".venv-python/bin/python"
 DIGITS = ["digits-fm-ot", "digits-cosine", "digits-vp"]
 MODELS = [*DIGITS, "photos-fm-ot"]
 
@@ -81,6 +83,14 @@ class Work:
         named = [word for solver in solvers for word in ("--solver", solver)]
         self.make(out, "eval", "--quiet", "--model", card(model), *named, *options, "--json", out)
         return json.loads(out.read_text())
+
+    def solved(self, folder, card, shape):
+        """Files of noises of a shape that numpy draws, and of their ground truth."""
+        noise, truth = (self.path(folder, f"{name}.npy") for name in ("noise", "truth"))
+        drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
+        self.unless(noise, lambda: self.run(PYTHON, "-c", drawn), "noises")
+        self.make(truth, "sample", "--model", card, "--noise", noise, "--solver", "gt", "--out", truth)
+        return noise, truth
 
     def published(self):
         """The published solvers: {name, nfe: {least, step, most}, ...}."""

@@ -4,7 +4,7 @@ that engine: half precision and 8 bits in ONNX Runtime."""
 import json
 
 import page
-from bespoke import ROOT, at_once
+from bespoke import PYTHON, ROOT, at_once
 
 MODEL = "digits-fm-ot-onnx"
 NFE = [8, 10]
@@ -16,7 +16,7 @@ FRESH = 1000
 
 def write(work):
     folder = work.path("engines", "int8.json").parent
-    make = [ROOT / ".venv-python/bin/python", ROOT / "scripts/make-quantized.py", ROOT / f"models/{MODEL}.json", "--out", folder]
+    make = [PYTHON, ROOT / "scripts/make-quantized.py", ROOT / f"models/{MODEL}.json", "--out", folder]
     work.unless(folder / "int8.json", lambda: work.run(*make), f"{MODEL} in half precision and in 8 bits")
     cards = {"float32": ROOT / f"models/{MODEL}.json", **{name: folder / f"{name}.json" for name in ("float16", "int8")}}
 

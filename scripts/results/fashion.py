@@ -5,13 +5,15 @@ import json
 
 import ladders
 import page
-from bespoke import ROOT, allows, at_once, card, equivalents
+from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
 
 COUNT = 600
 NFE = [3, 4, 5, 6, 8, 10]
+# In features the race is at few.
 FEW = [3, 4, 5, 6]
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 POOL = ["--pool", 300, "--validation", 200, "--batch", 100, "--validate-every", 2]
+# The network that losses see, and the one that judges: another one, of another seed.
 SEES, JUDGE = "models/fashion-layers.json", "models/fashion-judge.json"
 HEADINGS = {
     "error": "`ns`, `log-mse`",
@@ -22,7 +24,7 @@ HEADINGS = {
     "s4s": "S4S",
     "gs": "GS",
 }
-# ground truth aside.
+# What others learn (scripts/few.py), in as many evaluations as `ns` on features took in all, ground truth aside.
 PEERS = ["ld3", "s4s", "gs"]
 PEERS_NFE = [3, 5]
 PEERS_SAMPLES = 300
@@ -60,12 +62,7 @@ def learned(work, folder, model, scale):
 
 def peers(work, folder, model, ways):
     """{(peer, nfe): theta file}."""
-    python = ROOT / ".venv-python/bin/python"
-    noise, truth = (work.path(folder, "peers", f"{name}.npy") for name in ("noise", "truth"))
-    shape = (PEERS_SAMPLES, 1, 28, 28)
-    drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
-    work.unless(noise, lambda: work.run(python, "-c", drawn), "noises")
-    work.make(truth, "sample", "--model", card(model), "--noise", noise, "--solver", "gt", "--out", truth)
+    noise, truth = work.solved(work.path(folder, "peers"), card(model), (PEERS_SAMPLES, 1, 28, 28))
     spent = dict.fromkeys(NFE, 0)
     for way in ("error", "features"):
         for rung in json.loads(ways[way].read_text())["rungs"]:
@@ -76,7 +73,7 @@ def peers(work, folder, model, ways):
         out = work.path(folder, "peers", f"{peer}-{nfe}.json")
         options = ["--layers", SEES.replace(".json", ".pt"), "--noise", noise, "--truth", truth, "--nfe", nfe, "--out", out]
         options += ["--budget", spent[nfe]]
-        work.unless(out, lambda: work.run(python, ROOT / "scripts/few.py", card(model), peer, *options), f"{peer}@{nfe}")
+        work.unless(out, lambda: work.run(PYTHON, ROOT / "scripts/few.py", card(model), peer, *options), f"{peer}@{nfe}")
         return out
 
     places = [(peer, nfe) for nfe in PEERS_NFE for peer in PEERS]
@@ -92,10 +89,6 @@ def data(work):
         raw = (ROOT / "demo/fashion/t10k-images-idx3-ubyte").read_bytes()
         numpy.save(out, numpy.frombuffer(raw, numpy.uint8, offset=16).reshape(-1, 1, 28, 28))
     return out
-
-
-def rungs(ladder):
-    return [rung["steps"] * (2 if rung["family"] == "rk2" else 1) for rung in json.loads(ladder.read_text())["rungs"]]
 
 
 def distance(found):
@@ -118,7 +111,7 @@ def table(measure, cells):
 
 def write(work, part, model, scale, with_peers=False):
     ways = learned(work, part, model, scale)
-    asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in rungs(ladder)]
+    asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
     if with_peers:
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, part, model, ways).items()]
     published = {solver["name"]: solver for solver in work.published()}

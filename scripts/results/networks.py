@@ -1,7 +1,7 @@
 """docs/formats.md: how fast the runtimes evaluate the same networks, from one caller and from several."""
 
 import page
-from bespoke import ROOT
+from bespoke import PYTHON, ROOT
 
 #: The other models of digits are the same network.
 MODELS = ["digits-fm-ot", "photos-fm-ot"]
@@ -13,14 +13,13 @@ LARGE = [1, 16]
 
 
 def write(work):
-    python = ROOT / ".venv-python/bin/python"
     folder = work.path("networks", "large.json").parent
-    work.unless(folder / "large.json", lambda: work.run(python, ROOT / "scripts/make-large-network.py", folder), "the large network")
+    work.unless(folder / "large.json", lambda: work.run(PYTHON, ROOT / "scripts/make-large-network.py", folder), "the large network")
     for model in MODELS:
         for runtime in ("onnx", "pt2"):
             export = [ROOT / "scripts/export.py", ROOT / f"models/{model}.json", "--runtime", runtime, "--forward-only"]
             card = folder / f"{model}-{runtime}.json"
-            work.unless(card, lambda: work.run(python, *export, "--out", folder), f"{model} as {runtime}")
+            work.unless(card, lambda: work.run(PYTHON, *export, "--out", folder), f"{model} as {runtime}")
     rows, callers = [], []
     for model in [*MODELS, "large"]:
         batches = [1, 16, 250] if model != "large" else LARGE

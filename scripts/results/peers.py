@@ -3,7 +3,7 @@
 import json
 
 import page
-from bespoke import ROOT
+from bespoke import PYTHON, ROOT
 
 MODEL = "digits-fm-ot-onnx"
 SEARCHED, FRESH = 2000, 1000
@@ -13,15 +13,10 @@ MARKS = (100, 200, 300, 400, 550, 700)
 
 def write(work):
     card = ROOT / "models" / f"{MODEL}.json"
-    noise, truth = (work.path("peers", f"{name}.npy") for name in ("noise", "truth"))
-    python = ROOT / ".venv-python/bin/python"
-    shape = (SEARCHED + FRESH, 1, 8, 8)
-    drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
-    work.unless(noise, lambda: work.run(python, "-c", drawn), "noises")
-    work.make(truth, "sample", "--model", card, "--noise", noise, "--solver", "gt", "--out", truth)
+    noise, truth = work.solved(work.path("peers"), card, (SEARCHED + FRESH, 1, 8, 8))
     found = work.path("peers", "found.json")
     search = [ROOT / "scripts/peers.py", card, "--noise", noise, "--truth", truth, "--validation", FRESH, "--out", found]
-    work.unless(found, lambda: work.run(python, *search), "searches without gradients")
+    work.unless(found, lambda: work.run(PYTHON, *search), "searches without gradients")
     found = json.loads(found.read_text())
     row = ["CMA-ES on the table of `ns`", f"{found['midpoint']:.4f}"]
     for mark in MARKS:

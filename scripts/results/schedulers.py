@@ -3,7 +3,7 @@
 import re
 
 import page
-from bespoke import ROOT, at_once
+from bespoke import PYTHON, ROOT, at_once
 
 PAGE = "bindings/python/README.md"
 KINDS = ["flow", "vp"]
@@ -26,25 +26,25 @@ def columns(heading, tables):
 
 
 def write(work):
-    python, folder = ROOT / ".venv-python/bin/python", ROOT / "bindings/python"
+    folder = ROOT / "bindings/python"
 
     def compare(kind):
         out = work.path("schedulers", f"compare-{kind}.txt")
         options = ["--kind", kind, "--iterations", ITERATIONS]
-        return lambda: rows(work.printed(out, python, "examples/compare.py", *options, cwd=folder))
+        return lambda: rows(work.printed(out, PYTHON, "examples/compare.py", *options, cwd=folder))
 
     def pipelines(kind):
         out, picture = work.path("schedulers", f"pipelines-{kind}.txt"), ROOT / f"docs/images/results/pipelines-{kind}.png"
         options = ["--kind", kind, "--out", picture]
-        return lambda: rows(work.printed(out, python, "examples/pipelines.py", *options, cwd=folder))
+        return lambda: rows(work.printed(out, PYTHON, "examples/pipelines.py", *options, cwd=folder))
 
     def step(shape):
         out = work.path("schedulers", f"step-{'x'.join(map(str, shape))}.txt")
-        return rows(work.printed(out, python, "bench/step.py", "--shape", *shape, cwd=folder))
+        return rows(work.printed(out, PYTHON, "bench/step.py", "--shape", *shape, cwd=folder))
 
     def step_on_device():
         out = work.path("schedulers", "step-device.txt")
-        text = work.printed(out, python, "bench/step.py", "--batch", 4, "--fake-device", cwd=folder)
+        text = work.printed(out, PYTHON, "bench/step.py", "--batch", 4, "--fake-device", cwd=folder)
         found = map(ROW.fullmatch, text.splitlines()[1:])
         return [[row[1].strip(), *row[2].split()[1:]] for row in found]
 
