@@ -27,11 +27,6 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// In features, or in numbers; none where they were not asked for.
-    pub fn of(&self, in_features: bool) -> &[f64] {
-        if in_features { self.features.as_deref().unwrap_or_default() } else { &self.rms }
-    }
-
     /// Means over all samples; `range` is the data's greatest minus least value.
     pub fn quality(&self, range: f64) -> Quality {
         let count = self.rms.len() as f64;

@@ -61,10 +61,8 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
     if ranks.is_first() {
         warn_of_others(&settings, &notes);
     }
-    let features = features(config, &settings.phases, device, model.card().data_range, || model.card().sample_shape())?;
-    if let Some(features) = &features {
-        job.config.insert("features".into(), json!(features.card().fingerprint()?));
-    }
+    let features =
+        features(config, &settings.phases, &mut job, device, model.card().data_range, || model.card().sample_shape())?;
     let run = Training {
         conditioning: &conditioning,
         settings: &settings,
@@ -102,13 +100,15 @@ impl FieldTask for Training<'_, '_> {
     }
 }
 
-/// The features that a run of these `phases` is asked for, of samples of a `shape`, tried out before anything is solved.
+/// The features that a run of these `phases` is asked for, of samples of a `shape`, tried out before anything is solved; the
+/// `job` is told which.
 ///
 /// # Errors
 /// The card's own; [`Error::Invalid`] for one that no loss can be made of, and for samples of several sizes.
 fn features(
     config: &TrainConfig,
     phases: &[Phase],
+    job: &mut Job,
     device: Device,
     data_range: [f64; 2],
     shape: impl FnOnce() -> Result<Vec<usize>>,
@@ -118,6 +118,7 @@ fn features(
     features.try_loss(
         phases.iter().any(|phase| phase.objective.has_features() && phase.optimizer != Optimizer::ForwardGaussNewton),
     )?;
+    job.config.insert("features".into(), json!(features.card().fingerprint()?));
     Ok(Some(features))
 }
 
@@ -152,11 +153,9 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     let settings = config.settings(high - low, None)?;
     let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
     let mut job = config.job(None)?;
-    let features =
-        features(&config, &settings.phases, Device::Cpu, description.data_range, || Ok(description.shape.clone()))?;
-    if let Some(features) = &features {
-        job.config.insert("features".into(), json!(features.card().fingerprint()?));
-    }
+    let features = features(&config, &settings.phases, &mut job, Device::Cpu, description.data_range, || {
+        Ok(description.shape.clone())
+    })?;
     let mut outcome = train_job(field, &conditioning, &settings, features.as_ref(), &job, &Ranks::alone(), observer)?;
     let mut notes = serde_json::Map::new();
     notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));

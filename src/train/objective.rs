@@ -144,9 +144,11 @@ impl Terms {
 
     /// The mean over samples that are this far from the ground truth.
     pub fn mean(&self, errors: &Errors) -> f64 {
-        self.parts()
-            .map(|(measure, direct, weight)| weight * direct.mean(errors.of(measure == Measure::Features)))
-            .sum()
+        let of = |measure: Measure| match measure {
+            Measure::Numbers => errors.rms.as_slice(),
+            Measure::Features => errors.features.as_deref().unwrap_or_default(),
+        };
+        self.parts().map(|(measure, direct, weight)| weight * direct.mean(of(measure))).sum()
     }
 
     /// The weights of samples, of `most` numbers at most, that are this far away, under which least squares follow the
