@@ -20,7 +20,7 @@ pub enum Error {
         expected: String,
     },
     /// A document is not what its format asks for.
-    #[error("{document}: {field}: {problem}")]
+    #[error("{document}: {}{problem}", of_field(field))]
     Format {
         /// File path, or what the document is.
         document: String,
@@ -106,6 +106,11 @@ impl Error {
             problem: short(problem.to_string(), 600),
         }
     }
+}
+
+/// What stands before a problem of this field: nothing where it is of the whole document.
+fn of_field(field: &str) -> String {
+    if field == "." { String::new() } else { format!("{field}: ") }
 }
 
 /// At most about `longest` bytes of `text`: it is cut where a hostile file would make a message of megabytes.

@@ -646,7 +646,7 @@ fn a_number_that_json_has_no_name_for_is_found_where_it_stands() {
         }
         assert!(!path.exists());
     }
-    assert_eq!(document::line(&f64::NAN, "x").unwrap_err().to_string(), "x: .: is NaN, which JSON has no number for");
+    assert_eq!(document::line(&f64::NAN, "x").unwrap_err().to_string(), "x: is NaN, which JSON has no number for");
 }
 
 /// An .npy file of this header and data.
@@ -764,5 +764,5 @@ fn a_safetensors_header_tells_the_truth_or_is_refused() {
     // Conditions are such files too, read as a whole.
     std::fs::write(&path, file(&huge, &[0; 4])).unwrap();
     let error = bespoke::stored::check(&std::fs::read(&path).unwrap(), "conditions").unwrap_err().to_string();
-    assert!(error.starts_with("conditions: .: is no whole safetensors file: x: "), "{error}");
+    assert!(error.starts_with("conditions: is no whole safetensors file: x: "), "{error}");
 }
