@@ -2,6 +2,7 @@
 and `rk2`, beside the published solvers. By name only, each place a part: some forty minutes of one core."""
 
 import json
+import shutil
 
 import ladders
 import page
@@ -11,6 +12,7 @@ COUNT = 600
 NFE = [3, 4, 5, 6, 8, 10]
 # In features the race is at few.
 FEW = [3, 4, 5, 6]
+PICTURED = [3, 4, 5, 6, 8]
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 POOL = ["--pool", 300, "--validation", 200, "--batch", 100, "--validate-every", 2]
 # The network that losses see, and the one that judges: another one, of another seed.
@@ -20,6 +22,7 @@ HEADINGS = {
     "features": "`ns`, then `features`",
     "both": "`ns`, then `log-mse:1,features:1`",
     "rk2": "`rk2`, `log-mse`",
+    "start": "the published one that `ns` starts at, on its grid",
     "ld3": "LD3",
     "s4s": "S4S",
     "gs": "GS",
@@ -45,7 +48,7 @@ def learned(work, folder, model, scale):
     ways = {way: work.path(folder, f"{way}.json") for way in ("error", "features", "both", "rk2")}
     ns = ["--family", "ns", "--init"]
     options = {
-        "error": [*ns, "published", "--nfe", several(NFE), "--iterations", 20],
+        "error": ["--family", "ns", "--nfe", several(NFE), "--iterations", 20],
         "features": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
         "both": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
         "rk2": ["--family", "rk2", "--nfe", several(n for n in NFE if n % 2 == 0), "--iterations", 12],
@@ -109,11 +112,20 @@ def table(measure, cells):
     return [f"{measure}:", "", *page.table(["solver", *map(str, NFE)], rows)]
 
 
+def picture(work, folder, model, ladder):
+    """docs/images/fashion.png: the ground truth's samples, and those of few evaluations beside UniPC's."""
+    asked = [solver for nfe in PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
+    out = work.path(folder, "samples.png")
+    work.evaluate(work.path(folder, "pictured.json"), model, asked, "--count", 20, "--seed", 2, "--png", out)
+    shutil.copy(out, ROOT / "docs/images/fashion.png")
+
+
 def write(work, part, model, scale, with_peers=False):
     ways = learned(work, part, model, scale)
     asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
     if with_peers:
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, part, model, ways).items()]
+    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in NFE if allows(published[name], nfe)]
     options = ["--count", COUNT, "--seed", 2, "--guidance-scale", scale]
@@ -133,6 +145,8 @@ def write(work, part, model, scale, with_peers=False):
     for measure in MEASURES:
         lines += ["", *table(measure, cells)]
     page.replace("docs/fashion.md", part, lines)
+    if with_peers:
+        picture(work, part, model, ways["error"])
 
 
 PARTS = {

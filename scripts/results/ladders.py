@@ -1,5 +1,5 @@
-"""The ladders that several parts show: for each model, of the paper's training, of RK2 on the error at the end,
-and of ns started from that."""
+"""The ladders that several parts show: for each model, of the paper's training, and of RK2 and ns on the error at the
+end."""
 
 import json
 
@@ -14,11 +14,10 @@ LOSSES = ["--loss", "log-mse,rmse"]  # validated by rmse: the last iterations mi
 def options(work, model, name):
     several = ",".join(map(str, BOUND_NFE if name == "bound" else NFE))
     pool = work.path(model, "pool-dense.safetensors" if name == "bound" else "pool.safetensors")
-    rk2 = work.path(model, "rk2.json")
     family = {
         "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 600],
         "rk2": ["--family", "rk2", *LOSSES, "--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
-        "ns": ["--family", "ns", "--init", rk2, *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+        "ns": ["--family", "ns", *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
     }
     return [*family[name], "--nfe", several, "--pool-file", pool]
 
@@ -26,7 +25,7 @@ def options(work, model, name):
 def train(work, names=tuple(HEADINGS), models=MODELS):
     """{(model, name): ladder file}."""
     ladders = {}
-    # ns stands on rk2.
+    # ns finds the ground truth of rk2.
     for group in ([name for name in names if name != "ns"], [name for name in names if name == "ns"]):
         places = [(model, name) for model in models for name in group]
 
@@ -42,3 +41,8 @@ def spent(ladder):
     rungs = json.loads(ladder.read_text())["rungs"]
     stages = {"rk2": 2, "ns": 1}
     return {stages[rung["family"]] * rung["steps"]: equivalents(rung["training"]["evaluations"]) for rung in rungs}
+
+
+def starts(ladder):
+    """{nfe: the published solver that an ns rung of a ladder file began at}."""
+    return {rung["steps"]: rung["training"]["start"]["solver"] for rung in json.loads(ladder.read_text())["rungs"]}

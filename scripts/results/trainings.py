@@ -10,11 +10,13 @@ FEW = 500  # noises on which the best published solver is chosen
 
 
 def best_published(work, model):
-    """The best published solver of each nfe, on other noises than those of the table."""
+    """The best published solver of each nfe, on other noises than those of the table: of all on their usual grids, and
+    of the one and its grid that ns starts from."""
     listed = work.published()
+    starts = ladders.starts(work.path(model, "ns.json"))
     best = []
     for nfe in NFE:
-        names = [f"{solver['name']}@{nfe}" for solver in listed if allows(solver, nfe)]
+        names = [f"{solver['name']}@{nfe}" for solver in listed if allows(solver, nfe)] + [starts[nfe]]
         out = work.path(model, f"published-{nfe}.json")
         results = work.evaluate(out, model, names, "--count", FEW, "--seed", 1)["results"]
         best.append(min(results, key=lambda result: result["rmse"])["solver"])
@@ -35,7 +37,7 @@ def rows(work, model, results):
     costs = {name: ladders.spent(work.path(model, f"{name}.json")) for name in ladders.HEADINGS}
     for i, nfe in enumerate(NFE):
         found = results["published"][i]
-        cells = [str(nfe), f"{found['rmse']:.5f} ({found['psnr']:.1f}, `{found['solver'].split('@')[0]}`)"]
+        cells = [str(nfe), f"{found['rmse']:.5f} ({found['psnr']:.1f}, `{found['solver'].replace(f'@{nfe}', '')}`)"]
         for name, cost in costs.items():
             found = results[name][i]
             cells.append(f"{found['rmse']:.5f} ({found['psnr']:.1f}; {cost[nfe] / 1e6:.2f})")

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  bespoke solvers --json\n\n\
     A solver is named NAME@NFE, or NAME@NFE:GRID on another grid than its own: uniform, quadratic, cosine, \
-    logsnr, karras, or times from 0 to 1 separated by commas. docs/solvers.md tells more of each.")]
+    power=P, logsnr, karras, or times from 0 to 1 separated by commas. docs/solvers.md tells more of each.")]
 pub struct SolversArgs {
     /// As JSON, the allowed nfe as least, step and most.
     #[arg(long)]

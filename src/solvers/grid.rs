@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::path::GaussianPath;
 use crate::scheduler::KARRAS_RHO;
 use std::f64::consts::FRAC_PI_2;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// How far from a singular end (alpha = 0 or sigma = 0) a grid over the snr, and any level that is
@@ -23,6 +24,8 @@ pub enum Grid {
     Quadratic,
     /// t_i = 1 - cos(pi i / 2n): short steps at the noise end (as flow-matching speech models use).
     Cosine,
+    /// t_i = (i / n)^p, p from 0.1 to 10: short steps at the noise end for p > 1, at the data end for p < 1.
+    Power(f64),
     /// Equal steps in lambda = ln(alpha / sigma) (DPM-Solver's "logSNR"). Infinite ends are cut at 1e-3
     /// of the time, the last step then goes from there to 1.
     Logsnr,
@@ -38,7 +41,8 @@ impl Grid {
     /// there and the grid goes by the snr, the time that stands for it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for user-given times that are not `steps + 1` or not increasing from 0 to 1.
+    /// [`Error::Invalid`] for user-given times that are not `steps + 1` or not increasing from 0 to 1, and for a
+    /// power out of its range.
     pub fn times(&self, path: &GaussianPath, steps: usize) -> Result<Vec<f64>> {
         let n = steps as f64;
         let uniform = uniform_grid(steps);
@@ -46,6 +50,10 @@ impl Grid {
             Grid::Uniform => uniform,
             Grid::Quadratic => (0..=steps).map(|i| 1.0 - ((steps - i) as f64 / n).powi(2)).collect(),
             Grid::Cosine => ends(uniform.iter().map(|t| 1.0 - (FRAC_PI_2 * t).cos()).collect()),
+            Grid::Power(p) => {
+                check_power(*p)?;
+                uniform.iter().map(|t| t.powf(*p)).collect()
+            }
             Grid::Logsnr => {
                 let start = if path.level(0.0).alpha == 0.0 { START } else { 0.0 };
                 let end = if path.level(1.0).sigma == 0.0 { 1.0 - START } else { 1.0 };
@@ -102,11 +110,24 @@ fn check(times: &[f64], steps: usize) -> Result<()> {
     Err(Error::invalid("grid", format!("{times:?}"), format!("{} increasing times from 0 to 1", steps + 1)))
 }
 
+/// Powers of [`Grid::Power`].
+const POWERS: RangeInclusive<f64> = 0.1..=10.0;
+
+fn check_power(p: f64) -> Result<()> {
+    if POWERS.contains(&p) {
+        return Ok(());
+    }
+    Err(Error::invalid("grid", Grid::Power(p), format!("a power from {} to {}", POWERS.start(), POWERS.end())))
+}
+
 impl FromStr for Grid {
     type Err = Error;
 
-    /// `uniform`, `quadratic`, `cosine`, `logsnr`, `karras`, or times separated by commas.
+    /// `uniform`, `quadratic`, `cosine`, `power=P`, `logsnr`, `karras`, or times separated by commas.
     fn from_str(text: &str) -> Result<Self> {
+        if let Some(p) = text.strip_prefix("power=").and_then(|p| p.parse().ok()) {
+            return check_power(p).map(|()| Grid::Power(p));
+        }
         let times = || text.split(',').map(|t| t.trim().parse().ok()).collect::<Option<Vec<f64>>>();
         match text {
             "uniform" => Ok(Grid::Uniform),
@@ -115,7 +136,8 @@ impl FromStr for Grid {
             "logsnr" => Ok(Grid::Logsnr),
             "karras" => Ok(Grid::Karras),
             _ => times().map(Grid::Times).ok_or_else(|| {
-                let expected = "uniform, quadratic, cosine, logsnr, karras, or times from 0 to 1 separated by commas";
+                let expected =
+                    "uniform, quadratic, cosine, power=P, logsnr, karras, or times from 0 to 1 separated by commas";
                 Error::invalid("grid", format!("{text:?}"), expected)
             }),
         }
@@ -128,6 +150,7 @@ impl std::fmt::Display for Grid {
             Grid::Uniform => "uniform",
             Grid::Quadratic => "quadratic",
             Grid::Cosine => "cosine",
+            Grid::Power(p) => return write!(f, "power={p}"),
             Grid::Logsnr => "logsnr",
             Grid::Karras => "karras",
             Grid::Times(times) => return f.write_str(&times.iter().map(f64::to_string).collect::<Vec<_>>().join(",")),

@@ -411,6 +411,11 @@ fn differences<F: VelocityField>(
     Ok(found.map(Differences::new))
 }
 
+/// Of many solvers to start from, so many are left after all were seen on a quarter of the validation noises, at most
+/// so many: a tenth of a budget from which their number comes.
+const FINALISTS: usize = 6;
+const SEEN_FIRST: usize = 20;
+
 impl<F: VelocityField> Task<'_, F> {
     fn quality(&self, validation: &Pool<F::Tensor>, parameters: &Parameters) -> Result<Quality> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
@@ -439,7 +444,7 @@ impl<F: VelocityField> Task<'_, F> {
         Ok(Candidate { from, start: validated, parameters, optimizer, loss: f64::NAN, validation: validated, best })
     }
 
-    /// The solver that the objective prefers on a few samples.
+    /// The solver that the objective prefers on a few samples; of many, of those that it prefers on fewer.
     fn best_of(
         &self,
         validation: &Pool<F::Tensor>,
@@ -449,22 +454,37 @@ impl<F: VelocityField> Task<'_, F> {
         if let [only] = solvers {
             return Ok(only.clone());
         }
-        let Task { field, settings, features, ranks, .. } = self;
-        let mut least: Option<(f64, &(String, Parameters))> = None;
-        for solver in solvers {
-            let plan = Arc::new(Plan::new(solver.1.tableau()));
-            let few = 0..validation.size().min(TRIED_ON);
-            let score = match validate::errors(&plan, *field, validation, few, *features, ranks) {
-                Ok(errors) => objective.score(&errors.quality(settings.range)),
-                // A solver that diverges here is not the best.
-                Err(Error::NonFinite { .. }) => continue,
-                Err(other) => return Err(other),
-            };
-            if score.is_finite() && least.is_none_or(|(least, _)| score < least) {
-                least = Some((score, solver));
-            }
+        let mut solvers: Vec<_> = solvers.iter().collect();
+        if solvers.len() > FINALISTS {
+            let few = validation.size().div_ceil(4).min(SEEN_FIRST);
+            solvers = self.ranked(validation, few, &solvers, objective)?;
+            solvers.truncate(FINALISTS);
         }
         let none = || Error::Numeric("no solver to start from has a finite error at this nfe".into());
-        least.map(|(_, solver)| solver.clone()).ok_or_else(none)
+        self.ranked(validation, TRIED_ON, &solvers, objective)?.first().map(|best| (*best).clone()).ok_or_else(none)
+    }
+
+    /// Those of `solvers` that have a finite error on the first `count` of the samples, the best first.
+    fn ranked<'a>(
+        &self,
+        validation: &Pool<F::Tensor>,
+        count: usize,
+        solvers: &[&'a (String, Parameters)],
+        objective: &Objective,
+    ) -> Result<Vec<&'a (String, Parameters)>> {
+        let Task { field, settings, features, ranks, .. } = self;
+        let mut scored = Vec::with_capacity(solvers.len());
+        for solver in solvers {
+            let plan = Arc::new(Plan::new(solver.1.tableau()));
+            match validate::errors(&plan, *field, validation, 0..validation.size().min(count), *features, ranks) {
+                Ok(errors) => scored.push((objective.score(&errors.quality(settings.range)), *solver)),
+                // A solver that diverges here is not the best.
+                Err(Error::NonFinite { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        scored.retain(|(score, _)| score.is_finite());
+        scored.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        Ok(scored.into_iter().map(|(_, solver)| solver).collect())
     }
 }

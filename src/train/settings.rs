@@ -255,9 +255,8 @@ impl TrainConfig {
 /// What `structure` starts from where nothing is said.
 fn first_start(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
     match structure {
-        Structure::Ns(nfe) if nfe.is_multiple_of(2) => start::bespoke(Structure::Rk2(nfe / 2), path, anywhere),
-        Structure::Ns(nfe) => start::bespoke(Structure::Rk1(nfe), path, anywhere),
-        _ => Ok(Start::BestOf(start::bases(structure, path, anywhere)?)),
+        Structure::Ns(nfe) => Ok(Start::BestOf(start::published(nfe, path)?)),
+        Structure::Rk1(_) | Structure::Rk2(_) => Ok(Start::BestOf(start::bases(structure, path, anywhere)?)),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::ladder::Ladder;
 use crate::path::GaussianPath;
 use crate::reference::{Reference, Solver};
 use crate::scheduler::Scheduler;
+use crate::solvers::grid::Grid;
 use crate::solvers::{NamedSolver, SolverName, classical};
 use crate::theta::{Family, NsTable, Theta};
 use std::path::Path;
@@ -162,19 +163,36 @@ impl Init {
 }
 
 /// A theta of this structure that is trained first.
-pub(super) fn bespoke(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
+fn bespoke(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
     Ok(Start::Bespoke(structure, bases(structure, path, anywhere)?))
 }
 
-/// Every published solver that can have `nfe` evaluations, on its usual grid.
-fn published(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Parameters)>> {
+/// Published solvers that are tried on other grids than their own too, and these grids: which end of the path asks for
+/// short steps, and how short, is the model's, and at few evaluations a training ends in the valley that it starts in.
+const REGRIDDED: [&str; 4] = ["ab2", "ab3", "ipndm", "unipc"];
+const OTHER_GRIDS: [Grid; 7] = [
+    Grid::Quadratic,
+    Grid::Power(0.75),
+    Grid::Power(0.87),
+    Grid::Power(1.15),
+    Grid::Power(1.3),
+    Grid::Power(1.45),
+    Grid::Power(1.6),
+];
+
+/// Every published solver that can have `nfe` evaluations, on its usual grid, and some on others.
+pub(super) fn published(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Parameters)>> {
     let own = GaussianPath::new(Scheduler::FmOt, 1.0)?;
-    let usable = SolverName::ALL.iter().filter(|solver| path.is_some() || !solver.needs_scheduler());
+    let usual = SolverName::ALL.iter().map(|solver| NamedSolver { solver, nfe, grid: None });
+    let regridded = SolverName::ALL.iter().filter(|solver| REGRIDDED.contains(&solver.name));
+    let others = regridded
+        .flat_map(|solver| OTHER_GRIDS.iter().map(move |grid| NamedSolver { solver, nfe, grid: Some(grid.clone()) }));
     // A solver that cannot have this nfe, or whose table is not finite on this path, is no candidate.
-    let compiled = usable.filter_map(|solver| {
-        let tableau = solver.tableau(nfe, &solver.grid, path.unwrap_or(&own)).ok()?;
-        let theta = Theta::compile(&tableau).ok()?;
-        Some((format!("{}@{nfe}", solver.name), Parameters::from_theta(&theta)))
-    });
+    let compiled =
+        usual.chain(others).filter(|named| path.is_some() || !named.solver.needs_scheduler()).filter_map(|named| {
+            let tableau = named.tableau(path.unwrap_or(&own)).ok()?;
+            let theta = Theta::compile(&tableau).ok()?;
+            Some((named.to_string(), Parameters::from_theta(&theta)))
+        });
     Ok(compiled.collect())
 }

@@ -14,13 +14,15 @@ fn card() -> PathBuf {
     root().join("models/digits-mixture.json")
 }
 
-/// Two solvers after each other, so that a run can be killed in either.
-const RUN: [&str; 15] = [
+/// Two solvers after each other, each from a theta that is trained first, so that a run can be killed in any stage.
+const RUN: [&str; 17] = [
     "train",
     "--family",
     "ns",
     "--nfe",
     "4,6",
+    "--init",
+    "rk2",
     "--iterations",
     "12",
     "--pool",
@@ -318,7 +320,7 @@ fn a_ground_truth_that_was_cut_short_is_gone_on_with() {
     killed_while_solving(&workshop, &options, "k.json.checkpoint.parts");
     run(&["--out", "k.json", "--resume", "--seed", "3"]).code(1).stderr(contains("seed: is 0, but this run has 3"));
     workshop.write(kept, &changed[..100]);
-    run(&options).code(1).stderr(contains("validation-0.safetensors: .: is no whole safetensors file"));
+    run(&options).code(1).stderr(contains("validation-0.safetensors: is no whole safetensors file"));
     run(&["--out", "k.json"]).success();
     assert!(workshop.read("k.json") == whole);
     assert!(!workshop.path("k.json.checkpoint.parts").exists());

@@ -121,7 +121,7 @@ fn diffusion_solvers_converge_on_every_scheduler_with_their_own_grid() {
 
 #[test]
 fn no_table_holds_an_infinity_and_all_start_at_zero() {
-    let grids = [Grid::Uniform, Grid::Quadratic, Grid::Cosine, Grid::Logsnr, Grid::Karras];
+    let grids = [Grid::Uniform, Grid::Quadratic, Grid::Cosine, Grid::Power(1.3), Grid::Logsnr, Grid::Karras];
     for path in paths() {
         for solver in SolverName::ALL {
             for grid in &grids {
@@ -197,6 +197,13 @@ fn grids_follow_their_formulas() {
     let times = |grid: &Grid, path, steps| grid.times(path, steps).expect("times");
     assert!(close(&times(&Grid::Quadratic, &fm, 4), &[0.0, 0.4375, 0.75, 0.9375, 1.0]));
     assert!(close(&times(&Grid::Cosine, &fm, 3), &[0.0, 1.0 - 0.75f64.sqrt(), 0.5, 1.0]));
+    assert!(close(&times(&Grid::Power(0.5), &fm, 4), &[0.0, 0.5, 0.5f64.sqrt(), 0.75f64.sqrt(), 1.0]));
+    assert_eq!("power=1.45".parse::<Grid>().expect("grid"), Grid::Power(1.45));
+    assert_eq!(Grid::Power(1.45).to_string(), "power=1.45");
+    for refused in ["power=0", "power=-1", "power=NaN", "power=11"] {
+        let message = refused.parse::<Grid>().expect_err(refused).to_string();
+        assert!(message.contains("a power from 0.1 to 10"), "{message}");
+    }
     // ln(t / (1 - t)) equidistant from t = 0.001 to 0.999, then 1.
     let inner = (1.0 + 999f64.cbrt()).recip();
     assert!(close(&times(&Grid::Logsnr, &fm, 4), &[0.001, inner, 1.0 - inner, 0.999, 1.0]));

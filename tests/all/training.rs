@@ -225,7 +225,7 @@ fn nfe_stands_for_steps_in_every_family() {
 
 #[test]
 fn a_table_starts_from_a_theta_that_is_trained_first() {
-    let settings = settings(json!({ "family": "ns", "steps": 6, "iterations": 6 }));
+    let settings = settings(json!({ "family": "ns", "steps": 6, "init": "rk2", "iterations": 6 }));
     assert!(matches!(&settings.rungs[0].starts[..], [Start::Bespoke(..)]));
     let trained = run(&settings);
     assert_eq!(trained.theta.family_name(), "ns");
@@ -235,6 +235,23 @@ fn a_table_starts_from_a_theta_that_is_trained_first() {
     let alone = run(&Settings { phases: vec![Phase { iterations: 1, ..settings.before }], ..settings.clone() });
     assert_eq!(alone.start, trained.start);
     assert!(trained.best.rmse < alone.best.rmse);
+}
+
+#[test]
+fn a_table_starts_from_the_best_published_solver_and_grid() {
+    let started = |changes: serde_json::Value| {
+        let mut document = json!({ "family": "ns", "steps": 4, "iterations": 1 });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let trained = run(&settings(document));
+        (trained.theta.training.0["start"]["solver"].as_str().unwrap().to_owned(), trained.start.rmse)
+    };
+    let (chosen, least) = started(json!({}));
+    assert_eq!(started(json!({ "init": chosen })), (chosen.clone(), least));
+    assert_eq!(started(json!({ "init": "published" })), (chosen.clone(), least));
+    for other in ["euler@4", "midpoint@4", "ab3@4", "ab3@4:power=0.75", "ab2@4:power=1.3", "ab2@4:quadratic"] {
+        let (_, error) = started(json!({ "init": other }));
+        assert!(error >= least, "{chosen} at {least}, {other} at {error}");
+    }
 }
 
 #[test]
@@ -252,7 +269,7 @@ fn gauss_newton_starts_from_the_best_of_the_usual_paths() {
     };
     let all: Vec<String> = vec!["midpoint@4".into(), "midpoint@4 on fm-ot".into(), "midpoint@4 on cosine".into()];
     assert_eq!(names(Scheduler::VP, json!({})), all);
-    assert_eq!(names(Scheduler::VP, json!({ "family": "ns", "steps": 4 })), all);
+    assert_eq!(names(Scheduler::VP, json!({ "family": "ns", "steps": 4, "init": "rk2" })), all);
     assert_eq!(names(Scheduler::Cosine, json!({})), all[..2]);
     // What names a path, the paper's training and what is learned in part begin at one place.
     for changes in [

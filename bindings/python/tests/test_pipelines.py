@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +234,8 @@ def test_a_fitted_table_starts_from_a_published_one_where_that_is_better(tmp_pat
     assert kept == theta and theta.model and "start" in theta.training
     # On the same noises.
     assert theta.training["validation"]["rmse"] <= alone.training["start"]["rmse"] * (1 + 1e-6)
-    assert theta.training["start"]["solver"] in ("unipc@8 on the pipeline's grid", "rk2@8")
+    begun = theta.training["start"]["solver"]
+    assert begun == "unipc@8 on the pipeline's grid" or re.fullmatch(r"[a-z0-9+-]+@8(:\S+)?", begun), begun
     # What has another family, a start of its own, or no grid of so many levels is as it was.
     assert count_of({"family": "rk2"}) is None and count_of({"family": "ns", "init": "rk2"}) is None
     assert count_of({"family": "ns"}) == 10 and count_of({"family": "ns", "nfe": [7]}) == 7

@@ -77,8 +77,8 @@ def fit(
         data_range: Least and greatest value of the data, for PSNR.
         progress: See `train`.
         options: Keys of a training configuration, ``family``, ``steps``, ``iterations``, ``pool``, ``seed``, ... . An
-            ``ns`` theta whose ``init`` is not given starts from ``rk2`` (``rk1`` where its evaluations are odd) or from
-            UniPC on the pipeline's own grid, whichever is better: it is not worse than that.
+            ``ns`` theta whose ``init`` is not given starts from ``published`` or from UniPC on the pipeline's
+            own grid, whichever is better: it is not worse than that.
 
     Raises:
         ValueError: The pipeline cannot be learned from so; it is named, and what to do.
