@@ -2,7 +2,7 @@
 
 use crate::document;
 use crate::error::{Error, Result};
-use crate::theta::{Theta, ThetaFile};
+use crate::theta::{MODEL_KEYS, Theta, ThetaFile};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -52,7 +52,7 @@ impl Ladder {
     ///
     /// # Errors
     /// [`Error::Invalid`] for none, for two of the same nfe, and for thetas of different models
-    /// (by the `fingerprint` of their `model`, where both have one).
+    /// (by the `fingerprint` and `velocity_model` of their `model`, where both have them).
     pub fn new(mut rungs: Vec<Theta>) -> Result<Self> {
         if rungs.is_empty() || rungs.len() > MAX_RUNGS {
             return Err(Error::invalid("rungs", format!("{} thetas", rungs.len()), format!("1 to {MAX_RUNGS} thetas")));
@@ -62,13 +62,15 @@ impl Ladder {
             let expected = "an nfe that no other rung has";
             return Err(Error::invalid(format!("rungs[{i}]"), format!("a theta of nfe {}", rungs[i].nfe()), expected));
         }
-        let mut known: Option<&str> = None;
-        for (i, rung) in rungs.iter().enumerate() {
-            let Some(own) = fingerprint(rung) else { continue };
-            let first = *known.get_or_insert(own);
-            if own != first {
-                let expected = format!("{first}, the model of the rungs before it");
-                return Err(Error::invalid(format!("rungs[{i}].model.fingerprint"), own, expected));
+        for key in MODEL_KEYS {
+            let mut known: Option<&str> = None;
+            for (i, rung) in rungs.iter().enumerate() {
+                let Some(own) = rung.model.text(key) else { continue };
+                let first = *known.get_or_insert(own);
+                if own != first {
+                    let expected = format!("{first}, the model of the rungs before it");
+                    return Err(Error::invalid(format!("rungs[{i}].model.{key}"), own, expected));
+                }
             }
         }
         Ok(Self { rungs })
@@ -138,8 +140,4 @@ impl Ladder {
             Error::invalid("nfe_at_most", nfe_at_most, format!("at least {least}, the least nfe of this ladder"))
         })
     }
-}
-
-fn fingerprint(theta: &Theta) -> Option<&str> {
-    theta.model.0.get("fingerprint").and_then(|value| value.as_str())
 }

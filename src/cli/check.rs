@@ -1,7 +1,7 @@
 //! `bespoke check`
 
 use super::say::say;
-use super::{arrays, device_name};
+use super::{ServedArgs, arrays, device_name};
 use bespoke::card::Card;
 use bespoke::check::{Evidence, Judged, LEVELS, Report, Source, Verdict, check};
 use bespoke::samples::{Conditions, chunk};
@@ -39,6 +39,8 @@ pub struct CheckArgs {
     /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX.
     #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
     device: String,
+    #[command(flatten)]
+    served: ServedArgs,
 }
 
 /// Readings that are shown.
@@ -49,7 +51,11 @@ pub fn run(args: CheckArgs) -> Result<()> {
         return Err(Error::invalid("count", 0, "at least 1"));
     }
     let mut card = Card::load(&args.card)?;
-    let network = networks::open(&card, args.device.parse()?, Compute::F32)?;
+    let device = args.device.parse()?;
+    let network = match args.served.place()? {
+        Some(served) => networks::open_served(&card, &served, device, Compute::F32)?,
+        None => networks::open(&card, device, Compute::F32)?,
+    };
     let conditions = match args.conditions.as_slice() {
         [] => None,
         files => Some(Conditions::read(files, &card)?),

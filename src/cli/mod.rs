@@ -25,6 +25,7 @@ mod solvers;
 mod task;
 mod train;
 
+use bespoke::document::Notes;
 use bespoke::model::{self, Model};
 use bespoke::networks::Served;
 use bespoke::path::GaussianPath;
@@ -32,6 +33,7 @@ use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::samples::{Conditioning, GuidanceScale};
 use bespoke::tensor::{Compute, Device};
+use bespoke::theta::{different_models, model_name};
 use bespoke::train::Asked;
 use bespoke::{Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -71,18 +73,9 @@ enum Command {
     Man(generate::ManArgs),
 }
 
-/// Which model, where, and what its samples are conditioned on.
+/// Where a server has the network of a card.
 #[derive(Args)]
-struct ModelArgs {
-    /// Model card (JSON).
-    #[arg(long, value_name = "CARD")]
-    model: PathBuf,
-    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX.
-    #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
-    device: String,
-    /// What the network computes in: f32, or bf16 (matrix products and convolutions).
-    #[arg(long, default_value_t = Compute::F32, value_name = "DTYPE")]
-    dtype: Compute,
+struct ServedArgs {
     /// A Triton server, http://HOST:PORT, that has the network of the card, whose runtime is then host.
     #[arg(long, value_name = "URL")]
     triton: Option<String>,
@@ -95,6 +88,34 @@ struct ModelArgs {
     /// What it calls its output [default: U].
     #[arg(long, value_name = "NAME")]
     velocity_output: Option<String>,
+}
+
+impl ServedArgs {
+    fn place(&self) -> Result<Option<Served>> {
+        let Self { triton, velocity_model, velocity_inputs, velocity_output } = self;
+        Served::given(
+            triton.as_deref(),
+            velocity_model.as_deref(),
+            velocity_inputs.as_deref(),
+            velocity_output.as_deref(),
+        )
+    }
+}
+
+/// Which model, where, and what its samples are conditioned on.
+#[derive(Args)]
+struct ModelArgs {
+    /// Model card (JSON).
+    #[arg(long, value_name = "CARD")]
+    model: PathBuf,
+    /// cpu, cuda, cuda:INDEX, and for ONNX tensorrt or tensorrt:INDEX.
+    #[arg(long, default_value = "cpu", value_name = "D", value_parser = device_name)]
+    device: String,
+    /// What the network computes in: f32, or bf16 (matrix products and convolutions).
+    #[arg(long, default_value_t = Compute::F32, value_name = "DTYPE")]
+    dtype: Compute,
+    #[command(flatten)]
+    served: ServedArgs,
     /// One class for all samples; without it, sample i gets class i mod classes.
     #[arg(long, value_name = "K")]
     class: Option<i64>,
@@ -114,18 +135,8 @@ impl ModelArgs {
         self.open_on(self.device.parse()?, seed)
     }
 
-    fn served(&self) -> Result<Option<Served>> {
-        let Self { triton, velocity_model, velocity_inputs, velocity_output, .. } = self;
-        Served::given(
-            triton.as_deref(),
-            velocity_model.as_deref(),
-            velocity_inputs.as_deref(),
-            velocity_output.as_deref(),
-        )
-    }
-
     fn open_on(&self, device: Device, seed: u64) -> Result<(Model, Conditioning)> {
-        let mut model = model::open_served(&self.model, self.served()?.as_ref(), device, self.dtype)?;
+        let mut model = model::open_served(&self.model, self.served.place()?.as_ref(), device, self.dtype)?;
         let asked = Asked {
             class: self.class,
             guidance_scale: self.guidance_scale.clone(),
@@ -134,6 +145,20 @@ impl ModelArgs {
         };
         let conditioning = bespoke::train::conditioning(&mut model, asked)?;
         Ok((model, conditioning))
+    }
+
+    /// Warns where a theta was trained for another model than this one, which is `opened`.
+    fn warn_foreign(&self, solver: &Solver, opened: &Model) -> Result<()> {
+        let Solver::Theta(path, theta) = solver else { return Ok(()) };
+        let mut own = Notes::default();
+        own.0.insert("fingerprint".into(), json!(opened.card().fingerprint()?));
+        own.0.insert("velocity_model".into(), json!(self.served.velocity_model));
+        if different_models(&theta.model, &own) {
+            let name = opened.card().path().display().to_string();
+            let ours = self.served.velocity_model.as_ref().unwrap_or(&name);
+            tracing::warn!("{path} was trained for {}, not for {ours}", model_name(&theta.model));
+        }
+        Ok(())
     }
 }
 
@@ -197,17 +222,6 @@ impl ToleranceArgs {
         tolerance.validate()?;
         Ok(tolerance)
     }
-}
-
-/// Warns where a theta was trained for another model.
-fn warn_foreign(solver: &Solver, model: &Model) -> Result<()> {
-    let Solver::Theta(path, theta) = solver else { return Ok(()) };
-    let Some(trained_for) = theta.model.0.get("fingerprint").and_then(|f| f.as_str()) else { return Ok(()) };
-    if trained_for != model.card().fingerprint()? {
-        let name = theta.model.0.get("name").and_then(|n| n.as_str()).unwrap_or("another model");
-        tracing::warn!("{path} was trained for {name}, not for {}", model.card().path().display());
-    }
-    Ok(())
 }
 
 /// What the program was asked.

@@ -61,7 +61,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let solver = Solver::parse(&args.solver)?;
     let tolerance = args.tolerance.tolerance()?;
     let (mut model, conditioning) = args.model.open(args.noise.seed)?;
-    super::warn_foreign(&solver, &model)?;
+    args.model.warn_foreign(&solver, &model)?;
     let ready = Ready::new(&solver, &args.path.on(model.card().gaussian_path()?)?, tolerance)?;
     if output::is_stdout(&args.out) {
         arrays::one_size("out", &conditioning)?;

@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and SIGHUP, which mean the same: training ends with what it has, all else ends at once and
 //! leaves no temporary files.
 
+use super::say::note;
 use bespoke::{Error, Result, output};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,6 +26,8 @@ pub fn listen() -> Result<()> {
             if !AWAITED.load(Ordering::SeqCst) || ASKED.swap(true, Ordering::SeqCst) {
                 output::discard();
                 let _ = emulate_default_handler(signal);
+            } else {
+                note!("stopping after this iteration; another signal ends the program at once");
             }
         }
     };

@@ -1,7 +1,7 @@
 //! What `eval` and `report` are asked: a model, some solvers, the noises.
 
 use super::judge::JudgeArgs;
-use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays, warn_foreign};
+use super::{ModelArgs, NoiseArgs, PathArgs, ToleranceArgs, arrays};
 use bespoke::Result;
 use bespoke::evaluate::{Comparison, Ready};
 use bespoke::model::Model;
@@ -57,7 +57,7 @@ impl TaskArgs {
         let device = ranks.device(&self.model.device)?;
         let (mut model, conditioning) = self.model.open_on(device, self.noise.seed)?;
         if ranks.is_first() {
-            solvers.iter().try_for_each(|solver| warn_foreign(solver, &model))?;
+            solvers.iter().try_for_each(|solver| self.model.warn_foreign(solver, &model))?;
         }
         let path = self.path.on(model.card().gaussian_path()?)?;
         let ready = |solver: &Solver| Ok((solver.name(), Ready::new(solver, &path, tolerance)?));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Learn a solver for a model.
 #[derive(clap::Args)]
@@ -170,14 +170,18 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     if json && aside {
         return Err(Error::invalid("out", "-", "a file: --json has standard output"));
     }
-    let started = Instant::now();
+    let (started, begun) = (Instant::now(), SystemTime::now());
     let silent = json || quiet;
     if !silent && !std::io::stderr().is_terminal() {
         note!("solving the ground truth");
     }
     let truth = Some(Share::new("solving the ground truth", silent));
     let mut shown = Shown { json, silent, started, said: Ok(()), truth, iterations: None };
-    let outcome = train_config(&config, ranks, &mut shown)?;
+    let outcome = train_config(&config, ranks, &mut shown).inspect_err(|_| {
+        if ranks.is_first() && was_kept(&config, begun) {
+            note!("what was done before the error is kept: the same command with --resume goes on from there");
+        }
+    })?;
     shown.finish()?;
     let seconds = started.elapsed().as_secs_f64();
     if json {
@@ -193,6 +197,18 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
         report(&config, &outcome, seconds, print)?;
     }
     Ok(())
+}
+
+/// Whether the run that began at `begun` has written a checkpoint, or parts of its ground truth.
+fn was_kept(config: &TrainConfig, begun: SystemTime) -> bool {
+    let parts = |path: &PathBuf| {
+        let mut parts = path.clone().into_os_string();
+        parts.push(".parts");
+        PathBuf::from(parts)
+    };
+    let places = config.checkpoint.iter().flat_map(|path| [path.clone(), parts(path)]);
+    let mut written = places.filter_map(|path| path.metadata().ok()?.modified().ok());
+    written.any(|time| time >= begun)
 }
 
 /// The last line of `--json`.

@@ -185,6 +185,11 @@ pub mod any_number {
 pub struct Notes(pub Map<String, Value>);
 
 impl Notes {
+    /// The text at `key`, where there is one.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str()
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -185,10 +185,10 @@ pub fn open_caller(path: &Path, forward: Box<Forward>) -> Result<Model> {
 /// [`open_in`]; where it is `served`, the card is of runtime `host`, and a server has its network.
 ///
 /// # Errors
-/// As [`open_in`]; as [`open_caller`] and [`networks::open_served`].
+/// As [`open_in`] and [`networks::open_served`].
 pub fn open_served(path: &Path, served: Option<&Served>, device: Device, compute: Compute) -> Result<Model> {
     let Some(served) = served else { return open_in(path, device, compute) };
-    let card = card_of_caller(path)?;
+    let card = Card::load(path)?;
     let network = networks::open_served(&card, served, device, compute)?;
     Model::new(card, network)
 }

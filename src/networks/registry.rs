@@ -56,6 +56,12 @@ pub fn open(card: &Card, device: Device, compute: Compute) -> Result<Opened> {
 /// says; [`Error::Invalid`] for an address or a name that is none, and for a device or a `compute`, which are the
 /// server's to choose; [`Error::Unsupported`] in a build without it.
 pub fn open_served(card: &Card, served: &Served, device: Device, compute: Compute) -> Result<Opened> {
+    if card.runtime != Runtime::Caller {
+        let document = card.path().display().to_string();
+        let problem =
+            "is not \"host\", as for a network that a server has: a copy of the card says so, without weights";
+        return Err(Error::format(document, "runtime", problem));
+    }
     #[cfg(feature = "triton")]
     return triton::open(card, served, device, compute);
     #[cfg(not(feature = "triton"))]

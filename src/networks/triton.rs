@@ -17,14 +17,21 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::http::{Response, Uri};
 
-/// How long the server may take to be reached, and to begin its answer.
+/// How long the server may take to be reached, to say what a model is, and for each part of an evaluation: to take the
+/// request, to begin its answer, and to end it.
 const REACHED: Duration = Duration::from_secs(10);
+const DESCRIBED: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(600);
+/// How long to wait before a request that a busy server refused, or whose connection broke, is sent again: what is asked
+/// changes nothing there.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 /// What an answer may have besides its numbers.
 const WORDS: u64 = 1 << 20;
 /// Says how many bytes of a message are JSON; its tensors come behind.
@@ -34,8 +41,11 @@ const JSON_LENGTH: &str = "Inference-Header-Content-Length";
 fn address(served: &Served) -> Result<String> {
     let Served { triton, velocity_model, .. } = served;
     let host = triton.strip_prefix("http://").unwrap_or(triton).trim_end_matches('/');
-    if host.is_empty() || host.contains("://") || host.contains(|c: char| c.is_whitespace() || "?#@".contains(c)) {
-        return Err(Error::invalid("triton", triton, "http://HOST:PORT, as the server's --http-port says"));
+    let has_port = |host: &str| host.parse::<Uri>().is_ok_and(|uri| uri.port_u16().is_some_and(|port| port > 0));
+    let odd = host.contains("://") || host.contains(|c: char| c.is_whitespace() || "?#@".contains(c));
+    if odd || !has_port(&format!("http://{host}")) {
+        let expected = "http://HOST:PORT, where PORT is the server's --http-port, usually 8000; https is not spoken";
+        return Err(Error::invalid("triton", triton, expected));
     }
     let (name, version) = velocity_model.split_once(':').map_or((&**velocity_model, None), |(n, v)| (n, Some(v)));
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -57,13 +67,17 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn of(served: &'a Served) -> Result<Self> {
         let names: Vec<&str> = served.velocity_inputs.split(',').map(str::trim).collect();
+        let wrong = || {
+            let expected = "two or three different names, of states, times and classes: X,T,CLASS";
+            Error::invalid("velocity_inputs", &served.velocity_inputs, expected)
+        };
+        if names.contains(&"") || names.iter().collect::<HashSet<_>>().len() < names.len() {
+            return Err(wrong());
+        }
         match names[..] {
-            [x, time] if !x.is_empty() && !time.is_empty() => Ok(Self { x, time, class: None }),
-            [x, time, class] if !names.contains(&"") => Ok(Self { x, time, class: Some(class) }),
-            _ => {
-                let expected = "names of states, times and classes: X,T,CLASS";
-                Err(Error::invalid("velocity_inputs", &served.velocity_inputs, expected))
-            }
+            [x, time] => Ok(Self { x, time, class: None }),
+            [x, time, class] => Ok(Self { x, time, class: Some(class) }),
+            _ => Err(wrong()),
         }
     }
 
@@ -208,8 +222,15 @@ impl Triton {
         let names = Names::of(served)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // The address is the server's own.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(Some(REACHED))
+            .timeout_send_request(Some(ANSWERED))
+            .timeout_send_body(Some(ANSWERED))
             .timeout_recv_response(Some(ANSWERED))
+            .timeout_recv_body(Some(ANSWERED))
             .build();
         let agent = config.new_agent();
         let config: Config = asked(&agent, &format!("{url}/config"))?;
@@ -238,7 +259,8 @@ impl Ports {
         let left_out = |name: &str| config.input.iter().any(|input| input.name == name && input.optional);
         let unknown = |said: &&Said| !ours.contains(&&*said.name) && !left_out(&said.name);
         if let Some(said) = metadata.inputs.iter().find(unknown) {
-            let problem = format!("is an input of the model, but those of the card are {}", ours.join(", "));
+            let given = ours.join(", ");
+            let problem = format!("is an input of the model, but velocity_inputs and the card's inputs are {given}");
             return Err((said.name.clone(), problem));
         }
         let state = found(&metadata.inputs, "input", names.x)?;
@@ -307,21 +329,43 @@ fn of_input(said: &Said, own: &Input, is_class: bool) -> Result<Port, String> {
 
 /// What the server answers at `url`.
 fn asked<T: DeserializeOwned>(agent: &Agent, url: &str) -> Result<T> {
-    let response = agent.get(url).call().map_err(|e| failed(url, e))?;
-    let body = accepted(response, url)?.into_body().with_config().limit(WORDS).read_to_vec();
-    serde_json::from_slice(&body.map_err(|e| failed(url, e))?)
-        .map_err(|e| failed(url, format!("the answer is none of a Triton server's: {e}")))
+    let unreached = |e| failed(url, told(e, DESCRIBED));
+    let response = agent.get(url).config().timeout_global(Some(DESCRIBED)).build().call().map_err(unreached)?;
+    let response = accepted(response).map_err(|problem| failed(url, problem))?;
+    let body = response.into_body().with_config().limit(WORDS).read_to_vec().map_err(unreached)?;
+    serde_json::from_slice(&body)
+        .map_err(|e| failed(url, format!("the answer is none of a Triton server's (is it its HTTP port?): {e}")))
 }
 
-/// The answer, where it is no refusal, whose words are the error.
-fn accepted(mut response: Response<ureq::Body>, url: &str) -> Result<Response<ureq::Body>> {
+/// What is said of an error of the connection, where no wait is longer than `limit`.
+fn told(error: ureq::Error, limit: Duration) -> String {
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => format!("{error}: not reached in {} s", REACHED.as_secs()),
+        ureq::Error::Timeout(_) => format!("{error}: nothing in {} s", limit.as_secs()),
+        ureq::Error::Protocol(_) => format!("{error}: is it the server's HTTP port?"),
+        other => other.to_string(),
+    }
+}
+
+/// The answer, where it is no refusal, whose words are the problem.
+fn accepted(mut response: Response<ureq::Body>) -> Result<Response<ureq::Body>, String> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
     let words = response.body_mut().with_config().limit(WORDS).read_to_vec().unwrap_or_default();
-    let said = serde_json::from_slice::<Refusal>(&words).map(|refusal| format!(": {}", refusal.error));
-    Err(failed(url, format!("the server answered {status}{}", said.unwrap_or_default())))
+    let said = serde_json::from_slice::<Refusal>(&words).map(|refusal| format!(": {}", plain(&refusal.error)));
+    Err(format!("the server answered {status}{}", said.unwrap_or_default()))
+}
+
+/// A server's words on one line, without what moves a terminal's cursor.
+fn plain(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Whether what failed so may succeed when it is asked again.
+fn passes(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(_) | ureq::Error::ConnectionFailed)
 }
 
 impl Triton {
@@ -335,21 +379,40 @@ impl Triton {
         let mut body = memory::room(json.len().saturating_add(length))?;
         body.extend(&json);
         sent.iter().for_each(|sent| body.extend(sent.bytes.iter()));
-        let response = self
-            .agent
-            .post(&url)
-            .header("Content-Type", "application/octet-stream")
-            .header(JSON_LENGTH, json.len().to_string())
-            .send(&body)
-            .map_err(|e| failed(&url, e))?;
-        let response = accepted(response, &url)?;
         let wanted = memory::numbers(output.len(), self.ports.output.dtype.size())?;
-        let json = response.headers().get(JSON_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let limit = (wanted as u64).saturating_add(WORDS);
-        let bytes = response.into_body().into_with_config().limit(limit).read_to_vec().map_err(|e| failed(&url, e))?;
+        let mut waits = WAITS.iter();
+        let (json, bytes) = loop {
+            match (self.answer(&url, json.len(), &body, wanted), waits.next()) {
+                (Err((_, true)), Some(wait)) => std::thread::sleep(*wait),
+                (answer, _) => break answer.map_err(|(problem, _)| failed(&url, problem))?,
+            }
+        };
         let numbers = self.numbers(&bytes, json, &shape, wanted).map_err(|problem| failed(&url, problem))?;
         decode(numbers, self.ports.output.dtype, output);
         Ok(())
+    }
+
+    /// What the server answers to a `body` of which `json` bytes are words, with the count of those of the answer;
+    /// otherwise what failed, and whether it is worth another try.
+    fn answer(
+        &self,
+        url: &str,
+        json: usize,
+        body: &[u8],
+        wanted: usize,
+    ) -> Result<(Option<usize>, Vec<u8>), (String, bool)> {
+        let failed = |error: ureq::Error| {
+            let again = passes(&error);
+            (told(error, ANSWERED), again)
+        };
+        let request = self.agent.post(url).header("Content-Type", "application/octet-stream");
+        let response = request.header(JSON_LENGTH, json.to_string()).send(body).map_err(failed)?;
+        let busy = matches!(response.status().as_u16(), 429 | 502 | 503 | 504);
+        let response = accepted(response).map_err(|problem| (problem, busy))?;
+        let json = response.headers().get(JSON_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let limit = (wanted as u64).saturating_add(WORDS);
+        let bytes = response.into_body().into_with_config().limit(limit).read_to_vec().map_err(failed)?;
+        Ok((json, bytes))
     }
 
     /// A request for these rows: what says it, and the tensors behind.
@@ -424,7 +487,8 @@ impl Triton {
             None if output.data.is_some() => {
                 Err("the server answers numbers as JSON, expected tensors as bytes".into())
             }
-            _ => Err(format!("the answer's output has {} bytes, expected {wanted}", tensors.len())),
+            None => Err("the answer does not say the bytes of its output (binary_data_size)".into()),
+            Some(_) => Err(format!("the answer's output has {} bytes, expected {wanted}", tensors.len())),
         }
     }
 }

@@ -53,6 +53,20 @@ pub struct Theta {
     pub training: Notes,
 }
 
+/// Keys of [`Theta::model`] that say which model it is: its fingerprint, and what a server calls its network.
+pub const MODEL_KEYS: [&str; 2] = ["fingerprint", "velocity_model"];
+
+/// Whether two such notes are of different models, as far as both say.
+pub fn different_models(one: &Notes, other: &Notes) -> bool {
+    let differ = |key: &&str| matches!((one.text(key), other.text(key)), (Some(a), Some(b)) if a != b);
+    MODEL_KEYS.iter().any(differ)
+}
+
+/// What messages call the model of such notes.
+pub fn model_name(notes: &Notes) -> &str {
+    notes.text("velocity_model").or(notes.text("name")).unwrap_or("another model")
+}
+
 /// The file (version 1), see `docs/formats.md`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,6 +15,7 @@ use crate::networks::Served;
 use crate::ranks::Ranks;
 use crate::samples::{Conditioning, Conditions, GuidanceScale};
 use crate::tensor::{Compute, Device};
+use crate::theta::{different_models, model_name};
 use crate::velocity::VelocityField;
 use serde_json::json;
 use std::path::PathBuf;
@@ -200,10 +201,9 @@ fn save(config: &TrainConfig, outcome: &Outcome) -> Result<()> {
 /// Thetas move between models: what they were trained for is worth a warning.
 fn warn_of_others(settings: &Settings, model: &Notes) {
     for (file, notes) in settings.given() {
-        let trained_for = notes.0.get("fingerprint");
-        if trained_for.is_some() && trained_for != model.0.get("fingerprint") {
-            let name = |notes: &Notes| notes.0.get("name").and_then(|n| n.as_str()).unwrap_or("another").to_owned();
-            tracing::warn!("{file}, where training starts, was trained for {}, not for {}", name(notes), name(model));
+        if different_models(notes, model) {
+            let (theirs, ours) = (model_name(notes), model_name(model));
+            tracing::warn!("{file}, where training starts, was trained for {theirs}, not for {ours}");
         }
     }
 }

@@ -412,9 +412,10 @@ fn differences<F: VelocityField>(
 }
 
 /// Of many solvers to start from, so many are left after all were seen on a quarter of the validation noises, at most
-/// so many: a tenth of a budget from which their number comes.
+/// so many, and each time no more than a share of the budget's rest pays for.
 const FINALISTS: usize = 6;
 const SEEN_FIRST: usize = 20;
+const CHOICE_SHARE: u64 = 10;
 
 impl<F: VelocityField> Task<'_, F> {
     fn quality(&self, validation: &Pool<F::Tensor>, parameters: &Parameters) -> Result<Quality> {
@@ -464,7 +465,8 @@ impl<F: VelocityField> Task<'_, F> {
         self.ranked(validation, TRIED_ON, &solvers, objective)?.first().map(|best| (*best).clone()).ok_or_else(none)
     }
 
-    /// Those of `solvers` that have a finite error on the first `count` of the samples, the best first.
+    /// Those of `solvers` that have a finite error on the first `count` of the samples, the best first; on fewer, where
+    /// the budget is short, and on one at least.
     fn ranked<'a>(
         &self,
         validation: &Pool<F::Tensor>,
@@ -473,16 +475,21 @@ impl<F: VelocityField> Task<'_, F> {
         objective: &Objective,
     ) -> Result<Vec<&'a (String, Parameters)>> {
         let Task { field, settings, features, ranks, .. } = self;
+        let evaluations = solvers.iter().map(|(_, parameters)| parameters.structure.nfe() as u64).sum::<u64>();
+        let spare = |budget: u64| budget.saturating_sub(field.evaluations().equivalents()) / CHOICE_SHARE;
+        let affordable = settings.budget.map_or(u64::MAX, |budget| spare(budget) / evaluations.max(1)).max(1);
+        let count = validation.size().min(count).min(usize::try_from(affordable).unwrap_or(usize::MAX));
         let mut scored = Vec::with_capacity(solvers.len());
         for solver in solvers {
             let plan = Arc::new(Plan::new(solver.1.tableau()));
-            match validate::errors(&plan, *field, validation, 0..validation.size().min(count), *features, ranks) {
+            match validate::errors(&plan, *field, validation, 0..count, *features, ranks) {
                 Ok(errors) => scored.push((objective.score(&errors.quality(settings.range)), *solver)),
                 // A solver that diverges here is not the best.
                 Err(Error::NonFinite { .. }) => {}
                 Err(other) => return Err(other),
             }
         }
+        field.settle(ranks);
         scored.retain(|(score, _)| score.is_finite());
         scored.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         Ok(scored.into_iter().map(|(_, solver)| solver).collect())

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +125,14 @@ class Served(unittest.TestCase):
         self.refused("velocity_model is n:0, expected", *digits, *at(server, "n:0"))
         self.refused("velocity_model is absent, expected", *digits, *good[:2])
         self.refused("velocity_model is mixture-network, expected absent without triton", *digits, *good[2:])
-        self.refused("triton is https://127.0.0.1, expected http://HOST:PORT", *digits, "--triton", "https://127.0.0.1", *good[2:])
+        for address in ("https://127.0.0.1:8000", "127.0.0.1", "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://127.0.0.1:", "http://"):
+            self.refused(f"triton is {address}, expected http://HOST:PORT", *digits, "--triton", address, *good[2:])
         self.refused("decoupled: is true, expected one response", *digits, *at(server, "decoupled"))
-        self.refused("CLASS: is an input of the model, but those of the card are X, T, class", *digits, *good, "--velocity-inputs", "X,T")
-        self.refused("X: is an input of the model, but those of the card are Y, T, CLASS", *digits, *good, "--velocity-inputs", "Y,T,CLASS")
+        self.refused("CLASS: is an input of the model, but velocity_inputs and the card's inputs are X, T, class", *digits, *good, "--velocity-inputs", "X,T")
+        self.refused("X: is an input of the model, but velocity_inputs and the card's inputs are Y, T, CLASS", *digits, *good, "--velocity-inputs", "Y,T,CLASS")
         self.refused("V: is no output of the model, whose are U", *digits, *good, "--velocity-output", "V")
-        self.refused("velocity_inputs is X, expected names of states, times and classes", *digits, *good, "--velocity-inputs", "X")
+        for names in ("X", "X,X,CLASS", "X,,CLASS", "X,T,CLASS,MORE"):
+            self.refused(f"velocity_inputs is {names}, expected two or three different names", *digits, *good, "--velocity-inputs", names)
         self.refused("device is cuda:0, expected cpu", *digits, *good, "--device", "cuda:0")
         self.refused("dtype is bf16, expected f32", *digits, *good, "--dtype", "bf16")
         self.refused('is not "host"', *digits[:2], MODELS / "digits-mixture.json", *digits[3:], *good)
@@ -138,6 +142,22 @@ class Served(unittest.TestCase):
         more = write("more.json", {**document, "inputs": [{"name": "text", "dtype": "int64", "shape": []}]})
         self.refused("text: is no input of the model, whose are X, T, CLASS", *digits[:2], more, *digits[3:], *good)
         self.assertFalse((folder / "none.npy").exists())
+
+    def test_a_check_reads_the_served_network(self):
+        end = self.done("check", folder / "digits.json", *at(server, "mixture-network"))
+        self.assertIn("signature agrees: x [1, 8, 8], class its null", end.stdout)
+        self.refused("unknown model: 'nothing'", "check", folder / "digits.json", *at(server, "nothing"))
+
+    def test_a_ground_truth_is_of_one_served_network(self):
+        pool = ("--pool-file", folder / "pool.safetensors")
+        served = ("train", "--model", folder / "digits.json", *SMALL, *pool)
+        self.done(*served, *at(server, "mixture-network"), "--out", folder / "one.json")
+        end = run(*served, *at(server, "mixture-network:1"), "--out", folder / "other.json")
+        self.assertNotEqual(end.returncode, 0)
+        self.assertIn('velocity_model: is "mixture-network", but this run has "mixture-network:1"', end.stderr)
+        end = self.done("sample", "--model", folder / "digits.json", *at(server, "mixture-network:1"), "--solver", folder / "one.json",
+                        "--count", 2, "--out", folder / "samples.npy")  # fmt: skip
+        self.assertIn("was trained for mixture-network, not for mixture-network:1", end.stderr)
 
     def test_the_networks_own_error_is_handed_on(self):
         np.save(folder / "far.npy", np.full((2, 1, 8, 8), 1e4, np.float32))
@@ -172,7 +192,8 @@ class Answer:
     """What a server answers to a request for samples of [count, 1, 8, 8], whole or spoilt."""
 
     def __init__(self, **spoilt):
-        self.spoilt = {"shape": None, "datatype": "FP32", "name": "U", "cut": 0, "json": False, "length": True, "words": None, **spoilt}
+        self.spoilt = {"shape": None, "datatype": "FP32", "name": "U", "cut": 0, "json": False, "length": True, "words": None,
+                       "statuses": [], **spoilt}  # fmt: skip
 
     def body(self, count):
         spoilt = self.spoilt
@@ -202,10 +223,13 @@ def pretender(answer):
         def do_POST(self):
             length = int(self.headers["Inference-Header-Content-Length"])
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"]))[:length])
+            if answer.spoilt["statuses"]:
+                status = answer.spoilt["statuses"].pop()
+                return self.answer(b'{"error": "line\\u001b[2J\\nerror: another"}', {"Location": "/elsewhere"}, status)
             self.answer(*answer.body(asked["inputs"][0]["shape"][0]))
 
-        def answer(self, body, headers):
-            self.send_response(200)
+        def answer(self, body, headers, status=200):
+            self.send_response(status)
             for name, value in {**headers, "Content-Length": len(body)}.items():
                 self.send_header(name, str(value))
             self.end_headers()
@@ -252,6 +276,26 @@ class Pretender(unittest.TestCase):
                     self.assertIn(words, end.stderr)
                     self.assertIn("cannot ask http://127.0.0.1", end.stderr)
                     self.assertFalse(out.exists())
+
+    def test_a_busy_server_is_asked_again(self):
+        end, out = self.sample(Answer(statuses=[503, 429, 502]))
+        self.assertEqual(end.returncode, 0, end.stderr)
+        out.unlink()
+        # Where it stays so, its words are told, on one line.
+        end, out = self.sample(Answer(statuses=[503] * 40))
+        self.assertIn("the server answered 503 Service Unavailable: line [2J error: another\n", end.stderr)
+        self.assertFalse(out.exists())
+
+    def test_a_redirection_is_not_followed(self):
+        end, out = self.sample(Answer(statuses=[307] * 40))
+        self.assertIn("the server answered 307", end.stderr)
+        self.assertFalse(out.exists())
+
+    def test_proxies_of_the_environment_are_not_asked(self):
+        with unittest.mock.patch.dict(os.environ, {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}):
+            end, out = self.sample(Answer())
+        self.assertEqual(end.returncode, 0, end.stderr)
+        out.unlink()
 
 
 if __name__ == "__main__":
