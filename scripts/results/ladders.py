@@ -17,7 +17,7 @@ def options(work, model, name):
     family = {
         "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 600],
         "rk2": ["--family", "rk2", *LOSSES, "--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
-        "ns": ["--family", "ns", *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+        "ns": ["--family", "ns", "--init", "regridded", *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
     }
     return [*family[name], "--nfe", several, "--pool-file", pool]
 

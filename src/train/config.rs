@@ -283,9 +283,10 @@ pub struct TrainConfig {
     #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<usize>"))]
     pub nfe: Vec<usize>,
     /// What to start from, in place of the base solver: a theta or ladder, of another model too.
-    /// For ns also NAME@NFE, published (the best of all published solvers, some on several grids)
-    /// or rk1 or rk2 (a theta of that family, trained first) [default for ns: published]. May be
-    /// given several times: a tenth of the iterations go to each, the rest to the best.
+    /// For ns also NAME@NFE, published (the best of the published solvers), regridded (the best of
+    /// some on other grids), or rk1 or rk2 (a theta of that family, trained first). May be given
+    /// several times: a third of the iterations go to each, the rest to the best [default for ns:
+    /// published and regridded].
     #[cfg_attr(feature = "cli", arg(long, value_name = "START"))]
     #[serde(with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "cli", schemars(with = "OneOrMore<String>"))]

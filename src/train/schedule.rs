@@ -31,8 +31,9 @@ pub struct Leg {
     pub phase: Phase,
 }
 
-/// Each of several starts gets this share of the iterations; then the best goes on alone.
-const HEAT_SHARE: usize = 10;
+/// Each of several starts gets this share of the iterations, then the best goes on alone: which valley is the deepest
+/// does not show in the first steps.
+const HEAT_SHARE: usize = 3;
 
 impl Leg {
     /// The coordinates that its optimiser moves: knots for Adam, as in the paper, and where only a part is learned.

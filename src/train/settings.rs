@@ -207,7 +207,7 @@ impl TrainConfig {
         let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |structure: Structure| {
             let mut starts = match inits.as_slice() {
-                [] => vec![first_start(structure, path, anywhere)?],
+                [] => first_starts(structure, path, anywhere)?,
                 inits => fitting_starts(structure, given, inits, structures.len() > 1, path, anywhere)?,
             };
             starts.iter_mut().for_each(|start| start.learning(learn));
@@ -253,11 +253,12 @@ impl TrainConfig {
 }
 
 /// What `structure` starts from where nothing is said.
-fn first_start(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Start> {
-    match structure {
-        Structure::Ns(nfe) => Ok(Start::BestOf(start::published(nfe, path)?)),
-        Structure::Rk1(_) | Structure::Rk2(_) => Ok(Start::BestOf(start::bases(structure, path, anywhere)?)),
-    }
+fn first_starts(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Vec<Start>> {
+    let of_each = match structure {
+        Structure::Ns(nfe) => vec![start::published(nfe, path)?, start::regridded(nfe, path)?],
+        Structure::Rk1(_) | Structure::Rk2(_) => vec![start::bases(structure, path, anywhere)?],
+    };
+    Ok(of_each.into_iter().map(Start::BestOf).collect())
 }
 
 /// What `structure` starts from; of a ladder's `inits`, those that fit it.
@@ -289,7 +290,9 @@ fn unfit(value: &str, structure: Structure) -> Error {
         Structure::Rk1(_) => format!("a theta of family rk1 with {steps} steps"),
         Structure::Rk2(_) => format!("a theta of family rk2 with {steps} steps"),
         Structure::Ns(nfe) => {
-            format!("a theta or a published solver of {nfe} evaluations, published, rk1, or rk2 where they are even")
+            format!(
+                "a theta or a published solver of {nfe} evaluations, published, regridded, rk1, or rk2 where they are even"
+            )
         }
     };
     Error::invalid("init", value, expected)

@@ -93,6 +93,8 @@ pub(super) enum Init {
     Named(NamedSolver),
     /// `published`.
     Published,
+    /// `regridded`.
+    Regridded,
     /// `rk1` or `rk2`.
     Bespoke(TrainedFamily),
 }
@@ -101,6 +103,7 @@ impl Init {
     pub fn read(text: &str) -> Result<Self> {
         match text {
             "published" => return Ok(Init::Published),
+            "regridded" => return Ok(Init::Regridded),
             "rk1" => return Ok(Init::Bespoke(TrainedFamily::Rk1)),
             "rk2" => return Ok(Init::Bespoke(TrainedFamily::Rk2)),
             _ => {}
@@ -145,6 +148,7 @@ impl Init {
                 Some(Start::Given { name: named.to_string(), parameters, model: Notes::default() })
             }
             Init::Published if ns => Some(Start::BestOf(published(structure.nfe(), path)?)),
+            Init::Regridded if ns => Some(Start::BestOf(regridded(structure.nfe(), path)?)),
             Init::Bespoke(TrainedFamily::Rk1) if ns => Some(bespoke(Structure::Rk1(structure.nfe()), path, anywhere)?),
             Init::Bespoke(_) if ns && structure.nfe().is_multiple_of(2) => {
                 Some(bespoke(Structure::Rk2(structure.nfe() / 2), path, anywhere)?)
@@ -167,10 +171,10 @@ fn bespoke(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) ->
     Ok(Start::Bespoke(structure, bases(structure, path, anywhere)?))
 }
 
-/// Published solvers that are tried on other grids than their own too, and these grids: which end of the path asks for
-/// short steps, and how short, is the model's, and at few evaluations a training ends in the valley that it starts in.
+/// Multistep solvers that are tried on other grids than their own, and these grids: which end of the path asks for short
+/// steps, and how short, is the model's, and at few evaluations a training ends in the valley that it starts in.
 const REGRIDDED: [&str; 4] = ["ab2", "ab3", "ipndm", "unipc"];
-const OTHER_GRIDS: [Grid; 7] = [
+const GRIDS: [Grid; 7] = [
     Grid::Quadratic,
     Grid::Power(0.75),
     Grid::Power(0.87),
@@ -180,19 +184,29 @@ const OTHER_GRIDS: [Grid; 7] = [
     Grid::Power(1.6),
 ];
 
-/// Every published solver that can have `nfe` evaluations, on its usual grid, and some on others.
+/// Every published solver that can have `nfe` evaluations, on its usual grid.
 pub(super) fn published(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Parameters)>> {
+    compiled(SolverName::ALL.iter().map(|solver| NamedSolver { solver, nfe, grid: None }), path)
+}
+
+/// The multistep solvers of `nfe` evaluations on other grids.
+pub(super) fn regridded(nfe: usize, path: Option<&GaussianPath>) -> Result<Vec<(String, Parameters)>> {
+    let solvers = SolverName::ALL.iter().filter(|solver| REGRIDDED.contains(&solver.name));
+    let on_each = |solver| GRIDS.iter().map(move |grid| NamedSolver { solver, nfe, grid: Some(grid.clone()) });
+    compiled(solvers.flat_map(on_each), path)
+}
+
+/// Those of the `solvers` that there are on `path`; without one, those that need no scheduler.
+fn compiled(
+    solvers: impl Iterator<Item = NamedSolver>,
+    path: Option<&GaussianPath>,
+) -> Result<Vec<(String, Parameters)>> {
     let own = GaussianPath::new(Scheduler::FmOt, 1.0)?;
-    let usual = SolverName::ALL.iter().map(|solver| NamedSolver { solver, nfe, grid: None });
-    let regridded = SolverName::ALL.iter().filter(|solver| REGRIDDED.contains(&solver.name));
-    let others = regridded
-        .flat_map(|solver| OTHER_GRIDS.iter().map(move |grid| NamedSolver { solver, nfe, grid: Some(grid.clone()) }));
+    let usable = solvers.filter(|named| path.is_some() || !named.solver.needs_scheduler());
     // A solver that cannot have this nfe, or whose table is not finite on this path, is no candidate.
-    let compiled =
-        usual.chain(others).filter(|named| path.is_some() || !named.solver.needs_scheduler()).filter_map(|named| {
-            let tableau = named.tableau(path.unwrap_or(&own)).ok()?;
-            let theta = Theta::compile(&tableau).ok()?;
-            Some((named.to_string(), Parameters::from_theta(&theta)))
-        });
-    Ok(compiled.collect())
+    let table = |named: NamedSolver| {
+        let theta = Theta::compile(&named.tableau(path.unwrap_or(&own)).ok()?).ok()?;
+        Some((named.to_string(), Parameters::from_theta(&theta)))
+    };
+    Ok(usable.filter_map(table).collect())
 }

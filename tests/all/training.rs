@@ -238,20 +238,25 @@ fn a_table_starts_from_a_theta_that_is_trained_first() {
 }
 
 #[test]
-fn a_table_starts_from_the_best_published_solver_and_grid() {
+fn a_table_starts_from_the_best_published_solver_and_from_the_best_grid() {
     let started = |changes: serde_json::Value| {
         let mut document = json!({ "family": "ns", "steps": 4, "iterations": 1 });
         document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let trained = run(&settings(document));
         (trained.theta.training.0["start"]["solver"].as_str().unwrap().to_owned(), trained.start.rmse)
     };
-    let (chosen, least) = started(json!({}));
-    assert_eq!(started(json!({ "init": chosen })), (chosen.clone(), least));
-    assert_eq!(started(json!({ "init": "published" })), (chosen.clone(), least));
-    for other in ["euler@4", "midpoint@4", "ab3@4", "ab3@4:power=0.75", "ab2@4:power=1.3", "ab2@4:quadratic"] {
-        let (_, error) = started(json!({ "init": other }));
-        assert!(error >= least, "{chosen} at {least}, {other} at {error}");
+    for (init, others) in [
+        ("published", ["euler@4", "midpoint@4", "ab2@4", "ab3@4"]),
+        ("regridded", ["ab3@4:power=0.75", "ab2@4:power=1.3", "ab2@4:quadratic", "ab3@4:power=1.6"]),
+    ] {
+        let (chosen, least) = started(json!({ "init": init }));
+        assert_eq!(started(json!({ "init": chosen })), (chosen.clone(), least));
+        for other in others {
+            let (_, error) = started(json!({ "init": other }));
+            assert!(error >= least, "{chosen} at {least}, {other} at {error}");
+        }
     }
+    assert_eq!(settings(json!({ "family": "ns", "steps": 4 })).rungs[0].starts.len(), 2);
 }
 
 #[test]
@@ -287,8 +292,8 @@ fn of_several_starts_the_best_is_kept() {
     let of =
         |init: serde_json::Value| run(&settings(json!({ "family": "ns", "steps": 4, "iterations": 20, "init": init })));
     let both = of(json!(["euler@4", "midpoint@4"]));
-    // Each gets a tenth of the iterations, the better one the rest.
-    assert_eq!(both.theta.training.0["iterations"], 2 + 2 + 18);
+    // Each gets a third of the iterations, the better one the rest.
+    assert_eq!(both.theta.training.0["iterations"], 7 + 7 + 13);
     let chosen = both.theta.training.0["start"]["solver"].as_str().unwrap().to_owned();
     let alone = ["euler@4", "midpoint@4"].map(|name| (name, of(json!(name)).start));
     let (_, own) = alone.iter().find(|(name, _)| *name == chosen).unwrap();

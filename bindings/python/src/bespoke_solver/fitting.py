@@ -77,7 +77,7 @@ def fit(
         data_range: Least and greatest value of the data, for PSNR.
         progress: See `train`.
         options: Keys of a training configuration, ``family``, ``steps``, ``iterations``, ``pool``, ``seed``, ... . An
-            ``ns`` theta whose ``init`` is not given starts from ``published`` or from UniPC on the pipeline's
+            ``ns`` theta whose ``init`` is not given starts from ``regridded`` or from UniPC on the pipeline's
             own grid, whichever is better: it is not worse than that.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a theta of family ``ns`` for a pipeline starts from: a published solver on the pipeline's own grid.
 
 Its table is one of the family's, so what is learned is not worse than it. `train` by itself knows nothing of the
-pipeline, and starts from ``published``; it is given both, and goes on from the better one.
+pipeline, and also starts from ``regridded``; it is given both, and goes on from the better one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def starting(options: Mapping[str, Any], start: Theta | None) -> Iterator[dict[s
         kept = options.get("checkpoint")
         path = Path(folder, "start.json") if kept is None else Path(f"{kept}.start.json")
         start.save(path)
-        yield {**options, "init": [str(path), "published"]}
+        yield {**options, "init": [str(path), "regridded"]}
 
 
 def named_start(theta: Theta, given: Mapping[str, Any]) -> Theta:
