@@ -46,11 +46,11 @@ def learned(work, folder, model, scale):
     """{way: ladder file}."""
     common = [*POOL, "--features", SEES, "--guidance-scale", scale, "--pool-file", work.path(folder, "pool.safetensors")]
     ways = {way: work.path(folder, f"{way}.json") for way in ("error", "features", "both", "rk2")}
-    ns = ["--family", "ns", "--init"]
+    ns = ["--family", "ns"]
     options = {
-        "error": [*ns, "regridded", "--nfe", several(NFE), "--iterations", 20],
-        "features": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
-        "both": [*ns, ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
+        "error": [*ns, "--nfe", several(NFE), "--iterations", 20],
+        "features": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
+        "both": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
         "rk2": ["--family", "rk2", "--nfe", several(n for n in NFE if n % 2 == 0), "--iterations", 12],
     }
 
