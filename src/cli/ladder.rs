@@ -54,6 +54,6 @@ fn check(rungs: &[(String, Theta)], file: &str, theta: &Theta) -> Result<()> {
 
 /// Name and fingerprint of what it was made for.
 fn model(theta: &Theta) -> Option<(&str, &str)> {
-    let note = |key| theta.model.0.get(key).and_then(|value| value.as_str());
+    let note = |key| theta.model.text(key);
     Some((note("name").unwrap_or("a model without a name"), note("fingerprint")?))
 }

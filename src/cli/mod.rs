@@ -33,7 +33,7 @@ use bespoke::ranks::Ranks;
 use bespoke::reference::Solver;
 use bespoke::samples::{Conditioning, GuidanceScale};
 use bespoke::tensor::{Compute, Device};
-use bespoke::theta::{different_models, model_name};
+use bespoke::theta::{MODEL_KEYS, different_models, model_name};
 use bespoke::train::Asked;
 use bespoke::{Error, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -150,6 +150,10 @@ impl ModelArgs {
     /// Warns where a theta was trained for another model than this one, which is `opened`.
     fn warn_foreign(&self, solver: &Solver, opened: &Model) -> Result<()> {
         let Solver::Theta(path, theta) = solver else { return Ok(()) };
+        // The weights are read for a fingerprint, which nothing may be held against.
+        if MODEL_KEYS.iter().all(|key| theta.model.text(key).is_none()) {
+            return Ok(());
+        }
         let mut own = Notes::default();
         own.0.insert("fingerprint".into(), json!(opened.card().fingerprint()?));
         own.0.insert("velocity_model".into(), json!(self.served.velocity_model));

@@ -4,7 +4,7 @@ use super::progress::{self, Share};
 use super::say::{note, say};
 use super::signals;
 use bespoke::ranks::Ranks;
-use bespoke::train::{Outcome, Progress, TrainConfig, Trained, Watch, train_config};
+use bespoke::train::{Outcome, Progress, TrainConfig, Trained, Watch, parts_beside, train_config};
 use bespoke::{Error, Result, document, output};
 use clap::{ArgMatches, FromArgMatches};
 use indicatif::ProgressBar;
@@ -201,12 +201,7 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
 
 /// Whether the run that began at `begun` has written a checkpoint, or parts of its ground truth.
 fn was_kept(config: &TrainConfig, begun: SystemTime) -> bool {
-    let parts = |path: &PathBuf| {
-        let mut parts = path.clone().into_os_string();
-        parts.push(".parts");
-        PathBuf::from(parts)
-    };
-    let places = config.checkpoint.iter().flat_map(|path| [path.clone(), parts(path)]);
+    let places = config.checkpoint.iter().flat_map(|path| [path.clone(), parts_beside(path)]);
     let mut written = places.filter_map(|path| path.metadata().ok()?.modified().ok());
     written.any(|time| time >= begun)
 }

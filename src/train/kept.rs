@@ -58,7 +58,7 @@ impl Kept {
                 check_about(&stored, file, &about, hint)?;
                 return Ok(Kept::Whole(stored));
             }
-            let (folder, whole) = (beside(file), Some(file.clone()));
+            let (folder, whole) = (parts_beside(file), Some(file.clone()));
             return Ok(Kept::Parts(Parts { folder, about, hint, whole, failed: Cell::default() }));
         }
         // What can only be written once is not gone on with.
@@ -66,7 +66,7 @@ impl Kept {
             return Ok(Kept::Nothing);
         };
         let hint = "; without --resume, training begins anew";
-        let parts = Parts { folder: beside(checkpoint), about, hint, whole: None, failed: Cell::default() };
+        let parts = Parts { folder: parts_beside(checkpoint), about, hint, whole: None, failed: Cell::default() };
         if !job.resume {
             parts.clear();
         }
@@ -150,7 +150,7 @@ impl Kept {
 }
 
 /// The folder of the batches that belong to `file`.
-fn beside(file: &Path) -> PathBuf {
+pub fn parts_beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".parts");
     name.into()

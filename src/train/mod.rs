@@ -34,6 +34,7 @@ pub use accuracy::{Accuracy, Differences};
 pub use config::{FieldConfig, Learn, Loss, LossTerm, Optimizer, Precision, TrainConfig, TrainedFamily};
 pub use entry::{Asked, conditioning, suited_to, train_config, train_field};
 pub use job::Job;
+pub use kept::parts_beside;
 pub use objective::{Measure, Objective, Terms};
 pub use parameters::{Coordinates, Linearised, Parameters, Structure};
 pub use paths::{Pool, PoolOptions};
