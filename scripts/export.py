@@ -18,9 +18,11 @@ from bespoke_solver.exporting import write_model
 
 
 class Replayed(torch.nn.Module):
-    """The straight graph of a TorchScript module, operator by operator: `torch.export` takes no TorchScript."""
+    """The straight graph of a TorchScript module, operator by operator: `torch.export` takes no TorchScript.
 
-    def __init__(self, module):
+    `changed` may put another operator in the place of one of a kind."""
+
+    def __init__(self, module, changed=lambda kind, operator: operator):
         super().__init__()
         graph = module.inlined_graph
         self._inputs = [value.debugName() for value in list(graph.inputs())[1:]]
@@ -30,7 +32,7 @@ class Replayed(torch.nn.Module):
             outputs = [value.debugName() for value in node.outputs()]
             if node.kind() != "prim::Constant":
                 inputs = [value.debugName() for value in node.inputs()]
-                self._nodes.append((_operator(node), inputs, outputs))
+                self._nodes.append((changed(node.kind(), _operator(node)), inputs, outputs))
                 continue
             value = node.output().toIValue()
             if isinstance(value, torch.Tensor):

@@ -1,10 +1,12 @@
-"""Writes an ONNX model anew as engines have it, with a card beside each:
+"""Writes a model anew as engines have it, with a card beside each:
 
     scripts/make-quantized.py models/digits-fm-ot-onnx.json --out FOLDER
+    scripts/make-quantized.py models/digits-fm-ot.json --out FOLDER
 
-FOLDER/float16.json computes in half precision; FOLDER/int8.json has weights of 8 bits, and quantises what comes between by
-the range of each batch ("dynamic quantisation"), so that a sample's velocity depends on its batch. Needs onnx and
-onnxruntime (.venv-python).
+Of an ONNX model, FOLDER/float16.json computes in half precision; FOLDER/int8.json has weights of 8 bits, and quantises what
+comes between by the range of each batch ("dynamic quantisation"), so that a sample's velocity depends on its batch. Of a
+TorchScript model, FOLDER/bfloat16.json has its convolutions and matrix products in bfloat16 and the rest in single
+precision, as autocast has it. Needs torch, onnx and onnxruntime (.venv-python).
 """
 
 import argparse
@@ -12,6 +14,8 @@ import json
 from pathlib import Path
 
 import onnx
+import torch
+from export import Replayed
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -29,6 +33,30 @@ def int8(source, out):
     folded.unlink()
 
 
+#: What autocast computes in bfloat16.
+PRODUCTS = {"aten::_convolution", "aten::linear", "aten::matmul"}
+
+
+def product(kind, operator):
+    """An operator that takes products, in bfloat16 on numbers of single precision; others as they are."""
+
+    def rounded(value):
+        return value.bfloat16() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return (lambda *given: operator(*map(rounded, given)).float()) if kind in PRODUCTS else operator
+
+
+def bfloat16(source, out):
+    network = Replayed(torch.jit.load(source, map_location="cpu").eval(), product)
+    card = json.loads(source.with_suffix(".json").read_text())
+    inputs = torch.randn(3, *card["shape"]), torch.rand(3), torch.arange(3)
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(network, inputs), out)
+
+
+ENGINES = {"onnx": {"float16": float16, "int8": int8}, "torchscript": {"bfloat16": bfloat16}}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card", type=Path)
@@ -37,9 +65,11 @@ def main():
     card = json.loads(given.card.read_text())
     card.pop("features", None)
     given.out.mkdir(parents=True, exist_ok=True)
-    for name, write in (("float16", float16), ("int8", int8)):
-        write(given.card.parent / card["weights"], given.out / f"{name}.onnx")
-        (given.out / f"{name}.json").write_text(json.dumps({**card, "weights": f"{name}.onnx"}, indent=2) + "\n")
+    source = given.card.parent / card["weights"]
+    for name, write in ENGINES[card["runtime"]].items():
+        weights = (given.out / name).with_suffix(source.suffix)
+        write(source, weights)
+        weights.with_suffix(".json").write_text(json.dumps({**card, "weights": weights.name}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

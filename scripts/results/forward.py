@@ -6,32 +6,23 @@ import page
 from bespoke import MODELS, at_once
 
 FAMILIES = ["rk2", "ns"]
-NFE = ladders.BOUND_NFE
-FORWARD = ["--optimizer", "forward-gauss-newton", "--iterations", "30,12", "--validate-every", 3, "--patience", 4]
+NFE = [8, 10]
+#: None: as `trainings` has it.
+WAYS = {
+    "gradients": None,
+    "forward": ["--optimizer", "forward-gauss-newton", "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+}
 
 
-def by_gradients(work, model, family):
-    return work.path(model, f"{family}.json")
-
-
-def by_forward_passes(work, model, family):
-    return work.path(model, f"{family}-forward.json")
-
-
-WAYS = [by_gradients, by_forward_passes]
-
-
-def train(work, model):
-    """The ladders from forward passes alone, on the ground truth of the others."""
-    several, pool = ",".join(map(str, NFE)), work.path(model, "pool.safetensors")
-    for family in FAMILIES:
-        options = ["--family", family, *ladders.LOSSES, *FORWARD, "--nfe", several, "--pool-file", pool]
-        work.train(by_forward_passes(work, model, family), model, *options)
+def train(work, model, family, way):
+    """A ladder by gradients, or by forward passes alone; all on the same ground truth."""
+    out = work.path(model, f"{family}-by-{way}.json")
+    return work.train(out, model, *ladders.options(work, model, family, NFE, WAYS[way]))
 
 
 def rows(work, model):
     places = [(family, way) for family in FAMILIES for way in WAYS]
-    files = {(family, way): way(work, model, family) for family, way in places}
+    files = {place: train(work, model, *place) for place in places}
     solvers = [f"{files[place]}@{nfe}" for place in places for nfe in NFE]
     out = work.path(model, f"forward-{work.count}.json")
     results = work.evaluate(out, model, solvers, "--count", work.count, "--seed", 2)["results"]
@@ -47,8 +38,6 @@ def rows(work, model):
 
 
 def write(work):
-    ladders.train(work, FAMILIES)
-    at_once([lambda model=model: train(work, model) for model in MODELS])
     tables = at_once([lambda model=model: list(rows(work, model)) for model in MODELS])
     heading = ["model", "nfe"]
     for family in FAMILIES:

@@ -11,15 +11,23 @@ HEADINGS = {"bound": "RK2, bound, Adam (the paper)", "rk2": "RK2, direct", "ns":
 LOSSES = ["--loss", "log-mse,rmse"]  # validated by rmse: the last iterations minimise that
 
 
-def options(work, model, name):
-    several = ",".join(map(str, BOUND_NFE if name == "bound" else NFE))
+#: How each is trained.
+PACE = {
+    "bound": ["--iterations", 600],
+    "rk2": ["--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
+    "ns": ["--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+}
+
+
+def options(work, model, name, nfe=None, pace=None):
+    several = ",".join(map(str, nfe or (BOUND_NFE if name == "bound" else NFE)))
     pool = work.path(model, "pool-dense.safetensors" if name == "bound" else "pool.safetensors")
     family = {
-        "bound": ["--family", "rk2", "--loss", "rmse-bound", "--iterations", 600],
-        "rk2": ["--family", "rk2", *LOSSES, "--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
-        "ns": ["--family", "ns", "--init", "regridded", *LOSSES, "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+        "bound": ["--family", "rk2", "--loss", "rmse-bound"],
+        "rk2": ["--family", "rk2", *LOSSES],
+        "ns": ["--family", "ns", "--init", "regridded", *LOSSES],
     }
-    return [*family[name], "--nfe", several, "--pool-file", pool]
+    return [*family[name], *(pace or PACE[name]), "--nfe", several, "--pool-file", pool]
 
 
 def train(work, names=tuple(HEADINGS), models=MODELS):
