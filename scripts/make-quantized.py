@@ -21,11 +21,11 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 
-def float16(source, out):
+def float16(_card, source, out):
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), out)
 
 
-def int8(source, out):
+def int8(_card, source, out):
     # Constants become initialisers, which is what is quantised.
     folded = out.with_suffix(".folded.onnx")
     quant_pre_process(source, folded, skip_symbolic_shape=True)
@@ -46,9 +46,8 @@ def product(kind, operator):
     return (lambda *given: operator(*map(rounded, given)).float()) if kind in PRODUCTS else operator
 
 
-def bfloat16(source, out):
+def bfloat16(card, source, out):
     network = Replayed(torch.jit.load(source, map_location="cpu").eval(), product)
-    card = json.loads(source.with_suffix(".json").read_text())
     inputs = torch.randn(3, *card["shape"]), torch.rand(3), torch.arange(3)
     with torch.no_grad():
         torch.jit.save(torch.jit.trace(network, inputs), out)
@@ -64,11 +63,13 @@ def main():
     given = parser.parse_args()
     card = json.loads(given.card.read_text())
     card.pop("features", None)
+    if card["runtime"] not in ENGINES:
+        parser.error(f"{given.card}: runtime is {card['runtime']}, expected {' or '.join(ENGINES)}")
     given.out.mkdir(parents=True, exist_ok=True)
     source = given.card.parent / card["weights"]
     for name, write in ENGINES[card["runtime"]].items():
         weights = (given.out / name).with_suffix(source.suffix)
-        write(source, weights)
+        write(card, source, weights)
         weights.with_suffix(".json").write_text(json.dumps({**card, "weights": weights.name}, indent=2) + "\n")
 
 
