@@ -39,7 +39,7 @@ TRITON_PYTHON := $(CURDIR)/.venv-triton/bin/python
 .PHONY: need-build need-test need-mpi need-triton fetch libtorch-cuda onnxruntime
 .PHONY: check check-rust check-docs check-python check-cpp check-cuda check-package miri check-hip gpu-check cuda
 .PHONY: release release-tools licenses wheel deb artefacts abi check-release test-cmake test-cargo-c test-wheel test-packages test-reproducible docs test-docs
-.PHONY: test-hosts hosts robot tts tts-solvers tts-voice fashion fashion-data fashion-ddpm fashion-fm-ot fashion-judges triton-tts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
+.PHONY: test-hosts hosts robot tts tts-solvers tts-voice emoji emoji-data emoji-judges fashion fashion-data fashion-ddpm fashion-fm-ot fashion-judges triton-tts triton test-triton soak-triton hostile-triton bench-triton triton-demo results fuzz clean
 
 build: $(STAMP)
 	cargo build --release
@@ -101,6 +101,27 @@ fashion-fm-ot fashion-ddpm: fashion-judges
 fashion-judges: $(STAMP) fashion-data
 	cargo build --release --example train_models
 	$(FASHION_TRAIN) --model fashion-classifier
+
+# Twemoji's pictures, CC BY 4.0, as a sheet and a table of npm's package emoji-datasource-twitter: 62 MB to fetch, 13 MB here.
+EMOJI := demo/emoji
+$(EMOJI)/64.png:
+	mkdir -p $(EMOJI)/package
+	npm pack --pack-destination $(EMOJI)/package emoji-datasource-twitter@16.0.0
+	tar --extract --gzip --file $(EMOJI)/package/*.tgz --directory $(EMOJI) package/emoji.json package/img/twitter/sheets/64.png
+	mv $(EMOJI)/package/emoji.json $(EMOJI)
+	mv $(EMOJI)/package/img/twitter/sheets/64.png $@
+	rm -r $(EMOJI)/package
+
+emoji-data: $(EMOJI)/64.png
+
+# The network of emoji and its judges, anew, as `fashion`.
+EMOJI_TRAIN := OMP_NUM_THREADS=1 target/release/examples/train_models --out models --preview $(EMOJI)
+emoji: emoji-judges
+	$(EMOJI_TRAIN) --model emoji --iterations 6000 --bf16
+
+emoji-judges: $(STAMP) emoji-data
+	cargo build --release --example train_models
+	$(EMOJI_TRAIN) --model emoji-classifier
 
 # Learns a solver for the shipped digits, an ONNX model in ONNX Runtime, by forward passes alone, and compares it with
 # the usual ones. The program alone is built, without libtorch.

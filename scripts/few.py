@@ -12,7 +12,8 @@ library's `features`, for comparison with `bespoke train --loss features`:
   corrections to Adams-Bashforth's.
 
 All by Adam with cosine decay, a forward and a backward pass counted as three evaluations; the best on the held-out last samples is
-kept. CARD is of runtime torchscript and path fm-ot, with classes; sample i has class i mod classes.
+kept. CARD is of runtime torchscript and path fm-ot, with classes, or with one other input: sample i has class i mod classes,
+or row i mod rows of that input in a file of conditions.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 ORDER = 3
 #: How far a start may move, in standard deviations of the noise.
@@ -86,11 +88,11 @@ class Peer(torch.nn.Module):
         return told, noise, rows
 
 
-def solve(network, table, x, classes):
+def solve(network, table, x, told):
     times, noise, rows = table
     state, velocities = x, []
     for t, a, row in zip(times, noise, rows):
-        velocities.append(network(state, t.float().expand(len(x)), classes))
+        velocities.append(network(state, t.float().expand(len(x)), told))
         state = a.float() * x + sum(b.float() * u for b, u in zip(row, velocities))
     return state
 
@@ -100,7 +102,7 @@ def distances(layers, found, truth):
     return (unit(found) - unit(truth)).square().sum(1).clamp(min=1e-8)
 
 
-def learn(given, network, layers, x, truth, classes, rate):
+def learn(given, network, layers, x, truth, told, rate):
     """The best mean logarithm of the held-out distances, and the table it belongs to."""
     torch.manual_seed(given.seed)
     peer, held = Peer(given.peer, given.nfe), slice(len(x) - given.validation, len(x))
@@ -114,13 +116,13 @@ def learn(given, network, layers, x, truth, classes, rate):
         if iteration % max(1, iterations // 12) == 0 or iteration == iterations:
             with torch.no_grad():
                 table = peer.table()
-                found = solve(network, table, x[held], classes[held])
+                found = solve(network, table, x[held], told[held])
                 score = distances(layers, found, truth[held]).log().mean().item()
                 if score < best[0]:
                     best = (score, [peer_numbers(part) for part in table])
         rows = torch.randperm(len(x) - given.validation)[: given.batch]
         start = (x[rows] + moved[rows]).requires_grad_(given.peer != "gs")
-        loss = distances(layers, solve(network, peer.table(), start, classes[rows]), truth[rows]).log().mean()
+        loss = distances(layers, solve(network, peer.table(), start, told[rows]), truth[rows]).log().mean()
         turn = iteration % len(optimizers)
         optimizers[turn].zero_grad()
         loss.backward()
@@ -146,6 +148,7 @@ def main():
     parser.add_argument("--layers", type=Path, required=True)
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--conditions", type=Path, help="of a model without classes")
     parser.add_argument("--nfe", type=int, required=True)
     parser.add_argument("--budget", type=int, required=True, help="of each learning rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-3], help="of several the best is kept [default: 5e-3]")
@@ -158,8 +161,12 @@ def main():
     card = json.loads(given.card.read_text())
     network, layers = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers))
     x, truth = (torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float() for path in (given.noise, given.truth))
-    classes = torch.arange(len(x)) % card["classes"]
-    found = {rate: learn(given, network, layers, x, truth, classes, rate) for rate in given.rates}
+    if given.conditions:
+        (rows,) = load_file(given.conditions).values()
+        told = rows[torch.arange(len(x)) % len(rows)]
+    else:
+        told = torch.arange(len(x)) % card["classes"]
+    found = {rate: learn(given, network, layers, x, truth, told, rate) for rate in given.rates}
     rate = min(found, key=lambda rate: found[rate][0])
     score, (times, noise, rows) = found[rate]
     training = {"peer": given.peer, "lr": rate, "budget": given.budget, "features": math.exp(score / 2)}

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the conditions of models/digits-text and models/photos-wide: files for --conditions.
+"""Writes the conditions of models/digits-text, models/photos-wide and models/emoji: files for --conditions.
 
     python3 scripts/make-conditions.py                                         the sets in models/conditions
     python3 scripts/make-conditions.py --text "a seven" "three" --out own.safetensors
+    python3 scripts/make-conditions.py --model emoji --text "a rose" --out own.safetensors
 
 The sets are of 256 texts of four lengths, 64 of each, and 256 others of four other lengths; of 192 pieces of
-photographs of three widths, and 192 of three other widths. Texts of one's own are padded to the longest with tokens
-of zeros, which say nothing. Needs torch and safetensors.
+photographs of three widths, and 192 of three other widths; of 256 names of emoji, and 256 others. Texts of one's own are
+padded to the longest with tokens of zeros, which say nothing. Needs torch and safetensors.
 """
 
 import argparse
@@ -25,6 +26,7 @@ LENGTHS = {"digits-text": (9, 13, 17, 22), "digits-text-others": (11, 15, 19, 25
 WIDTHS = {"photos-wide": (8, 16, 24), "photos-wide-others": (12, 20, 32)}
 ROWS = 64
 PHOTOS = 2
+NAMES = 256
 
 
 def all_texts():
@@ -39,9 +41,9 @@ def all_texts():
     return by_length
 
 
-def encoded(texts):
-    """The tokens of texts, float32 [texts, longest, 8]."""
-    encoder = torch.jit.load(ROOT / "models" / "digits-text-encoder.pt", map_location="cpu")
+def encoded(texts, model="digits-text"):
+    """The tokens of texts as a model takes them, float32 [texts, longest, numbers of a token]."""
+    encoder = torch.jit.load(ROOT / "models" / f"{model}-encoder.pt", map_location="cpu")
     length = max(map(len, texts))
     for text in texts:
         if not text or (unknown := set(text) - set(CHARACTERS)):
@@ -49,6 +51,15 @@ def encoded(texts):
     rows = [[1 + CHARACTERS.index(character) for character in text] + [0] * (length - len(text)) for text in texts]
     with torch.no_grad():
         return encoder(torch.tensor(rows)).contiguous()
+
+
+def write_names(folder):
+    """Names of emoji, one length for all."""
+    names = sorted(set(json.loads((ROOT / "models" / "emoji-texts.json").read_text(encoding="utf-8"))))
+    drawn = random.Random(0).sample(names, 2 * NAMES)
+    for name, texts in (("emoji-names", drawn[:NAMES]), ("emoji-names-others", drawn[NAMES:])):
+        notes = {"texts": json.dumps(texts)}
+        save_file({"text": encoded(texts, "emoji")}, folder / f"{name}.safetensors", metadata=notes)
 
 
 def write_sets(folder):
@@ -63,11 +74,13 @@ def write_sets(folder):
         for width in widths:
             photo = torch.arange(ROWS) % PHOTOS
             save_file({"photo": photo}, folder / f"{name}-{width}.safetensors", metadata={"width": str(width)})
+    write_names(folder)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", nargs="+", metavar="TEXT", help="texts of one's own, in place of the sets")
+    parser.add_argument("--model", choices=["digits-text", "emoji"], default="digits-text", help="that reads them")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where they go")
     arguments = parser.parse_args()
     if (arguments.text is None) != (arguments.out is None):
@@ -75,7 +88,7 @@ def main():
     if arguments.text is None:
         write_sets(ROOT / "models" / "conditions")
     else:
-        save_file({"text": encoded(arguments.text)}, arguments.out)
+        save_file({"text": encoded(arguments.text, arguments.model)}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ use crate::export::Reading;
 use crate::fit::{Long, Settings, checkpoint};
 use crate::generative::{kept, times};
 use crate::idx::Fashion;
+use crate::judges::Pictures;
 use crate::unet::{SIDE, TIMESTEPS, UNet, Widths};
-use crate::{Arguments, export, preview};
+use crate::{Arguments, export, judges, preview};
 
-pub const CLASSES: i64 = 10;
+const CLASSES: i64 = 10;
 const WIDTHS: Widths = Widths { wide: 16, middle: 48, deep: 128 };
 const STEPS: i64 = 1000;
 
@@ -235,6 +236,16 @@ fn judge(arguments: &Arguments, process: Process, network: &UNet, weights: &Tens
         println!("  {:.1} % of {SAMPLES} samples are what was asked for", 100.0 * right.double_value(&[]));
     }
     Ok(())
+}
+
+/// The classifiers of clothes.
+pub fn train_judges(arguments: &Arguments, device: Device) -> Result<()> {
+    let data = Fashion::read(&arguments.fashion, "train", device)?;
+    let test = Fashion::read(&arguments.fashion, "t10k", device)?.first(i64::MAX);
+    let batch = |count: i64| data.batch(count);
+    let pictures =
+        Pictures { name: "fashion", size: [1, SIDE], classes: CLASSES, iterations: 2000, batch: &batch, test };
+    judges::train(arguments, device, &pictures)
 }
 
 /// The images kept for tests, float32 in [-1, 1], for `bespoke eval --data`.

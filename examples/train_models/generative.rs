@@ -98,7 +98,7 @@ fn write(
         match given {
             Given::Nothing => {}
             Given::Class(n) => inputs.push(Tensor::randint(n + 1, [batch], (Kind::Int64, Device::Cpu))),
-            Given::Text => inputs.push(Tensor::rand([batch, 1 + batch % 9, text::TOKEN], options) * 2.0 - 1.0),
+            Given::Text => inputs.push(Tensor::rand([batch, 1 + batch % 9, text::DIGITS.token], options) * 2.0 - 1.0),
         }
         inputs
     };
@@ -113,7 +113,7 @@ fn write(
         Given::Nothing => json!({}),
         Given::Class(n) => json!({ "classes": n, "null_class": n }),
         Given::Text => json!({ "inputs": [
-            { "name": "text", "dtype": "float32", "shape": ["tokens", text::TOKEN], "null": 0 }
+            { "name": "text", "dtype": "float32", "shape": ["tokens", text::DIGITS.token], "null": 0 }
         ] }),
     };
     // The classifier knows digits; patches of photographs are judged by their pixels.

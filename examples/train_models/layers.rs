@@ -77,23 +77,33 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub fn new(layout: &mut Layout, inputs: i64, outputs: i64) -> Self {
-        Self::with_init(layout, inputs, outputs, Init::FanIn(inputs))
-    }
-
-    /// Starts as zero: for the last layer of a residual branch, which then starts as the identity.
-    pub fn zero(layout: &mut Layout, inputs: i64, outputs: i64) -> Self {
-        Self::with_init(layout, inputs, outputs, Init::Constant(0.0))
-    }
-
-    fn with_init(layout: &mut Layout, inputs: i64, outputs: i64, init: Init) -> Self {
-        let weight = layout.add(&[outputs, inputs], init, 1);
+    /// Used at each of `places` places of a sample.
+    pub fn at(layout: &mut Layout, inputs: i64, outputs: i64, init: Init, places: i64) -> Self {
+        let weight = layout.add(&[outputs, inputs], init, places);
         let bias = layout.add(&[outputs], Init::Constant(0.0), 0);
         Self { weight, bias }
     }
 
+    pub fn new(layout: &mut Layout, inputs: i64, outputs: i64) -> Self {
+        Self::at(layout, inputs, outputs, Init::FanIn(inputs), 1)
+    }
+
+    /// Starts as zero: for the last layer of a residual branch, which then starts as the identity.
+    pub fn zero(layout: &mut Layout, inputs: i64, outputs: i64) -> Self {
+        Self::at(layout, inputs, outputs, Init::Constant(0.0), 1)
+    }
+
     pub fn forward(&self, w: &[Tensor], x: &Tensor) -> Tensor {
         x.linear(&w[self.weight], Some(&w[self.bias]))
+    }
+
+    /// The same, computed in `kind`, as `Conv::forward_in`.
+    pub fn forward_in(&self, kind: Kind, w: &[Tensor], x: &Tensor) -> Tensor {
+        if kind == Kind::Float {
+            return self.forward(w, x);
+        }
+        let [x, weight, bias] = [x, &w[self.weight], &w[self.bias]].map(|tensor| tensor.to_kind(kind));
+        x.linear(&weight, Some(&bias)).to_kind(Kind::Float)
     }
 }
 

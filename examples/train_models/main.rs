@@ -12,16 +12,19 @@
 #![allow(clippy::expect_used)] // the data here are its own
 
 mod classifier;
-mod clothes;
 mod data;
+mod dit;
+mod emoji;
 mod export;
 mod fashion;
 mod fit;
 mod generative;
 mod idx;
+mod judges;
 mod layers;
 mod network;
 mod paths;
+mod pictograms;
 mod preview;
 mod text;
 mod unet;
@@ -53,7 +56,11 @@ struct Arguments {
     /// Where Fashion-MNIST's IDX files are, which `make fashion-data` fetches, and checkpoints go.
     #[arg(long, default_value = "demo/fashion")]
     fashion: PathBuf,
-    /// Train the networks of clothes with convolutions in bfloat16, which is faster on processors that have it.
+    /// Where the sheet and the table of emoji are, which `make emoji-data` fetches, and the checkpoint goes.
+    #[arg(long, default_value = "demo/emoji")]
+    emoji: PathBuf,
+    /// Train the networks of clothes and emoji with their large layers in bfloat16, which is faster on processors that have
+    /// it.
     #[arg(long)]
     bf16: bool,
     #[arg(long, value_enum, default_value = "cpu")]
@@ -88,6 +95,8 @@ enum Model {
     FashionFmOt,
     FashionDdpm,
     FashionClassifier,
+    Emoji,
+    EmojiClassifier,
     /// All that `data` has what it takes for.
     All,
 }
@@ -105,6 +114,9 @@ fn main() -> Result<()> {
         DeviceName::Cuda => open_cuda()?,
     };
     if let Some(folder) = &arguments.reference {
+        if matches!(arguments.model, Model::Emoji | Model::EmojiClassifier) {
+            return emoji::write_reference(&arguments, folder);
+        }
         if matches!(arguments.model, Model::FashionFmOt | Model::FashionDdpm | Model::FashionClassifier) {
             return fashion::write_reference(&arguments, folder);
         }
@@ -143,7 +155,9 @@ fn main() -> Result<()> {
     match arguments.model {
         Model::FashionFmOt => fashion::train(&arguments, device, fashion::Process::FmOt),
         Model::FashionDdpm => fashion::train(&arguments, device, fashion::Process::Ddpm),
-        Model::FashionClassifier => clothes::train(&arguments, device),
+        Model::FashionClassifier => fashion::train_judges(&arguments, device),
+        Model::Emoji => emoji::train(&arguments, device),
+        Model::EmojiClassifier => emoji::train_judges(&arguments, device),
         _ => Ok(()),
     }
 }

@@ -137,7 +137,7 @@ impl Network {
             reader: match given {
                 Given::Nothing => Reader::Nothing,
                 Given::Class(n) => Reader::Class(l.add(&[n + 1, EMBEDDING], Init::FanIn(1), 0)),
-                Given::Text => Reader::Text(text::Encoder::new(l), text::Reader::new(l)),
+                Given::Text => Reader::Text(text::Encoder::new(l, text::DIGITS), text::Reader::new(l, text::DIGITS)),
             },
             stem: Conv::same(l, channels, WIDE, SIDE),
             down_wide: Block::new(l, WIDE, SIDE),

@@ -9,10 +9,19 @@ use tch::{Device, Kind, Tensor};
 use crate::layers::{Conv, Init, Layout, Linear};
 use crate::network::EMBEDDING;
 
-/// Numbers of a token that the encoder writes.
-pub const TOKEN: i64 = 8;
+/// How large the networks are that read.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    /// Numbers of a token that the encoder writes.
+    pub token: i64,
+    pub width: i64,
+    /// Of what a reader makes of all tokens.
+    pub embedding: i64,
+}
+
+/// Of the texts that ask for a digit.
+pub const DIGITS: Sizes = Sizes { token: 8, width: 32, embedding: EMBEDDING };
 const CHARACTERS: i64 = 38;
-const WIDTH: i64 = 32;
 /// Characters that one looks at on a layer: two of them see nine, any of the words for a digit.
 const NEIGHBOURS: i64 = 5;
 
@@ -27,7 +36,7 @@ struct Grammar {
 }
 
 /// Characters as numbers: 0 is none, then the blank, the letters and the numerals.
-fn number(character: char) -> Result<i64> {
+pub fn number(character: char) -> Result<i64> {
     match character {
         ' ' => Ok(1),
         'a'..='z' => Ok(2 + i64::from(u32::from(character) - u32::from('a'))),
@@ -91,15 +100,15 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    pub fn new(layout: &mut Layout) -> Self {
+    pub fn new(layout: &mut Layout, sizes: Sizes) -> Self {
         Self {
-            table: layout.add(&[CHARACTERS, WIDTH], Init::FanIn(1), 0),
-            first: Conv::along(layout, WIDTH, WIDTH, NEIGHBOURS),
-            second: Conv::along(layout, WIDTH, TOKEN, NEIGHBOURS),
+            table: layout.add(&[CHARACTERS, sizes.width], Init::FanIn(1), 0),
+            first: Conv::along(layout, sizes.width, sizes.width, NEIGHBOURS),
+            second: Conv::along(layout, sizes.width, sizes.token, NEIGHBOURS),
         }
     }
 
-    /// int64 [B, tokens] to [B, tokens, TOKEN], in (-1, 1).
+    /// int64 [B, tokens] to [B, tokens, token], in (-1, 1).
     pub fn forward(&self, w: &[Tensor], characters: &Tensor) -> Tensor {
         // A text that is padded is what it is without: its end looks the same to both layers.
         let there = characters.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(2);
@@ -111,6 +120,11 @@ impl Encoder {
     }
 }
 
+/// 1 for the tokens that say something, 0 for those of zeros: [B, tokens, 1] of [B, tokens, token].
+pub fn says(text: &Tensor) -> Tensor {
+    text.abs().amax([-1], true).gt(0.0).to_kind(Kind::Float)
+}
+
 /// Tokens to what a network is conditioned on: their mean by weights of their own. Tokens of zeros have none, so
 /// that a text may be padded, and one of zeros alone stands for no text at all.
 pub struct Reader {
@@ -120,17 +134,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(layout: &mut Layout) -> Self {
+    pub fn new(layout: &mut Layout, sizes: Sizes) -> Self {
         Self {
-            value: Linear::new(layout, TOKEN, WIDTH),
-            weight: Linear::new(layout, TOKEN, 1),
-            output: Linear::new(layout, WIDTH, EMBEDDING),
+            value: Linear::new(layout, sizes.token, sizes.width),
+            weight: Linear::new(layout, sizes.token, 1),
+            output: Linear::new(layout, sizes.width, sizes.embedding),
         }
     }
 
-    /// [B, tokens, TOKEN] to [B, EMBEDDING].
+    /// [B, tokens, token] to [B, embedding].
     pub fn forward(&self, w: &[Tensor], text: &Tensor) -> Tensor {
-        let there = text.abs().amax([-1], true).gt(0.0).to_kind(Kind::Float);
+        let there = says(text);
         let weight = (self.weight.forward(w, text) * 4.0).sigmoid() * there;
         let total = weight.sum_dim_intlist(&[1i64][..], false, Kind::Float);
         let values = (self.value.forward(w, text).silu() * weight).sum_dim_intlist(&[1i64][..], false, Kind::Float);

@@ -16,7 +16,6 @@ import conditions
 import curves
 import demo
 import engines
-import fashion
 import forward
 import memory
 import networks
@@ -25,6 +24,7 @@ import page
 import peers
 import schedulers
 import solvers
+import three_to_ten
 import trainings
 from bespoke import Work
 
@@ -45,7 +45,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = fashion.PARTS
+APART = three_to_ten.PARTS
 
 
 def main():

@@ -84,12 +84,12 @@ class Work:
         self.make(out, "eval", "--quiet", "--model", card(model), *named, *options, "--json", out)
         return json.loads(out.read_text())
 
-    def solved(self, folder, card, shape):
+    def solved(self, folder, card, shape, *options):
         """Files of noises of a shape that numpy draws, and of their ground truth."""
         noise, truth = (self.path(folder, f"{name}.npy") for name in ("noise", "truth"))
         drawn = f"import numpy; numpy.save({str(noise)!r}, numpy.random.default_rng(7).standard_normal({shape}, 'float32'))"
         self.unless(noise, lambda: self.run(PYTHON, "-c", drawn), "noises")
-        self.make(truth, "sample", "--model", card, "--noise", noise, "--solver", "gt", "--out", truth)
+        self.make(truth, "sample", "--model", card, "--noise", noise, "--solver", "gt", *options, "--out", truth)
         return noise, truth
 
     def published(self):

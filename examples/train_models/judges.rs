@@ -1,18 +1,29 @@
-//! Two classifiers of pieces of clothing, which have nothing in common but what they learn from: one gives the features
+//! Two classifiers of clothes, or of emoji, which have nothing in common but what they learn from: one gives the features
 //! that a solver may be trained by, the other judges what came of it.
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::fashion::CLASSES;
 use crate::fit::{self, Settings};
-use crate::idx::Fashion;
 use crate::layers::{Conv, GroupNorm, Layout, Linear};
-use crate::unet::SIDE;
 use crate::{Arguments, export};
 
-/// How the last images of 7 x 7 become features.
+/// What they learn from.
+pub struct Pictures<'a> {
+    /// Of their files: `NAME-judge` and so on.
+    pub name: &'a str,
+    /// Channels, and the side of the square.
+    pub size: [i64; 2],
+    pub classes: i64,
+    pub iterations: i64,
+    /// So many images in [-1, 1], and their classes.
+    pub batch: &'a dyn Fn(i64) -> (Tensor, Tensor),
+    /// Others, to be asked about.
+    pub test: (Tensor, Tensor),
+}
+
+/// How the last images, of a quarter of the side, become features.
 enum Head {
     /// By a layer that sees all of them, of so many features.
     Whole(Linear),
@@ -22,29 +33,32 @@ enum Head {
 
 struct Classifier {
     layout: Layout,
-    /// Each with its norm, from 28 x 28 down to 7 x 7.
+    /// Each with its norm, from the whole side down to its quarter.
     convolutions: Vec<(Conv, GroupNorm)>,
     head: Head,
     logits: Linear,
 }
 
 impl Classifier {
-    fn new(widths: [i64; 3], whole: Option<i64>) -> Self {
+    fn new(pictures: &Pictures, widths: [i64; 3], whole: Option<i64>) -> Self {
+        let [channels, full] = pictures.size;
         let mut layout = Layout::default();
         let l = &mut layout;
         let mut convolutions = Vec::new();
         for (level, width) in widths.into_iter().enumerate() {
-            let side = SIDE >> level;
-            let before = if level == 0 { 1 } else { widths[level - 1] };
-            let enter = if level == 0 { Conv::same(l, 1, width, side) } else { Conv::halve(l, before, width, side) };
+            let side = full >> level;
+            let enter = match level {
+                0 => Conv::same(l, channels, width, side),
+                _ => Conv::halve(l, widths[level - 1], width, side),
+            };
             convolutions.push((enter, GroupNorm::new(l, width)));
             if level > 0 {
                 convolutions.push((Conv::same(l, width, width, side), GroupNorm::new(l, width)));
             }
         }
-        let (last, side) = (widths[2], SIDE / 4);
+        let (last, side) = (widths[2], full / 4);
         let head = whole.map_or(Head::Means, |features| Head::Whole(Linear::new(l, last * side * side, features)));
-        Self { convolutions, head, logits: Linear::new(l, whole.unwrap_or(last), CLASSES), layout }
+        Self { convolutions, head, logits: Linear::new(l, whole.unwrap_or(last), pictures.classes), layout }
     }
 
     /// The images that each convolution makes.
@@ -86,73 +100,76 @@ impl Classifier {
     }
 }
 
-/// `fashion-features` and its layers, `fashion-layers`; `fashion-judge`, and what it says of classes, `fashion-classifier`.
-pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
-    let sees = Classifier::new([16, 32, 64], Some(64));
-    let layers = ("fashion-layers", Classifier::layers as Answer);
-    train_one(arguments, device, "fashion-features", sees, 0, layers)?;
-    let classes = ("fashion-classifier", Classifier::logits as Answer);
-    train_one(arguments, device, "fashion-judge", Classifier::new([24, 48, 96], None), 1, classes)
+/// `NAME-features` and its layers, `NAME-layers`; `NAME-judge`, and what it says of classes, `NAME-classifier`.
+pub fn train(arguments: &Arguments, device: Device, pictures: &Pictures) -> Result<()> {
+    let sees = Classifier::new(pictures, [16, 32, 64], Some(64));
+    train_one(arguments, device, pictures, ["features", "layers"], sees, Classifier::layers)?;
+    write_card(arguments, pictures, "layers")?;
+    let judges = Classifier::new(pictures, [24, 48, 96], None);
+    train_one(arguments, device, pictures, ["judge", "classifier"], judges, Classifier::logits)
 }
 
 /// What is kept of a classifier besides its features.
 type Answer = fn(&Classifier, &[Tensor], &Tensor) -> Tensor;
 
+/// Files of these names: its features, and its `answer`.
 fn train_one(
     arguments: &Arguments,
     device: Device,
-    name: &str,
+    pictures: &Pictures,
+    [features, other]: [&str; 2],
     classifier: Classifier,
-    seed: i64,
-    (other, answer): (&str, Answer),
+    answer: Answer,
 ) -> Result<()> {
-    tch::manual_seed(arguments.seed + seed);
-    let data = Fashion::read(&arguments.fashion, "train", device)?;
-    let test = Fashion::read(&arguments.fashion, "t10k", device)?;
+    // The two shall not begin alike.
+    tch::manual_seed(arguments.seed + i64::from(other == "classifier"));
     let batch = arguments.batch.unwrap_or(64);
-    let settings =
-        Settings { iterations: arguments.iterations.unwrap_or(2000), learning_rate: 2e-3, weight_decay: 0.05 };
+    let settings = Settings {
+        iterations: arguments.iterations.unwrap_or(pictures.iterations),
+        learning_rate: 2e-3,
+        weight_decay: 0.05,
+    };
     println!(
-        "{name}: {} parameters, {:.1} million multiply-adds, {} iterations of {batch}",
+        "{}-{features}: {} parameters, {:.1} million multiply-adds, {} iterations of {batch}",
+        pictures.name,
         classifier.layout.parameters(),
         classifier.layout.multiply_adds() as f64 / 1e6,
         settings.iterations
     );
     let weights = fit::fit(&classifier.layout, &settings, device, |w| {
-        let (images, labels) = data.batch(batch);
+        let (images, labels) = (pictures.batch)(batch);
         // A little noise: samples of a generative model are not as clean.
         let strength = Tensor::rand([batch, 1, 1, 1], (Kind::Float, device)) * 0.15;
         let images = &images + strength * images.randn_like();
         classifier.logits(w, &images).cross_entropy_for_logits(&labels)
     })?;
 
-    let right = no_grad(|| {
+    let (images, labels) = &pictures.test;
+    let right: i64 = no_grad(|| {
         let w = classifier.layout.split(&weights);
-        let right: i64 = (0..test.count() / 1000)
-            .map(|part| {
-                let index = Tensor::arange_start(1000 * part, 1000 * (part + 1), (Kind::Int64, device));
-                let (images, labels) = test.select(&index);
-                classifier.logits(&w, &images).argmax(-1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[])
-            })
-            .sum();
-        right
+        let parts = images.split(1000, 0).into_iter().zip(labels.split(1000, 0));
+        let right =
+            |(images, labels): (Tensor, Tensor)| classifier.logits(&w, &images).argmax(-1, false).eq_tensor(&labels);
+        parts.map(|part| right(part).sum(Kind::Int64).int64_value(&[])).sum()
     });
-    println!("  {:.2} % of the {} test images are right", 100.0 * right as f64 / test.count() as f64, test.count());
+    let count = labels.numel();
+    println!("  {:.2} % of the {count} test images are right", 100.0 * right as f64 / count as f64);
 
     let stored = export::host_weights(&classifier.layout, &weights.to_kind(Kind::Half));
     let computed = || stored.iter().map(|w| w.to_kind(Kind::Float)).collect::<Vec<_>>();
-    let inputs = |batch: i64| vec![Tensor::rand([batch, 1, SIDE, SIDE], (Kind::Float, Device::Cpu)) * 2.0 - 1.0];
-    let at = |name: &str| arguments.out.join(format!("{name}.pt"));
-    export::export(&at(name), "FashionFeatures", inputs, |x| classifier.features(&computed(), &x[0]))?;
-    export::export(&at(other), "FashionAnswer", inputs, |x| answer(&classifier, &computed(), &x[0]))?;
-    write_card(arguments, name)?;
-    if other == "fashion-layers" { write_card(arguments, other) } else { Ok(()) }
+    let [channels, side] = pictures.size;
+    let inputs = |batch: i64| vec![Tensor::rand([batch, channels, side, side], (Kind::Float, Device::Cpu)) * 2.0 - 1.0];
+    let at = |file: &str| arguments.out.join(format!("{}-{file}.pt", pictures.name));
+    export::export(&at(features), "Features", inputs, |x| classifier.features(&computed(), &x[0]))?;
+    export::export(&at(other), "Answer", inputs, |x| answer(&classifier, &computed(), &x[0]))?;
+    write_card(arguments, pictures, features)
 }
 
-fn write_card(arguments: &Arguments, name: &str) -> Result<()> {
-    let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": format!("{name}.pt"),
-        "channels": 1, "range": [-1, 1] });
-    let path = arguments.out.join(format!("{name}.json"));
+fn write_card(arguments: &Arguments, pictures: &Pictures, file: &str) -> Result<()> {
+    let file = format!("{}-{file}", pictures.name);
+    let card = json!({ "format": "bespoke-features", "version": 1, "runtime": "torchscript", "weights": format!("{file}.pt"),
+        "channels": pictures.size[0], "range": [-1, 1] });
+    let path = arguments.out.join(format!("{file}.json"));
     let text = serde_json::to_string_pretty(&card)? + "\n";
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

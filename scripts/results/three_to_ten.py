@@ -1,0 +1,199 @@
+"""The tables of the models of clothes and emoji at three to ten evaluations: `ns` learned on the error, on features, and
+on both, and `rk2`, beside the published solvers and what others learn. By name only, each place a part: an hour of one core
+or more."""
+
+import dataclasses
+import json
+import shutil
+
+import ladders
+import page
+from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
+
+NFE = [3, 4, 5, 6, 8, 10]
+# In features the race is at few.
+FEW = [3, 4, 5, 6]
+PICTURED = [3, 4, 5, 6, 8]
+PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
+
+
+@dataclasses.dataclass
+class Subject:
+    """A model at a guidance scale, and where it is shown."""
+
+    part: str
+    page: str
+    model: str
+    scale: str = "1"
+    # Files of its networks: NAME-layers, which losses see, and NAME-judge, another one of another seed.
+    name: str = "fashion"
+    shape: tuple[int, ...] = (1, 28, 28)
+    # Files of conditions to learn by and to be judged by, where it takes some.
+    conditions: tuple[str, str] | None = None
+    # Ground truth to learn by, to choose by, and of an iteration; fresh noises to be judged by.
+    pool: tuple[int, int, int] = (300, 200, 100)
+    count: int = 600
+    with_peers: bool = False
+
+    def network(self, role):
+        return f"models/{self.name}-{role}.json"
+
+    def given(self, role):
+        """Options that name the conditions, of training (0) or of judgement (1)."""
+        return ["--conditions", f"models/conditions/{self.conditions[role]}.safetensors"] if self.conditions else []
+
+
+SUBJECTS = [
+    Subject("fashion", "docs/fashion.md", "fashion-fm-ot", with_peers=True),
+    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5"),
+    Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
+    Subject(
+        "emoji",
+        "docs/emoji.md",
+        "emoji",
+        name="emoji",
+        shape=(3, 32, 32),
+        conditions=("emoji-names", "emoji-names-others"),
+        pool=(150, 100, 50),
+        count=256,
+        with_peers=True,
+    ),
+]
+HEADINGS = {
+    "error": "`ns`, `log-mse`",
+    "features": "`ns`, then `features`",
+    "both": "`ns`, then `log-mse:1,features:1`",
+    "rk2": "`rk2`, `log-mse`",
+    "start": "the published one that `ns` starts at, on its grid",
+    "ld3": "LD3",
+    "s4s": "S4S",
+    "gs": "GS",
+}
+# What others learn (scripts/few.py), in as many evaluations as `ns` on features took in all, ground truth aside.
+PEERS = ["ld3", "s4s", "gs"]
+PEERS_NFE = [3, 5]
+PEERS_SAMPLES = 300
+MEASURES = {
+    "rmse (psnr in dB)": lambda r: (r["rmse"], f"{r['rmse']:.4f} ({r['psnr']:.1f})"),
+    "Fréchet distance (precision, recall) from the ground truth's samples": lambda r: distance(r["to_ground_truth"]),
+    "Fréchet distance (precision, recall) from the test images": lambda r: distance(r["to_data"]),
+}
+
+
+def several(counts):
+    return ",".join(map(str, counts))
+
+
+def learned(work, subject):
+    """{way: ladder file}."""
+    pool, validation, batch = subject.pool
+    common = ["--pool", pool, "--validation", validation, "--batch", batch, "--validate-every", 2]
+    common += ["--pool-file", work.path(subject.part, "pool.safetensors")]
+    common += ["--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
+    ways = {way: work.path(subject.part, f"{way}.json") for way in ("error", "features", "both", "rk2")}
+    ns = ["--family", "ns"]
+    options = {
+        "error": [*ns, "--nfe", several(NFE), "--iterations", 20],
+        "features": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
+        "both": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
+        "rk2": ["--family", "rk2", "--nfe", several(n for n in NFE if n % 2 == 0), "--iterations", 12],
+    }
+
+    def train(way):
+        return lambda: work.train(ways[way], subject.model, *options[way], *common)
+
+    # The others start from the first, and all share its ground truth.
+    train("error")()
+    at_once([train(way) for way in ways if way != "error"])
+    return ways
+
+
+def peers(work, subject, ways):
+    """{(peer, nfe): theta file}."""
+    given, shape = subject.given(0), (PEERS_SAMPLES, *subject.shape)
+    noise, truth = work.solved(work.path(subject.part, "peers"), card(subject.model), shape, *given)
+    spent = dict.fromkeys(NFE, 0)
+    for way in ("error", "features"):
+        for rung in json.loads(ways[way].read_text())["rungs"]:
+            training = rung["training"]
+            spent[rung["steps"]] += equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
+
+    def learn(peer, nfe):
+        out = work.path(subject.part, "peers", f"{peer}-{nfe}.json")
+        layers = subject.network("layers").replace(".json", ".pt")
+        options = ["--layers", layers, "--noise", noise, "--truth", truth, *given, "--nfe", nfe, "--out", out]
+        options += ["--budget", spent[nfe]]
+        action = lambda: work.run(PYTHON, ROOT / "scripts/few.py", card(subject.model), peer, *options)
+        work.unless(out, action, f"{peer}@{nfe}")
+        return out
+
+    places = [(peer, nfe) for nfe in PEERS_NFE for peer in PEERS]
+    return dict(zip(places, at_once([lambda p=place: learn(*p) for place in places])))
+
+
+def data(work, subject):
+    """The images to be near to, as `train_models --reference` writes them."""
+    out = work.path(f"{subject.name}.npy")
+    if not out.exists():
+        program = ROOT / "target/release/examples/train_models"
+        work.run(program, "--model", f"{subject.name}-classifier", "--reference", out.parent)
+    return out
+
+
+def distance(found):
+    return found["frechet"], f"{found['frechet']:.3f} ({found['precision']:.2f}, {found['recall']:.2f})"
+
+
+def table(measure, cells):
+    """Lines of one measure, the least of each count in bold."""
+    least = {nfe: min(MEASURES[measure](row[nfe])[0] for row in cells.values() if nfe in row) for nfe in NFE}
+
+    def text(row, nfe):
+        if nfe not in row:
+            return "–"
+        value, shown = MEASURES[measure](row[nfe])
+        return f"**{shown}**" if value == least[nfe] else shown
+
+    rows = [[HEADINGS.get(name, f"`{name}`"), *(text(row, nfe) for nfe in NFE)] for name, row in cells.items()]
+    return [f"{measure}:", "", *page.table(["solver", *map(str, NFE)], rows)]
+
+
+def picture(work, subject, ladder):
+    """The ground truth's samples, and those of few evaluations beside UniPC's, in docs/images."""
+    asked = [solver for nfe in PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
+    out = work.path(subject.part, "samples.png")
+    options = ["--count", 20, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1), "--png", out]
+    work.evaluate(work.path(subject.part, "pictured.json"), subject.model, asked, *options)
+    shutil.copy(out, ROOT / f"docs/images/{subject.part}.png")
+
+
+def write(work, subject):
+    ways = learned(work, subject)
+    asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
+    if subject.with_peers:
+        asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, subject, ways).items()]
+    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
+    published = {solver["name"]: solver for solver in work.published()}
+    asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in NFE if allows(published[name], nfe)]
+    options = ["--count", subject.count, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
+    options += ["--frechet", "--features", subject.network("judge"), "--data", data(work, subject)]
+    solvers = [solver for _, _, solver in asked]
+    out = work.evaluate(work.path(subject.part, "evaluation.json"), subject.model, solvers, *options)
+    cells = {}
+    for (name, nfe, _), result in zip(asked, out["results"]):
+        cells.setdefault(name, {})[nfe] = result
+    truth = distance(out["distances"]["ground_truth_to_data"])[1]
+    spent = ladders.spent(ways["error"])
+    costs = ", ".join(f"{spent[nfe] / 1e6:.2f}" for nfe in NFE)
+    truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
+    lines = [
+        f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "
+        f"{truth_takes}. To learn `ns` on the error took {costs} million evaluations, a backward one as two.",
+    ]
+    for measure in MEASURES:
+        lines += ["", *table(measure, cells)]
+    page.replace(subject.page, subject.part, lines)
+    picture(work, subject, ways["error"])
+
+
+PARTS = {subject.part: lambda work, subject=subject: write(work, subject) for subject in SUBJECTS}
