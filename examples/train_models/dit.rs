@@ -1,9 +1,11 @@
 //! A diffusion transformer (Peebles and Xie 2023) on colour images of 32 x 32: patches are tokens, time and the mean of a
-//! text scale, shift and gate every layer, and each block looks at the text's tokens (as Chen et al. 2023, PixArt).
+//! text scale, shift and gate every layer, and each block looks at the text's tokens (as Chen et al. 2023, PixArt). Two
+//! convolutions at its end see the image and what the tokens say of it, so that patches have no seams (as Bao et al. 2023,
+//! U-ViT).
 
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Init, Layout, Linear};
+use crate::layers::{Conv, Init, Layout, Linear};
 use crate::text;
 
 pub const SIDE: i64 = 32;
@@ -17,6 +19,9 @@ const WIDTH: i64 = 128;
 const HEADS: i64 = 4;
 const BLOCKS: usize = 6;
 const FREQUENCIES: i64 = 64;
+/// Channels of a pixel at the end: from the tokens, and from the image.
+const SAID: i64 = WIDTH / (PATCH * PATCH);
+const SEEN: i64 = 16;
 /// Times of [0, 1] count as 1,000 steps in the embedding.
 const TIMESTEPS: f64 = 1000.0;
 
@@ -28,7 +33,7 @@ fn attend(query: &Tensor, key: &Tensor, value: &Tensor, bias: Option<&Tensor>) -
     let heads = |x: &Tensor| x.unflatten(2, [HEADS, EACH]).transpose(1, 2);
     let scores = (heads(query) * (EACH as f64).powf(-0.5)).matmul(&heads(key).transpose(-2, -1));
     let scores = bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
-    scores.softmax(-1, Kind::Float).matmul(&heads(value)).transpose(1, 2).flatten(2, 3)
+    scores.softmax(-1, query.kind()).matmul(&heads(value)).transpose(1, 2).flatten(2, 3)
 }
 
 fn normal(x: &Tensor) -> Tensor {
@@ -70,12 +75,12 @@ impl Block {
         let asked = self.asked.forward_in(kind, w, &h).chunk(3, 2);
         let seen = attend(&asked[0], &asked[1], &asked[2], None);
         let x = x + &m[2] * self.answer.forward_in(kind, w, &seen);
-        let told = self.told.forward(w, text).chunk(2, 2);
+        let told = self.told.forward_in(kind, w, text).chunk(2, 2);
         let read = attend(&self.question.forward_in(kind, w, &normal(&x)), &told[0], &told[1], Some(mask));
         let x = x + self.reply.forward_in(kind, w, &read);
         let h = normal(&x) * (&m[4] + 1.0) + &m[3];
         let h = self.widen.forward_in(kind, w, &h).gelu("tanh");
-        &x + &m[5] * self.narrow.forward_in(kind, w, &h)
+        x + &m[5] * self.narrow.forward_in(kind, w, &h)
     }
 }
 
@@ -90,7 +95,10 @@ pub struct DiT {
     places: usize,
     blocks: Vec<Block>,
     modulation: Linear,
-    output: Linear,
+    say: Linear,
+    see: Conv,
+    join: Conv,
+    output: Conv,
 }
 
 impl DiT {
@@ -108,7 +116,10 @@ impl DiT {
             places: l.add(&[PLACES, WIDTH], Init::FanIn(25), 0),
             blocks: (0..BLOCKS).map(|_| Block::new(l)).collect(),
             modulation: Linear::zero(l, WIDTH, 2 * WIDTH),
-            output: Linear::at(l, WIDTH, pixels, Init::Constant(0.0), PLACES),
+            say: Linear::at(l, WIDTH, WIDTH, Init::FanIn(WIDTH), PLACES),
+            see: Conv::same(l, CHANNELS, SEEN, SIDE),
+            join: Conv::same(l, SAID + SEEN, SAID + SEEN, SIDE),
+            output: Conv::same_zero(l, SAID + SEEN, CHANNELS, SIDE),
             layout,
         }
     }
@@ -127,7 +138,7 @@ impl DiT {
         let time = self.time[1].forward(w, &self.time[0].forward(w, &waves).silu());
         let e = (time + self.reader.forward(w, text)).silu();
         // Tokens of zeros are not looked at. Where there are no others all are, and say one and the same.
-        let mask = ((text::says(text) - 1.0) * 1e4).transpose(1, 2).unsqueeze(1);
+        let mask = ((text::says(text) - 1.0) * 1e4).transpose(1, 2).unsqueeze(1).to_kind(kind);
 
         let patches = x.pixel_unshuffle(PATCH).flatten(2, 3).transpose(1, 2);
         let mut h = self.patches.forward_in(kind, w, &patches) + &w[self.places];
@@ -135,7 +146,9 @@ impl DiT {
             h = block.forward(kind, w, &h, &e, text, &mask);
         }
         let m = self.modulation.forward(w, &e).unsqueeze(1).chunk(2, 2);
-        let out = self.output.forward_in(kind, w, &(normal(&h) * (&m[1] + 1.0) + &m[0]));
-        out.transpose(1, 2).unflatten(2, [PATCHES, PATCHES]).pixel_shuffle(PATCH)
+        let said = self.say.forward_in(kind, w, &(normal(&h) * (&m[1] + 1.0) + &m[0])).to_kind(Kind::Float);
+        let said = said.transpose(1, 2).unflatten(2, [PATCHES, PATCHES]).pixel_shuffle(PATCH);
+        let both = Tensor::cat(&[said, self.see.forward_in(kind, w, x)], 1).silu();
+        self.output.forward_in(kind, w, &self.join.forward_in(kind, w, &both).silu())
     }
 }

@@ -47,15 +47,14 @@ pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
     let data = Pictograms::read(&arguments.emoji, device)?;
     let batch = arguments.batch.unwrap_or(64);
     let settings =
-        Settings { iterations: arguments.iterations.unwrap_or(20_000), learning_rate: 1e-3, weight_decay: 0.01 };
+        Settings { iterations: arguments.iterations.unwrap_or(20_000), learning_rate: 2e-3, weight_decay: 0.01 };
     let network = DiT::new(device);
     println!(
-        "{NAME}: {} parameters, {:.1} million multiply-adds, {} iterations of {batch}, {} images of {} emoji",
+        "{NAME}: {} parameters, {:.1} million multiply-adds, {} iterations of {batch}, {} emoji",
         network.layout.parameters(),
         network.layout.multiply_adds() as f64 / 1e6,
         settings.iterations,
-        data.count(),
-        data.classes
+        data.count()
     );
     let kind = if arguments.bf16 { Kind::BFloat16 } else { Kind::Float };
     let long = Long {
@@ -65,7 +64,7 @@ pub fn train(arguments: &Arguments, device: Device) -> Result<()> {
         choices: vec![batch, i64::from(arguments.bf16), network.layout.parameters()],
     };
     let loss = |w: &[Tensor]| {
-        let (x1, index) = data.draw(batch);
+        let (x1, index) = data.batch(batch);
         let keep = kept(batch, device).view([-1, 1, 1]).to_kind(Kind::Float);
         let told = network.encoder().forward(w, &data.texts(&index)) * keep;
         let (t, x0) = (middle_times(batch, device), x1.randn_like());
@@ -170,19 +169,11 @@ fn judge(arguments: &Arguments, network: &DiT, weights: &Tensor, data: &Pictogra
         let right = classifier.forward_ts(&[images])?.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float);
         Ok(100.0 * right.mean(Kind::Float).double_value(&[]))
     };
-    let (images, index) = data.draw(SAMPLES);
-    let labels = data.labels(&index);
-    println!(
-        "  {:.1} % of {SAMPLES} images are seen as what they are, among {}",
-        right(images, &labels)?,
-        data.classes
-    );
+    let (images, index) = data.batch(SAMPLES);
+    println!("  {:.1} % of {SAMPLES} images are seen as what they are, among {}", right(images, &index)?, data.count());
     for guidance in GUIDANCE {
         let samples = sample(network, weights, &data.names(&index), guidance);
-        println!(
-            "  guidance {guidance}: {:.1} % of {SAMPLES} samples are what was asked for",
-            right(samples, &labels)?
-        );
+        println!("  guidance {guidance}: {:.1} % of {SAMPLES} samples are what was asked for", right(samples, &index)?);
     }
     Ok(())
 }
@@ -191,7 +182,7 @@ fn judge(arguments: &Arguments, network: &DiT, weights: &Tensor, data: &Pictogra
 pub fn train_judges(arguments: &Arguments, device: Device) -> Result<()> {
     let data = Pictograms::read(&arguments.emoji, device)?;
     let batch = |count: i64| data.batch(count);
-    let (size, classes) = ([CHANNELS, SIDE], data.classes);
+    let (size, classes) = ([CHANNELS, SIDE], data.count());
     let pictures = Pictures { name: NAME, size, classes, iterations: 4000, batch: &batch, test: data.batch(5000) };
     judges::train(arguments, device, &pictures)
 }
@@ -201,6 +192,6 @@ pub fn write_reference(arguments: &Arguments, folder: &std::path::Path) -> Resul
     const COUNT: i64 = 5000;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     tch::manual_seed(arguments.seed);
-    let (images, _) = Pictograms::read(&arguments.emoji, Device::Cpu)?.draw(COUNT);
+    let (images, _) = Pictograms::read(&arguments.emoji, Device::Cpu)?.batch(COUNT);
     images.write_npy(folder.join("emoji.npy")).context("cannot write emoji.npy")
 }

@@ -97,13 +97,13 @@ impl Linear {
         x.linear(&w[self.weight], Some(&w[self.bias]))
     }
 
-    /// The same, computed in `kind`, as `Conv::forward_in`.
+    /// The same, computed and answered in `kind`.
     pub fn forward_in(&self, kind: Kind, w: &[Tensor], x: &Tensor) -> Tensor {
         if kind == Kind::Float {
             return self.forward(w, x);
         }
         let [x, weight, bias] = [x, &w[self.weight], &w[self.bias]].map(|tensor| tensor.to_kind(kind));
-        x.linear(&weight, Some(&bias)).to_kind(Kind::Float)
+        x.linear(&weight, Some(&bias))
     }
 }
 

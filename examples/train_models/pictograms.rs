@@ -1,7 +1,6 @@
 //! Colour emoji and what they are called: Twemoji's sheet of 64 x 64 and its table, in the files of the package
 //! emoji-datasource-twitter.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -19,38 +18,25 @@ pub const LENGTH: usize = 24;
 /// How often a text is one word of the name, which several emoji share, in place of the name.
 const ONE_WORD: f64 = 0.3;
 
-/// An emoji, or its variant of another skin, as the table has it.
-#[derive(Deserialize)]
-struct Place {
-    sheet_x: i64,
-    sheet_y: i64,
-    has_img_twitter: bool,
-}
-
+/// An emoji as the table has it; its variants of other skins are left out.
 #[derive(Deserialize)]
 struct Entry {
     name: String,
     short_name: String,
     short_names: Vec<String>,
-    #[serde(flatten)]
-    place: Place,
-    #[serde(default)]
-    skin_variations: BTreeMap<String, Place>,
+    sheet_x: i64,
+    sheet_y: i64,
 }
 
 pub struct Pictograms {
     /// uint8 [N, 4, 66, 66]: red, green, blue, and how opaque.
     images: Tensor,
-    /// int64 [N]: which emoji, whatever its skin.
-    labels: Tensor,
-    /// Emoji, without variants.
-    pub classes: i64,
-    /// The texts that ask for an image: int64 [texts, LENGTH], those of image i from `first[i]`, as many as `count[i]`.
+    /// The texts that ask for an emoji: int64 [texts, LENGTH], those of number i from `first[i]`, as many as `count[i]`.
     /// The first of them is what it is called, the others are words of that.
     characters: Tensor,
     first: Tensor,
     count: Tensor,
-    /// What the emoji are called, by class.
+    /// What they are called.
     pub called: Vec<String>,
 }
 
@@ -63,45 +49,38 @@ impl Pictograms {
         let (width, height) = (i64::from(sheet.width()), i64::from(sheet.height()));
         let sheet = Tensor::from_slice(sheet.as_raw()).view([height, width, 4]).permute([2, 0, 1]);
 
-        let (mut images, mut labels, mut texts, mut first, mut count) = (vec![], vec![], vec![], vec![], vec![]);
-        for (label, entry) in table.iter().enumerate() {
-            let (from, several) = (texts.len() as i64, entry.texts()?);
-            for place in std::iter::once(&entry.place).chain(entry.skin_variations.values()) {
-                let (x, y) = (place.sheet_x * CELL, place.sheet_y * CELL);
-                ensure!(
-                    (0..=width - CELL).contains(&x) && (0..=height - CELL).contains(&y),
-                    "{}: {} lies at {x}, {y} of a sheet of {width} x {height}",
-                    folder.display(),
-                    entry.name
-                );
-                if place.has_img_twitter {
-                    images.push(sheet.narrow(1, y, CELL).narrow(2, x, CELL));
-                    labels.push(label as i64);
-                    first.push(from);
-                    count.push(several.len() as i64);
-                }
-            }
+        let (mut images, mut texts, mut first, mut count) = (vec![], vec![], vec![], vec![]);
+        for entry in &table {
+            let (x, y) = (entry.sheet_x * CELL, entry.sheet_y * CELL);
+            ensure!(
+                (0..=width - CELL).contains(&x) && (0..=height - CELL).contains(&y),
+                "{}: {} lies at {x}, {y} of a sheet of {width} x {height}",
+                folder.display(),
+                entry.name
+            );
+            images.push(sheet.narrow(1, y, CELL).narrow(2, x, CELL));
+            let several = entry.texts()?;
+            first.push(texts.len() as i64);
+            count.push(several.len() as i64);
             texts.extend(several);
         }
         let on_device = |numbers: &[i64]| Tensor::from_slice(numbers).to_device(device);
         Ok(Self {
             images: Tensor::stack(&images, 0).to_device(device),
-            labels: on_device(&labels),
             characters: on_device(&texts.concat()).view([-1, LENGTH as i64]),
             first: on_device(&first),
             count: on_device(&count),
             called: table.iter().map(Entry::called).collect(),
-            classes: table.len() as i64,
         })
     }
 
     pub fn count(&self) -> i64 {
-        self.labels.size()[0]
+        self.first.size()[0]
     }
 
-    /// Some images at random, and which they are.
-    pub fn draw(&self, batch: i64) -> (Tensor, Tensor) {
-        let index = Tensor::randint(self.count(), [batch], (Kind::Int64, self.labels.device()));
+    /// So many images at random, and which emoji they are, int64 [B].
+    pub fn batch(&self, size: i64) -> (Tensor, Tensor) {
+        let index = Tensor::randint(self.count(), [size], (Kind::Int64, self.first.device()));
         (self.turned(&index), index)
     }
 
@@ -132,16 +111,6 @@ impl Pictograms {
     /// What these images are called, int64 [B, LENGTH].
     pub fn names(&self, index: &Tensor) -> Tensor {
         self.characters.index_select(0, &self.first.index_select(0, index))
-    }
-
-    /// So many images at random, and which emoji they are.
-    pub fn batch(&self, size: i64) -> (Tensor, Tensor) {
-        let (images, index) = self.draw(size);
-        (images, self.labels(&index))
-    }
-
-    pub fn labels(&self, index: &Tensor) -> Tensor {
-        self.labels.index_select(0, index)
     }
 }
 

@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import carried
 import choosing
 import conditions
 import curves
@@ -45,7 +46,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = three_to_ten.PARTS
+APART = {**three_to_ten.PARTS, "carried": carried.write}
 
 
 def main():
