@@ -158,7 +158,7 @@ test-lean: need-test $(ONNX_STAMP)
 	cargo test $(LEAN_BUILD) $(LEAN_ONLY)
 
 # The subjects that libtorch has a part in: what their files say of it is compared with this list by a test.
-TORCH_SUBJECTS := c_abi c_examples capi_sampler capi_train check conditioned diffusion digits distance documents fashion feature_loss forward \
+TORCH_SUBJECTS := c_abi c_examples capi_sampler capi_train check conditioned diffusion digits distance documents emoji fashion feature_loss forward \
   gpu_check memory mixture onnx pt2 report tensors torchscript
 
 # With libtorch; `test-lean` has run the other subjects. A test has a core: several threads of libtorch in each would wait

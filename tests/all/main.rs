@@ -31,6 +31,8 @@ mod distance;
 mod documents;
 mod ended;
 #[cfg(feature = "torch")]
+mod emoji;
+#[cfg(feature = "torch")]
 mod fashion;
 #[cfg(feature = "torch")]
 mod feature_loss;
