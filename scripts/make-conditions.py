@@ -6,7 +6,7 @@
     python3 scripts/make-conditions.py --model emoji --text "a rose" --out own.safetensors
 
 The sets are of 256 texts of four lengths, 64 of each, and 256 others of four other lengths; of 192 pieces of
-photographs of three widths, and 192 of three other widths; of 256 names of emoji, and 256 others. Texts of one's own are
+photographs of three widths, and 192 of three other widths; of half the names of emoji, and of the other half. Texts of one's own are
 padded to the longest with tokens of zeros, which say nothing. Needs torch and safetensors.
 """
 
@@ -26,7 +26,6 @@ LENGTHS = {"digits-text": (9, 13, 17, 22), "digits-text-others": (11, 15, 19, 25
 WIDTHS = {"photos-wide": (8, 16, 24), "photos-wide-others": (12, 20, 32)}
 ROWS = 64
 PHOTOS = 2
-NAMES = 256
 
 
 def all_texts():
@@ -56,8 +55,9 @@ def encoded(texts, model="digits-text"):
 def write_names(folder):
     """Names of emoji, one length for all."""
     names = sorted(set(json.loads((ROOT / "models" / "emoji-texts.json").read_text(encoding="utf-8"))))
-    drawn = random.Random(0).sample(names, 2 * NAMES)
-    for name, texts in (("emoji-names", drawn[:NAMES]), ("emoji-names-others", drawn[NAMES:])):
+    drawn = random.Random(0).sample(names, len(names))
+    half = len(names) // 2
+    for name, texts in (("emoji-names", drawn[:half]), ("emoji-names-others", drawn[half : 2 * half])):
         notes = {"texts": json.dumps(texts)}
         save_file({"text": encoded(texts, "emoji")}, folder / f"{name}.safetensors", metadata=notes)
 

@@ -67,8 +67,7 @@ fn conditions_are_what_the_encoder_makes_of_their_texts() {
     assert!(one.0.iter().all(|text| !other.0.contains(text)), "a text is in both files");
     let called = called();
     for (texts, bytes) in [one, other] {
-        assert_eq!(texts.len(), 256);
-        assert!(texts.iter().all(|text| called.contains(text)));
+        assert!(texts.len() > 140 && texts.iter().all(|text| called.contains(text)), "{texts:?}");
         let longest = texts.iter().map(String::len).max().unwrap();
         let number = |c: u8| match c {
             b' ' => 1,
@@ -81,7 +80,7 @@ fn conditions_are_what_the_encoder_makes_of_their_texts() {
         let tokens = Vec::<f32>::try_from(encoder.forward_ts(&[characters]).unwrap().flatten(0, -1)).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let stored = file.tensor("text").unwrap();
-        assert_eq!(stored.shape(), [256, longest, 16]);
+        assert_eq!(stored.shape(), [texts.len(), longest, 16]);
         let stored = stored.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
         let apart = stored.zip(&tokens).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart < 1e-5, "{apart}");
