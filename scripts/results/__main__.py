@@ -24,6 +24,7 @@ import optimizers
 import page
 import peers
 import schedulers
+import seeds
 import solvers
 import three_to_ten
 import trainings
@@ -46,7 +47,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = {**three_to_ten.PARTS, "carried": carried.write}
+APART = {**three_to_ten.PARTS, "carried": carried.write, "seeds": seeds.write}
 
 
 def main():

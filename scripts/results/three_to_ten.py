@@ -14,6 +14,7 @@ NFE = [3, 4, 5, 6, 8, 10]
 # In features the race is at few.
 FEW = [3, 4, 5, 6]
 PICTURED = [3, 4, 5, 6, 8]
+WAYS = ("error", "features", "both", "rk2")
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 
 
@@ -33,6 +34,7 @@ class Subject:
     # Ground truth to learn by, to choose by, and of an iteration; fresh noises to be judged by.
     pool: tuple[int, int, int] = (300, 200, 100)
     count: int = 600
+    ways: tuple[str, ...] = WAYS
     with_peers: bool = False
 
     def network(self, role):
@@ -45,7 +47,8 @@ class Subject:
 
 SUBJECTS = [
     Subject("fashion", "docs/fashion.md", "fashion-fm-ot", with_peers=True),
-    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5"),
+    # Two passes an evaluation.
+    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5", pool=(150, 100, 50), count=200, ways=("error",)),
     Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
     Subject(
         "emoji",
@@ -90,7 +93,7 @@ def learned(work, subject):
     common = ["--pool", pool, "--validation", validation, "--batch", batch, "--validate-every", 2]
     common += ["--pool-file", work.path(subject.part, "pool.safetensors")]
     common += ["--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
-    ways = {way: work.path(subject.part, f"{way}.json") for way in ("error", "features", "both", "rk2")}
+    ways = {way: work.path(subject.part, f"{way}.json") for way in subject.ways}
     ns = ["--family", "ns"]
     options = {
         "error": [*ns, "--nfe", several(NFE), "--iterations", 20],
