@@ -10,10 +10,9 @@ import ladders
 import page
 from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
 
-NFE = [3, 4, 5, 6, 8, 10]
 # In features the race is at few.
-FEW = [3, 4, 5, 6]
-PICTURED = [3, 4, 5, 6, 8]
+FEW = 6
+PICTURED = 8
 WAYS = ("error", "features", "both", "rk2")
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 
@@ -31,6 +30,7 @@ class Subject:
     shape: tuple[int, ...] = (1, 28, 28)
     # Files of conditions to learn by and to be judged by, where it takes some.
     conditions: tuple[str, str] | None = None
+    nfe: tuple[int, ...] = (3, 4, 5, 6, 8, 10)
     # Ground truth to learn by, to choose by, and of an iteration; fresh noises to be judged by.
     pool: tuple[int, int, int] = (300, 200, 100)
     count: int = 600
@@ -57,9 +57,10 @@ SUBJECTS = [
         name="emoji",
         shape=(3, 32, 32),
         conditions=("emoji-names", "emoji-names-others"),
-        pool=(150, 100, 50),
-        count=256,
-        with_peers=True,
+        nfe=(4, 6, 8),
+        pool=(100, 60, 40),
+        count=144,
+        ways=("error", "features"),
     ),
 ]
 HEADINGS = {
@@ -94,12 +95,12 @@ def learned(work, subject):
     common += ["--pool-file", work.path(subject.part, "pool.safetensors")]
     common += ["--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
     ways = {way: work.path(subject.part, f"{way}.json") for way in subject.ways}
-    ns = ["--family", "ns"]
+    ns, few = ["--family", "ns"], [nfe for nfe in subject.nfe if nfe <= FEW]
     options = {
-        "error": [*ns, "--nfe", several(NFE), "--iterations", 20],
-        "features": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "features", "--iterations", 12],
-        "both": [*ns, "--init", ways["error"], "--nfe", several(FEW), "--loss", "log-mse:1,features:1", "--iterations", 12],
-        "rk2": ["--family", "rk2", "--nfe", several(n for n in NFE if n % 2 == 0), "--iterations", 12],
+        "error": [*ns, "--nfe", several(subject.nfe), "--iterations", 20],
+        "features": [*ns, "--init", ways["error"], "--nfe", several(few), "--loss", "features", "--iterations", 12],
+        "both": [*ns, "--init", ways["error"], "--nfe", several(few), "--loss", "log-mse:1,features:1", "--iterations", 12],
+        "rk2": ["--family", "rk2", "--nfe", several(n for n in subject.nfe if n % 2 == 0), "--iterations", 12],
     }
 
     def train(way):
@@ -115,7 +116,7 @@ def peers(work, subject, ways):
     """{(peer, nfe): theta file}."""
     given, shape = subject.given(0), (PEERS_SAMPLES, *subject.shape)
     noise, truth = work.solved(work.path(subject.part, "peers"), card(subject.model), shape, *given)
-    spent = dict.fromkeys(NFE, 0)
+    spent = dict.fromkeys(subject.nfe, 0)
     for way in ("error", "features"):
         for rung in json.loads(ways[way].read_text())["rungs"]:
             training = rung["training"]
@@ -147,9 +148,9 @@ def distance(found):
     return found["frechet"], f"{found['frechet']:.3f} ({found['precision']:.2f}, {found['recall']:.2f})"
 
 
-def table(measure, cells):
+def table(subject, measure, cells):
     """Lines of one measure, the least of each count in bold."""
-    least = {nfe: min(MEASURES[measure](row[nfe])[0] for row in cells.values() if nfe in row) for nfe in NFE}
+    least = {nfe: min(MEASURES[measure](row[nfe])[0] for row in cells.values() if nfe in row) for nfe in subject.nfe}
 
     def text(row, nfe):
         if nfe not in row:
@@ -157,13 +158,13 @@ def table(measure, cells):
         value, shown = MEASURES[measure](row[nfe])
         return f"**{shown}**" if value == least[nfe] else shown
 
-    rows = [[HEADINGS.get(name, f"`{name}`"), *(text(row, nfe) for nfe in NFE)] for name, row in cells.items()]
-    return [f"{measure}:", "", *page.table(["solver", *map(str, NFE)], rows)]
+    rows = [[HEADINGS.get(name, f"`{name}`"), *(text(row, nfe) for nfe in subject.nfe)] for name, row in cells.items()]
+    return [f"{measure}:", "", *page.table(["solver", *map(str, subject.nfe)], rows)]
 
 
 def picture(work, subject, ladder):
     """The ground truth's samples, and those of few evaluations beside UniPC's, in docs/images."""
-    asked = [solver for nfe in PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
+    asked = [solver for nfe in subject.nfe if nfe <= PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
     out = work.path(subject.part, "samples.png")
     options = ["--count", 20, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1), "--png", out]
     work.evaluate(work.path(subject.part, "pictured.json"), subject.model, asked, *options)
@@ -177,7 +178,7 @@ def write(work, subject):
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, subject, ways).items()]
     asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
     published = {solver["name"]: solver for solver in work.published()}
-    asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in NFE if allows(published[name], nfe)]
+    asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in subject.nfe if allows(published[name], nfe)]
     options = ["--count", subject.count, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
     options += ["--frechet", "--features", subject.network("judge"), "--data", data(work, subject)]
     solvers = [solver for _, _, solver in asked]
@@ -187,14 +188,14 @@ def write(work, subject):
         cells.setdefault(name, {})[nfe] = result
     truth = distance(out["distances"]["ground_truth_to_data"])[1]
     spent = ladders.spent(ways["error"])
-    costs = ", ".join(f"{spent[nfe] / 1e6:.2f}" for nfe in NFE)
+    costs = ", ".join(f"{spent[nfe] / 1e6:.2f}" for nfe in subject.nfe)
     truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
     lines = [
         f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "
         f"{truth_takes}. To learn `ns` on the error took {costs} million evaluations, a backward one as two.",
     ]
     for measure in MEASURES:
-        lines += ["", *table(measure, cells)]
+        lines += ["", *table(subject, measure, cells)]
     page.replace(subject.page, subject.part, lines)
     picture(work, subject, ways["error"])
 
