@@ -117,7 +117,7 @@ emoji-data: $(EMOJI)/64.png
 # The network of emoji and its judges, anew, as `fashion`.
 EMOJI_TRAIN := OMP_NUM_THREADS=1 target/release/examples/train_models --out models --preview $(EMOJI)
 emoji: emoji-judges
-	$(EMOJI_TRAIN) --model emoji --iterations 6000 --bf16
+	$(EMOJI_TRAIN) --model emoji --bf16
 
 emoji-judges: $(STAMP) emoji-data
 	cargo build --release --example train_models

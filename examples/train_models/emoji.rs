@@ -183,7 +183,7 @@ pub fn train_judges(arguments: &Arguments, device: Device) -> Result<()> {
     let data = Pictograms::read(&arguments.emoji, device)?;
     let batch = |count: i64| data.batch(count);
     let (size, classes) = ([CHANNELS, SIDE], data.count());
-    let pictures = Pictures { name: NAME, size, classes, iterations: 4000, batch: &batch, test: data.batch(5000) };
+    let pictures = Pictures { name: NAME, size, classes, iterations: 2000, batch: &batch, test: data.batch(5000) };
     judges::train(arguments, device, &pictures)
 }
 

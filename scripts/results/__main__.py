@@ -11,7 +11,6 @@ import os
 import time
 
 import ablations
-import carried
 import choosing
 import conditions
 import curves
@@ -24,7 +23,6 @@ import optimizers
 import page
 import peers
 import schedulers
-import seeds
 import solvers
 import three_to_ten
 import trainings
@@ -47,7 +45,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = {**three_to_ten.PARTS, "carried": carried.write, "seeds": seeds.write}
+APART = three_to_ten.PARTS
 
 
 def main():
