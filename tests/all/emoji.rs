@@ -74,7 +74,8 @@ fn conditions_are_what_the_encoder_makes_of_their_texts() {
             b'a'..=b'z' => 2 + i64::from(c - b'a'),
             _ => 28 + i64::from(c - b'0'),
         };
-        let row = |text: &String| text.bytes().map(number).chain(std::iter::repeat(0)).take(longest).collect::<Vec<_>>();
+        let row =
+            |text: &String| text.bytes().map(number).chain(std::iter::repeat(0)).take(longest).collect::<Vec<_>>();
         let characters: Vec<i64> = texts.iter().flat_map(row).collect();
         let characters = tch::Tensor::from_slice(&characters).view([-1, longest as i64]);
         let tokens = Vec::<f32>::try_from(encoder.forward_ts(&[characters]).unwrap().flatten(0, -1)).unwrap();

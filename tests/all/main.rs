@@ -29,9 +29,9 @@ mod diffusion;
 mod digits;
 mod distance;
 mod documents;
-mod ended;
 #[cfg(feature = "torch")]
 mod emoji;
+mod ended;
 #[cfg(feature = "torch")]
 mod fashion;
 #[cfg(feature = "torch")]
