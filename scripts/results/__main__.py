@@ -17,6 +17,7 @@ import curves
 import demo
 import engines
 import forward
+import many
 import memory
 import networks
 import optimizers
@@ -32,6 +33,7 @@ PARTS = {
     "trainings": trainings.write,
     "optimizers": optimizers.write,
     "forward": forward.write,
+    "many": many.write,
     "peers": peers.write,
     "engines": engines.write,
     "ablations": ablations.write,
