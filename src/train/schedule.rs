@@ -71,18 +71,18 @@ pub fn legs(settings: &Settings) -> Vec<Leg> {
     settings.rungs.iter().enumerate().flat_map(|(i, rung)| of_rung(settings, i, rung)).collect()
 }
 
-/// Evaluations of an iteration's Jacobians at most where no batch was given: 30 samples' of `ns` at nfe 10.
-const JACOBIANS: u64 = 8_000;
-/// Samples an iteration at least.
-const FEWEST: usize = 4;
+/// Evaluations of an iteration's Jacobians at most where no batch was given, by nfe^2: 30 samples' of `ns` at nfe 10.
+const JACOBIANS: u64 = 80;
 
-/// The phase with its batch as `structure` has it where none was given: exact Jacobians grow with the cube of nfe.
+/// The phase with its batch as `structure` has it where none was given. The Jacobian of a sample costs the cube of nfe, so
+/// that twice the nfe has half the samples; with no more cost than at 10 they are too few for a table of so many numbers.
 fn sized(structure: Structure, phase: Phase) -> Phase {
     if phase.optimizer != Optimizer::ForwardGaussNewton || phase.batch_given {
         return phase;
     }
-    let affordable = (JACOBIANS / structure.jacobian_evaluations().max(1)) as usize;
-    Phase { batch: phase.batch.min(affordable.max(FEWEST)), ..phase }
+    let nfe = structure.nfe() as u64;
+    let affordable = (JACOBIANS * nfe * nfe / structure.jacobian_evaluations().max(1)) as usize;
+    Phase { batch: phase.batch.min(affordable.max(1)), ..phase }
 }
 
 fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
