@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Conv, Init, Layout, Linear};
+use crate::layers::{Conv, Init, Layout, Linear, TimeEmbedding};
 use crate::text;
 
 pub const SIDE: i64 = 32;
@@ -87,8 +87,7 @@ impl Block {
 /// Everything but the weights' values.
 pub struct DiT {
     pub layout: Layout,
-    frequencies: Tensor,
-    time: [Linear; 2],
+    time: TimeEmbedding,
     encoder: text::Encoder,
     reader: text::Reader,
     patches: Linear,
@@ -105,11 +104,9 @@ impl DiT {
     pub fn new(device: Device) -> Self {
         let mut layout = Layout::default();
         let l = &mut layout;
-        let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / FREQUENCIES as f64;
         let pixels = CHANNELS * PATCH * PATCH;
         Self {
-            frequencies: (exponents * -10_000f64.ln()).exp(),
-            time: [Linear::new(l, 2 * FREQUENCIES, WIDTH), Linear::new(l, WIDTH, WIDTH)],
+            time: TimeEmbedding::new(l, FREQUENCIES, WIDTH, device),
             encoder: text::Encoder::new(l, TEXTS),
             reader: text::Reader::new(l, TEXTS),
             patches: Linear::at(l, pixels, WIDTH, Init::FanIn(pixels), PLACES),
@@ -133,10 +130,7 @@ impl DiT {
     /// No number here may depend on the batch size or on the tokens and no tensor may be made here: they would be frozen
     /// into the exported trace.
     pub fn forward(&self, kind: Kind, w: &[Tensor], x: &Tensor, t: &Tensor, text: &Tensor) -> Tensor {
-        let angles = (t * TIMESTEPS).unsqueeze(-1) * &self.frequencies;
-        let waves = Tensor::cat(&[angles.sin(), angles.cos()], -1);
-        let time = self.time[1].forward(w, &self.time[0].forward(w, &waves).silu());
-        let e = (time + self.reader.forward(w, text)).silu();
+        let e = (self.time.forward(w, &(t * TIMESTEPS)) + self.reader.forward(w, text)).silu();
         // Tokens of zeros are not looked at. Where there are no others all are, and say one and the same.
         let mask = ((text::says(text) - 1.0) * 1e4).transpose(1, 2).unsqueeze(1).to_kind(kind);
 

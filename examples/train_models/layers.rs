@@ -223,6 +223,30 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor, reach: Reach, transposed
     )
 }
 
+/// A time as sines and cosines, from one radian a step down to one in 10,000 in equal ratios, as in the transformer that it
+/// comes from, through two layers.
+pub struct TimeEmbedding {
+    frequencies: Tensor,
+    layers: [Linear; 2],
+}
+
+impl TimeEmbedding {
+    pub fn new(layout: &mut Layout, frequencies: i64, width: i64, device: Device) -> Self {
+        let exponents = Tensor::arange(frequencies, (Kind::Float, device)) / frequencies as f64;
+        Self {
+            frequencies: (exponents * -10_000f64.ln()).exp(),
+            layers: [Linear::new(layout, 2 * frequencies, width), Linear::new(layout, width, width)],
+        }
+    }
+
+    /// timestep [B] to [B, width].
+    pub fn forward(&self, w: &[Tensor], timestep: &Tensor) -> Tensor {
+        let angles = timestep.unsqueeze(-1) * &self.frequencies;
+        let waves = Tensor::cat(&[angles.sin(), angles.cos()], -1);
+        self.layers[1].forward(w, &self.layers[0].forward(w, &waves).silu())
+    }
+}
+
 pub struct GroupNorm {
     scale: usize,
     shift: usize,

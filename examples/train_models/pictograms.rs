@@ -137,15 +137,10 @@ impl Entry {
         texts.into_iter().map(|text| padded(text).with_context(|| self.name.clone())).collect()
     }
 
-    /// In lower case, in the characters that texts are made of: the first short name without signs; flags have none, they
-    /// are their countries'.
+    /// In lower case, in the characters that texts are made of: the first short name without signs, where there is one.
     fn called(&self) -> String {
         let plain = |name: &&String| !name.contains(['+', '-']);
-        let name = self.short_names.iter().find(plain).unwrap_or(if self.short_name.starts_with("flag-") {
-            &self.name
-        } else {
-            &self.short_name
-        });
+        let name = self.short_names.iter().find(plain).unwrap_or(&self.short_name);
         let letters = name.to_lowercase().chars().filter_map(letter).collect::<String>();
         let mut called = String::new();
         for word in letters.split_whitespace() {
@@ -165,12 +160,7 @@ impl Entry {
 fn letter(character: char) -> Option<char> {
     match character {
         'a'..='z' | '0'..='9' => Some(character),
-        'é' => Some('e'),
-        'å' | 'ã' => Some('a'),
-        'í' => Some('i'),
-        'ô' => Some('o'),
-        'ç' => Some('c'),
-        '_' | '-' | ' ' | '&' => Some(' '),
+        '_' | '-' => Some(' '),
         _ => None,
     }
 }

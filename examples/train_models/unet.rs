@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{ConditionedNorm, Conv, Double, GroupNorm, Init, Layout, Linear};
+use crate::layers::{ConditionedNorm, Conv, Double, GroupNorm, Init, Layout, Linear, TimeEmbedding};
 
 pub const SIDE: i64 = 28;
 
@@ -77,8 +77,7 @@ impl Attention {
 /// Everything but the weights' values.
 pub struct UNet {
     pub layout: Layout,
-    frequencies: Tensor,
-    time: [Linear; 2],
+    time: TimeEmbedding,
     class: usize,
     stem: Conv,
     down_wide: Block,
@@ -103,11 +102,8 @@ impl UNet {
         let Widths { wide, middle, deep } = widths;
         let mut layout = Layout::default();
         let l = &mut layout;
-        // From one radian a step down to one in 10,000, in equal ratios, as in the transformer that it comes from.
-        let exponents = Tensor::arange(FREQUENCIES, (Kind::Float, device)) / FREQUENCIES as f64;
         Self {
-            frequencies: (exponents * -10_000f64.ln()).exp(),
-            time: [Linear::new(l, 2 * FREQUENCIES, EMBEDDING), Linear::new(l, EMBEDDING, EMBEDDING)],
+            time: TimeEmbedding::new(l, FREQUENCIES, EMBEDDING, device),
             class: l.add(&[classes + 1, EMBEDDING], Init::FanIn(1), 0),
             stem: Conv::same(l, 1, wide, SIDE),
             down_wide: Block::new(l, wide, SIDE),
@@ -133,9 +129,7 @@ impl UNet {
     /// No number here may depend on the batch size and no tensor may be made here: both would be frozen into the
     /// exported trace.
     pub fn forward(&self, kind: Kind, w: &[Tensor], x: &Tensor, timestep: &Tensor, class: &Tensor) -> Tensor {
-        let angles = timestep.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies;
-        let waves = Tensor::cat(&[angles.sin(), angles.cos()], -1);
-        let time = self.time[1].forward(w, &self.time[0].forward(w, &waves).silu());
+        let time = self.time.forward(w, &timestep.to_kind(Kind::Float));
         let e = (time + Tensor::embedding(&w[self.class], class, -1, false, false)).silu();
 
         let wide = self.down_wide.forward(w, &self.stem.forward_in(kind, w, x), &e, kind);
