@@ -4,7 +4,7 @@ use super::config::{Loss, LossTerm, Optimizer, TrainConfig};
 use super::job::Job;
 use super::progress::Observer;
 use super::run::{Outcome, train_job};
-use super::settings::{Phase, Settings};
+use super::settings::Settings;
 use crate::distance::Features;
 use crate::document::Notes;
 use crate::error::{Error, Result};
@@ -63,7 +63,7 @@ fn train_model(config: &TrainConfig, ranks: &Ranks, observer: &mut Observer<'_>)
         warn_of_others(&settings, &notes);
     }
     let features =
-        features(config, &settings.phases, &mut job, device, model.card().data_range, || model.card().sample_shape())?;
+        features(config, &settings, &mut job, device, model.card().data_range, || model.card().sample_shape())?;
     let run = Training {
         conditioning: &conditioning,
         settings: &settings,
@@ -101,14 +101,14 @@ impl FieldTask for Training<'_, '_> {
     }
 }
 
-/// The features that a run of these `phases` is asked for, of samples of a `shape`, tried out before anything is solved; the
+/// The features that a run of these `settings` is asked for, of samples of a `shape`, tried out before anything is solved; the
 /// `job` is told which.
 ///
 /// # Errors
 /// The card's own; [`Error::Invalid`] for one that no loss can be made of, and for samples of several sizes.
 fn features(
     config: &TrainConfig,
-    phases: &[Phase],
+    settings: &Settings,
     job: &mut Job,
     device: Device,
     data_range: [f64; 2],
@@ -117,7 +117,9 @@ fn features(
     let Some(path) = &config.features else { return Ok(None) };
     let features = Features::open(path, device, &shape()?, data_range)?;
     features.try_loss(
-        phases.iter().any(|phase| phase.objective.has_features() && phase.optimizer != Optimizer::ForwardGaussNewton),
+        settings
+            .phases()
+            .any(|phase| phase.objective.has_features() && phase.optimizer != Optimizer::ForwardGaussNewton),
     )?;
     job.config.insert("features".into(), json!(features.card().fingerprint()?));
     Ok(Some(features))
@@ -154,9 +156,8 @@ pub fn train_field<F: VelocityField>(config: &TrainConfig, field: &F, observer: 
     let settings = config.settings(high - low, None)?;
     let conditioning = Conditioning { classes: description.classes, class: config.class, ..Conditioning::default() };
     let mut job = config.job(None)?;
-    let features = features(&config, &settings.phases, &mut job, Device::Cpu, description.data_range, || {
-        Ok(description.shape.clone())
-    })?;
+    let features =
+        features(&config, &settings, &mut job, Device::Cpu, description.data_range, || Ok(description.shape.clone()))?;
     let mut outcome = train_job(field, &conditioning, &settings, features.as_ref(), &job, &Ranks::alone(), observer)?;
     let mut notes = serde_json::Map::new();
     notes.extend(description.name.as_ref().map(|name| ("name".into(), json!(name))));

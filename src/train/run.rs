@@ -342,7 +342,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
     fn notes(&self, best: &Candidate, evaluations: Evaluations, stopped: bool) -> Notes {
         let (settings, leg, state) = (self.task.settings, self.leg(), &self.state);
         let phase = leg.phase;
-        let losses: Vec<_> = settings.phases.iter().flat_map(|phase| phase.objective.list()).collect();
+        let phases = &settings.rungs[leg.rung].phases;
+        let losses: Vec<_> = phases.iter().flat_map(|phase| phase.objective.list()).collect();
         let all = self.spent();
         let notes = json!({
             "loss": one_or_more::json(&losses),
@@ -351,7 +352,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "learn": (state.candidate.parameters.learn != Learn::Both).then_some(state.candidate.parameters.learn),
             "iterations": state.rung_iteration,
             "batch": phase.batch,
-            "lr": settings.phases.iter().any(|phase| phase.optimizer == Optimizer::Adam).then_some(settings.lr),
+            "lr": phases.iter().any(|phase| phase.optimizer == Optimizer::Adam).then_some(settings.lr),
             "accuracy": self.differences.map(|differences| differences.accuracy),
             "l_tau": settings.dense().then_some(settings.l_tau),
             "seed": settings.seed,

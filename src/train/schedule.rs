@@ -35,6 +35,9 @@ pub struct Leg {
 /// does not show in the first steps.
 const HEAT_SHARE: usize = 3;
 
+/// The theta of `rk1` or `rk2` that an `ns` training starts from gets one in so many of its iterations.
+const BEFORE_SHARE: usize = 2;
+
 impl Leg {
     /// The coordinates that its optimiser moves: knots for Adam, as in the paper, and where only a part is learned.
     pub fn coordinates(&self, learn: Learn) -> Coordinates {
@@ -68,26 +71,13 @@ impl Leg {
 
 /// All legs of a run.
 pub fn legs(settings: &Settings) -> Vec<Leg> {
-    settings.rungs.iter().enumerate().flat_map(|(i, rung)| of_rung(settings, i, rung)).collect()
+    settings.rungs.iter().enumerate().flat_map(|(i, rung)| of_rung(i, rung)).collect()
 }
 
-/// Evaluations of an iteration's Jacobians at most where no batch was given, by nfe^2: 30 samples' of `ns` at nfe 10.
-const JACOBIANS: u64 = 80;
-
-/// The phase with its batch as `structure` has it where none was given. The Jacobian of a sample costs the cube of nfe, so
-/// that twice the nfe has half the samples; with no more cost than at 10 they are too few for a table of so many numbers.
-fn sized(structure: Structure, phase: Phase) -> Phase {
-    if phase.optimizer != Optimizer::ForwardGaussNewton || phase.batch_given {
-        return phase;
-    }
-    let nfe = structure.nfe() as u64;
-    let affordable = (JACOBIANS * nfe * nfe / structure.jacobian_evaluations().max(1)) as usize;
-    Phase { batch: phase.batch.min(affordable.max(1)), ..phase }
-}
-
-fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
-    let leg = |structure, origin, phase| Leg { rung: index, structure, origin, phase: sized(structure, phase) };
-    let first = settings.phases[0];
+fn of_rung(index: usize, rung: &Rung) -> Vec<Leg> {
+    let leg = |structure, origin, phase| Leg { rung: index, structure, origin, phase };
+    let first = rung.phases[0];
+    let before = Phase { iterations: first.iterations.div_ceil(BEFORE_SHARE), ..first };
     let heat = Phase { iterations: first.iterations.div_ceil(HEAT_SHARE), ..first };
     let rest = Phase { iterations: first.iterations.saturating_sub(heat.iterations), ..first };
     let several = rung.starts.len() > 1;
@@ -95,7 +85,7 @@ fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
     for (i, start) in rung.starts.iter().enumerate() {
         let mut origin = Origin::Start(i);
         if let Start::Bespoke(structure, _) = start {
-            legs.push(leg(*structure, origin, settings.before));
+            legs.push(leg(*structure, origin, before));
             origin = Origin::Carried;
         }
         legs.push(leg(rung.structure, origin, if several { heat } else { first }));
@@ -103,6 +93,6 @@ fn of_rung(settings: &Settings, index: usize, rung: &Rung) -> Vec<Leg> {
     if several {
         legs.push(leg(rung.structure, Origin::Winner, rest));
     }
-    legs.extend(settings.phases[1..].iter().map(|phase| leg(rung.structure, Origin::Carried, *phase)));
+    legs.extend(rung.phases[1..].iter().map(|phase| leg(rung.structure, Origin::Carried, *phase)));
     legs
 }

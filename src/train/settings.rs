@@ -15,10 +15,6 @@ use crate::theta::MAX_STEPS;
 pub struct Settings {
     /// Solvers to train, by increasing nfe, at least one.
     pub rungs: Vec<Rung>,
-    /// What each goes through.
-    pub phases: Vec<Phase>,
-    /// What a theta of `rk1` or `rk2` that `ns` starts from goes through.
-    pub before: Phase,
     /// Velocity evaluations at which the run ends.
     pub budget: Option<u64>,
     /// Adam's first learning rate.
@@ -50,6 +46,8 @@ pub struct Rung {
     pub structure: Structure,
     /// What it starts from: the best of these.
     pub starts: Vec<Start>,
+    /// What it goes through, at least one.
+    pub phases: Vec<Phase>,
 }
 
 /// One loss, and how it is minimised.
@@ -63,12 +61,16 @@ pub struct Phase {
     pub iterations: usize,
     /// Samples an iteration.
     pub batch: usize,
-    /// Whether the document says so, for an optimizer that takes fewer samples where nfe is large.
-    pub batch_given: bool,
 }
 
 /// What a noise's ground truth takes, about, in evaluations. A budget is half for it, and of that a quarter for validation.
 const TRUTH: u64 = 100;
+
+/// Up to so many evaluations forward passes alone learn `ns` better than gradients do, and with fewer evaluations.
+const FEW: usize = 6;
+
+/// Evaluations of an iteration's Jacobians at most, by nfe^2: 30 samples' of `ns` at nfe 10.
+const JACOBIANS: u64 = 80;
 
 /// Iterations, batches and pools beyond this are mistakes.
 const MOST: usize = 100_000_000;
@@ -76,7 +78,12 @@ const MOST: usize = 100_000_000;
 impl Settings {
     /// Whether ground-truth paths are wanted at any time, not at their ends alone.
     pub fn dense(&self) -> bool {
-        self.phases.iter().any(|phase| phase.objective.end().is_none())
+        self.phases().any(|phase| phase.objective.end().is_none())
+    }
+
+    /// The phases of all rungs.
+    pub fn phases(&self) -> impl Iterator<Item = &Phase> {
+        self.rungs.iter().flat_map(|rung| &rung.phases)
     }
 
     /// The thetas of other models that training starts from: names of their files and what they
@@ -95,22 +102,15 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Invalid`] naming the key at fault.
     pub fn settings(&self, range: f64, path: Option<&GaussianPath>) -> Result<Settings> {
-        let phases = self.phases()?;
-        let rungs = self.rungs(&phases[0], path)?;
-        let ns = rungs.iter().any(|rung| matches!(rung.structure, Structure::Ns(_)));
-        if ns && phases.iter().any(|phase| phase.objective == Objective::RmseBound) {
-            return Err(Error::invalid("loss", "rmse-bound", "log-mse, rmse or features for family ns"));
-        }
+        let rungs = self.rungs(&self.objectives()?, path)?;
         let resolve = self.resolve.unwrap_or(false);
         if resolve && (self.pool.is_some() || self.pool_refresh.is_some()) {
             return Err(Error::invalid("resolve", true, "no pool and no pool_refresh beside it"));
         }
-        let batch = phases.iter().map(|phase| phase.batch).max().unwrap_or(0);
+        let batch = rungs.iter().flat_map(|rung| &rung.phases).map(|phase| phase.batch).max().unwrap_or(0);
         let affordable = self.budget.map_or(MOST, |budget| usize::try_from(budget / (2 * TRUTH)).unwrap_or(MOST));
-        let before = Phase { iterations: phases[0].iterations.div_ceil(BEFORE_SHARE), ..phases[0] };
         let settings = Settings {
             rungs,
-            before,
             budget: self.budget,
             lr: self.lr.unwrap_or(2e-2),
             l_tau: self.l_tau.unwrap_or(1.0),
@@ -122,7 +122,6 @@ impl TrainConfig {
             patience: self.patience,
             tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
             range,
-            phases,
         };
         check_range("pool", settings.pool, batch, MOST)?;
         check_range("validation", settings.validation, 1, MOST)?;
@@ -137,7 +136,7 @@ impl TrainConfig {
         Ok(settings)
     }
 
-    fn phases(&self) -> Result<Vec<Phase>> {
+    fn objectives(&self) -> Result<Vec<Objective>> {
         let default = [LossTerm { loss: Loss::LogMse, weight: None }];
         let objectives = Objective::of_list(if self.loss.is_empty() { &default } else { &self.loss })?;
         if objectives.iter().any(Objective::has_features) && self.features.is_none() {
@@ -156,24 +155,21 @@ impl TrainConfig {
             let expected = format!("one count, or one for each of {} losses", objectives.len());
             return Err(Error::invalid("iterations", format!("{counts:?}"), expected));
         }
+        Ok(objectives)
+    }
+
+    /// What `structure` goes through to minimise the `objectives`.
+    fn phases(&self, structure: Structure, objectives: &[Objective]) -> Result<Vec<Phase>> {
+        let counts = &self.iterations;
         let phase = |(i, objective): (usize, &Objective)| {
-            let direct = self.optimizer.unwrap_or(Optimizer::GaussNewton);
-            let optimizer = objective.end().map_or(Optimizer::Adam, |_| direct);
-            let measures = objective.end().map_or(0, |terms| terms.measures().len());
-            if measures > 1 && optimizer == Optimizer::ForwardGaussNewton {
-                let sum: Vec<String> = objective.list().iter().map(LossTerm::to_string).collect();
-                let expected = "losses of numbers or features, not of both, for forward-gauss-newton";
-                return Err(Error::invalid("loss", sum.join(","), expected));
-            }
+            let optimizer = self.optimizer(structure, objective)?;
             let (iterations, batch) = match optimizer {
                 Optimizer::Adam => (1200, 60),
                 Optimizer::GaussNewton => (30, 400),
-                Optimizer::ForwardGaussNewton => (40, 30),
+                Optimizer::ForwardGaussNewton => (40, forward_batch(structure)),
             };
             let iterations = counts.get(i).or(counts.first()).copied().unwrap_or(iterations);
-            let batch_given = self.batch.is_some() && optimizer == Optimizer::ForwardGaussNewton;
-            let phase =
-                Phase { objective: *objective, optimizer, iterations, batch: self.batch.unwrap_or(batch), batch_given };
+            let phase = Phase { objective: *objective, optimizer, iterations, batch: self.batch.unwrap_or(batch) };
             check_range("iterations", phase.iterations, 1, MOST)?;
             check_range("batch", phase.batch, 1, MOST)?;
             Ok(phase)
@@ -181,7 +177,32 @@ impl TrainConfig {
         objectives.iter().enumerate().map(phase).collect()
     }
 
-    fn rungs(&self, first: &Phase, path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
+    /// How `structure` is to minimise an `objective`: as is said, else as measures best where there are gradients
+    /// (docs/training.md, "Forward passes alone").
+    fn optimizer(&self, structure: Structure, objective: &Objective) -> Result<Optimizer> {
+        let Some(terms) = objective.end() else {
+            return match structure {
+                Structure::Ns(_) => {
+                    Err(Error::invalid("loss", "rmse-bound", "log-mse, rmse or features for family ns"))
+                }
+                Structure::Rk1(_) | Structure::Rk2(_) => Ok(Optimizer::Adam),
+            };
+        };
+        let several = terms.measures().len() > 1;
+        let of_numbers = !several && !objective.has_features();
+        let optimizer = self.optimizer.unwrap_or(match structure {
+            Structure::Ns(nfe) if nfe <= FEW && of_numbers => Optimizer::ForwardGaussNewton,
+            _ => Optimizer::GaussNewton,
+        });
+        if several && optimizer == Optimizer::ForwardGaussNewton {
+            let sum: Vec<String> = objective.list().iter().map(LossTerm::to_string).collect();
+            let expected = "losses of numbers or features, not of both, for forward-gauss-newton";
+            return Err(Error::invalid("loss", sum.join(","), expected));
+        }
+        Ok(optimizer)
+    }
+
+    fn rungs(&self, objectives: &[Objective], path: Option<&GaussianPath>) -> Result<Vec<Rung>> {
         let given = &self.init;
         let inits = given.iter().map(|text| Init::read(text)).collect::<Result<Vec<_>>>()?;
         if (self.path.is_some() || self.sigma0.is_some())
@@ -202,16 +223,17 @@ impl TrainConfig {
                 "\"t,s\" for family ns: a table has no parts",
             ));
         }
-        // Training begins at the identity with the paper's optimiser, and where only a part is learned.
-        let gauss_newton = first.optimizer != Optimizer::Adam && learn == Learn::Both;
-        let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
         let rung = |structure: Structure| {
+            let phases = self.phases(structure, objectives)?;
+            // Training begins at the identity with the paper's optimiser, and where only a part is learned.
+            let gauss_newton = phases[0].optimizer != Optimizer::Adam && learn == Learn::Both;
+            let anywhere = gauss_newton && self.path.is_none() && self.sigma0.is_none();
             let mut starts = match inits.as_slice() {
                 [] => first_starts(structure, path, anywhere)?,
                 inits => fitting_starts(structure, given, inits, structures.len() > 1, path, anywhere)?,
             };
             starts.iter_mut().for_each(|start| start.learning(learn));
-            Ok(Rung { structure, starts })
+            Ok(Rung { structure, starts, phases })
         };
         structures.iter().map(|structure| rung(*structure)).collect()
     }
@@ -252,6 +274,13 @@ impl TrainConfig {
     }
 }
 
+/// Samples of an iteration by forward passes alone. The Jacobian of a sample costs the cube of nfe, so that twice the nfe has
+/// half the samples; with no more cost than at 10 they are too few for a table of so many numbers.
+fn forward_batch(structure: Structure) -> usize {
+    let nfe = structure.nfe() as u64;
+    (JACOBIANS * nfe * nfe / structure.jacobian_evaluations().max(1)).clamp(1, 30) as usize
+}
+
 /// What `structure` starts from where nothing is said.
 fn first_starts(structure: Structure, path: Option<&GaussianPath>, anywhere: bool) -> Result<Vec<Start>> {
     let of_each = match structure {
@@ -280,9 +309,6 @@ fn fitting_starts(
     }
     if starts.is_empty() { Err(unfit(&given.join(", "), structure)) } else { Ok(starts) }
 }
-
-/// The theta that an `ns` training starts from gets one in so many of its iterations.
-const BEFORE_SHARE: usize = 2;
 
 fn unfit(value: &str, structure: Structure) -> Error {
     let steps = structure.steps();

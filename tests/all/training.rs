@@ -14,7 +14,7 @@ use bespoke::scheduler::Scheduler;
 use bespoke::solvers::NamedSolver;
 use bespoke::tensor::{Host, PerRow};
 use bespoke::theta::{Family, Knots};
-use bespoke::train::{Outcome, Phase, Progress, Settings, Start, TrainConfig, Trained, Watch, train};
+use bespoke::train::{Optimizer, Outcome, Progress, Settings, Start, TrainConfig, Trained, Watch, train};
 use bespoke::velocity::{Condition, VelocityField};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -65,6 +65,7 @@ fn every_recipe_beats_its_start() {
         json!({ "loss": ["rmse-bound", "log-mse"], "iterations": [20, 6], "lr": 0.01 }),
         json!({ "learn": "t" }),
         json!({ "family": "ns", "steps": 5, "init": "published" }),
+        json!({ "family": "ns", "steps": 5, "optimizer": "gauss-newton" }),
     ] {
         let outcome = run(&settings(changes.clone()));
         println!("{changes}: {:.5} from {:.5}", outcome.best.rmse, outcome.start.rmse);
@@ -232,7 +233,9 @@ fn a_table_starts_from_a_theta_that_is_trained_first() {
     assert_eq!(trained.theta.training.0["start"]["solver"], "rk2@6");
     assert_eq!(trained.theta.training.0["iterations"], 3 + 6);
     // The start is the base solver's error, not that of the theta trained first.
-    let alone = run(&Settings { phases: vec![Phase { iterations: 1, ..settings.before }], ..settings.clone() });
+    let mut short = settings.clone();
+    short.rungs[0].phases[0].iterations = 1;
+    let alone = run(&short);
     assert_eq!(alone.start, trained.start);
     assert!(trained.best.rmse < alone.best.rmse);
 }
@@ -349,6 +352,30 @@ fn half_of_a_budget_is_for_the_ground_truth() {
         let settings = config.settings(2.0, None).unwrap();
         assert_eq!((settings.pool, settings.validation), (pool, validation), "{changes}");
     }
+}
+
+#[test]
+fn the_default_optimizer_is_the_better_one_at_each_count() {
+    let phases = |changes: serde_json::Value| {
+        let config: TrainConfig = serde_json::from_value(changes).unwrap();
+        let settings = config.settings(2.0, None).unwrap();
+        let phases = settings.phases().map(|phase| (phase.optimizer, phase.iterations, phase.batch));
+        phases.collect::<Vec<_>>()
+    };
+    let (gradients, forward) = (Optimizer::GaussNewton, Optimizer::ForwardGaussNewton);
+    let ladder = json!({ "family": "ns", "nfe": [3, 6, 8, 20] });
+    let by_gradients = (gradients, 30, 400);
+    assert_eq!(phases(ladder), [(forward, 40, 30), (forward, 40, 30), by_gradients, by_gradients]);
+    let ladder = json!({ "family": "ns", "nfe": [10, 16, 32], "optimizer": "forward-gauss-newton" });
+    assert_eq!(phases(ladder), [(forward, 40, 30), (forward, 40, 21), (forward, 40, 12)]);
+    let given = json!({ "family": "ns", "nfe": 32, "batch": 50, "optimizer": "forward-gauss-newton" });
+    assert_eq!(phases(given), [(forward, 40, 50)]);
+    assert_eq!(phases(json!({ "family": "ns", "nfe": 4, "optimizer": "gauss-newton" })), [by_gradients]);
+    assert_eq!(phases(json!({ "family": "rk2", "nfe": 4 })), [by_gradients]);
+    let seen = json!({ "family": "ns", "nfe": 4, "loss": ["log-mse", "features"], "features": "layers.json" });
+    assert_eq!(phases(seen), [(forward, 40, 30), by_gradients]);
+    let sum = json!({ "family": "ns", "nfe": 4, "loss": ["log-mse:1", "features:1"], "features": "layers.json" });
+    assert_eq!(phases(sum), [by_gradients]);
 }
 
 #[test]
