@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import carried
 import choosing
 import conditions
 import curves
@@ -22,8 +23,10 @@ import memory
 import networks
 import optimizers
 import page
+import passes
 import peers
 import schedulers
+import seeds
 import solvers
 import three_to_ten
 import trainings
@@ -47,7 +50,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = three_to_ten.PARTS
+APART = {**three_to_ten.PARTS, "carried": carried.write, "passes": passes.write, "seeds": seeds.write}
 
 
 def main():

@@ -15,7 +15,7 @@ LOSSES = ["--loss", "log-mse,rmse"]  # validated by rmse: the last iterations mi
 PACE = {
     "bound": ["--iterations", 600],
     "rk2": ["--batch", 200, "--iterations", "20,8", "--validate-every", 4, "--patience", 2],
-    "ns": ["--iterations", "30,12", "--validate-every", 3, "--patience", 4],
+    "ns": ["--optimizer", "gauss-newton", "--iterations", "30,12", "--validate-every", 3, "--patience", 4],
 }
 
 

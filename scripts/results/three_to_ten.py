@@ -1,6 +1,6 @@
-"""The tables of the models of clothes and emoji at three to ten evaluations: `ns` learned on the error, on features, and
-on both, and `rk2`, beside the published solvers and what others learn. By name only, each place a part: an hour of one core
-or more."""
+"""The tables of the models of clothes and emoji at three to ten evaluations: `ns` learned on the error by gradients and by
+forward passes alone, on features, and on both, and `rk2`, beside the published solvers and what others learn. By name only,
+each place a part: an hour of one core or more."""
 
 import dataclasses
 import json
@@ -13,8 +13,11 @@ from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
 # In features the race is at few.
 FEW = 6
 PICTURED = 8
-WAYS = ("error", "features", "both", "rk2")
+# Of these the first is the one that is shown.
+WAYS = ("error", "forward", "features", "both", "rk2")
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
+# Counts that are set beside the best published solver of twice as many, and of how many noises.
+TWICE, TWICE_COUNT = (8, 10), 60
 
 
 @dataclasses.dataclass
@@ -31,7 +34,7 @@ class Subject:
     # Files of conditions to learn by and to be judged by, where it takes some.
     conditions: tuple[str, str] | None = None
     nfe: tuple[int, ...] = (3, 4, 5, 6, 8, 10)
-    # Ground truth to learn by, to choose by, and of an iteration; fresh noises to be judged by.
+    # Ground truth to learn by, to choose by, and of an iteration by gradients; fresh noises to be judged by.
     pool: tuple[int, int, int] = (300, 200, 100)
     count: int = 600
     ways: tuple[str, ...] = WAYS
@@ -48,7 +51,7 @@ class Subject:
 SUBJECTS = [
     Subject("fashion", "docs/fashion.md", "fashion-fm-ot", with_peers=True),
     # Two passes an evaluation.
-    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5", pool=(150, 100, 50), count=200, ways=("error",)),
+    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5", pool=(150, 100, 50), count=200, ways=("forward",)),
     Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
     Subject(
         "emoji",
@@ -57,14 +60,15 @@ SUBJECTS = [
         name="emoji",
         shape=(3, 32, 32),
         conditions=("emoji-names", "emoji-names-others"),
-        nfe=(4, 6, 8),
         pool=(100, 60, 40),
         count=144,
-        ways=("error", "features"),
+        ways=("error", "forward", "features", "rk2"),
+        with_peers=True,
     ),
 ]
 HEADINGS = {
     "error": "`ns`, `log-mse`",
+    "forward": "`ns`, `log-mse`, by forward passes alone",
     "features": "`ns`, then `features`",
     "both": "`ns`, then `log-mse:1,features:1`",
     "rk2": "`rk2`, `log-mse`",
@@ -91,24 +95,28 @@ def several(counts):
 def learned(work, subject):
     """{way: ladder file}."""
     pool, validation, batch = subject.pool
-    common = ["--pool", pool, "--validation", validation, "--batch", batch, "--validate-every", 2]
-    common += ["--pool-file", work.path(subject.part, "pool.safetensors")]
+    common = ["--pool", pool, "--validation", validation, "--pool-file", work.path(subject.part, "pool.safetensors")]
     common += ["--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
+    gradients = ["--optimizer", "gauss-newton", "--batch", batch, "--validate-every", 2]
+    forward = ["--optimizer", "forward-gauss-newton", "--validate-every", 1]
     ways = {way: work.path(subject.part, f"{way}.json") for way in subject.ways}
-    ns, few = ["--family", "ns"], [nfe for nfe in subject.nfe if nfe <= FEW]
+    all_of_them, few = several(subject.nfe), several(nfe for nfe in subject.nfe if nfe <= FEW)
+    even = several(nfe for nfe in subject.nfe if nfe % 2 == 0)
     options = {
-        "error": [*ns, "--nfe", several(subject.nfe), "--iterations", 20],
-        "features": [*ns, "--init", ways["error"], "--nfe", several(few), "--loss", "features", "--iterations", 12],
-        "both": [*ns, "--init", ways["error"], "--nfe", several(few), "--loss", "log-mse:1,features:1", "--iterations", 12],
-        "rk2": ["--family", "rk2", "--nfe", several(n for n in subject.nfe if n % 2 == 0), "--iterations", 12],
+        "error": ["--family", "ns", "--nfe", all_of_them, "--iterations", 20, *gradients],
+        "forward": ["--family", "ns", "--nfe", all_of_them, "--iterations", 10, *forward],
+        "features": ["--init", ways.get("error"), "--nfe", few, "--loss", "features", "--iterations", 12, *gradients],
+        "both": ["--init", ways.get("error"), "--nfe", few, "--loss", "log-mse:1,features:1", "--iterations", 12, *gradients],
+        "rk2": ["--family", "rk2", "--nfe", even, "--iterations", 12, *gradients],
     }
 
     def train(way):
         return lambda: work.train(ways[way], subject.model, *options[way], *common)
 
     # The others start from the first, and all share its ground truth.
-    train("error")()
-    at_once([train(way) for way in ways if way != "error"])
+    first, *others = ways
+    train(first)()
+    at_once([train(way) for way in others])
     return ways
 
 
@@ -119,8 +127,7 @@ def peers(work, subject, ways):
     spent = dict.fromkeys(subject.nfe, 0)
     for way in ("error", "features"):
         for rung in json.loads(ways[way].read_text())["rungs"]:
-            training = rung["training"]
-            spent[rung["steps"]] += equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
+            spent[rung["steps"]] += learning(rung["training"])
 
     def learn(peer, nfe):
         out = work.path(subject.part, "peers", f"{peer}-{nfe}.json")
@@ -144,6 +151,17 @@ def data(work, subject):
     return out
 
 
+def costs_of(ladder):
+    """Thousands of evaluations of each rung, ground truth aside."""
+    notes = [rung["training"] for rung in json.loads(ladder.read_text())["rungs"]]
+    return ", ".join(f"{learning(training) / 1e3:.0f}" for training in notes)
+
+
+def learning(training):
+    """Evaluations that learning took, ground truth aside."""
+    return equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
+
+
 def distance(found):
     return found["frechet"], f"{found['frechet']:.3f} ({found['precision']:.2f}, {found['recall']:.2f})"
 
@@ -162,6 +180,21 @@ def table(subject, measure, cells):
     return [f"{measure}:", "", *page.table(["solver", *map(str, subject.nfe)], rows)]
 
 
+def twice(work, subject, ladder, judged_by):
+    """A line about the best published solver of twice the evaluations."""
+    counts = [nfe for nfe in TWICE if nfe in subject.nfe]
+    others = [f"{name}@{2 * nfe}" for name in PUBLISHED for nfe in counts]
+    own = [f"{ladder}@{nfe}" for nfe in counts]
+    options = ["--count", min(TWICE_COUNT, subject.count), *judged_by]
+    results = work.evaluate(work.path(subject.part, "twice.json"), subject.model, [*own, *others], *options)["results"]
+    errors = dict(zip([*own, *others], (result["rmse"] for result in results)))
+    told = []
+    for nfe in counts:
+        best = min((f"{name}@{2 * nfe}" for name in PUBLISHED), key=errors.get)
+        told.append(f"{errors[f'{ladder}@{nfe}']:.4f} at {nfe} and `{best}` {errors[best]:.4f}")
+    return f"Beside the best published one of twice the evaluations, on the first {options[1]} noises: {'; '.join(told)}."
+
+
 def picture(work, subject, ladder):
     """The ground truth's samples, and those of few evaluations beside UniPC's, in docs/images."""
     asked = [solver for nfe in subject.nfe if nfe <= PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
@@ -176,28 +209,29 @@ def write(work, subject):
     asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
     if subject.with_peers:
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, subject, ways).items()]
-    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
+    shown = ways[subject.ways[0]]
+    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(shown).items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in subject.nfe if allows(published[name], nfe)]
-    options = ["--count", subject.count, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
-    options += ["--frechet", "--features", subject.network("judge"), "--data", data(work, subject)]
+    judged_by = ["--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
+    options = ["--count", subject.count, *judged_by, "--frechet", "--features", subject.network("judge"), "--data", data(work, subject)]
     solvers = [solver for _, _, solver in asked]
     out = work.evaluate(work.path(subject.part, "evaluation.json"), subject.model, solvers, *options)
     cells = {}
     for (name, nfe, _), result in zip(asked, out["results"]):
         cells.setdefault(name, {})[nfe] = result
     truth = distance(out["distances"]["ground_truth_to_data"])[1]
-    spent = ladders.spent(ways["error"])
-    costs = ", ".join(f"{spent[nfe] / 1e6:.2f}" for nfe in subject.nfe)
+    costs = " and ".join(f"{costs_of(ladder)} ({HEADINGS[way]})" for way, ladder in ways.items() if way in ("error", "forward"))
     truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
     lines = [
         f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "
-        f"{truth_takes}. To learn `ns` on the error took {costs} million evaluations, a backward one as two.",
+        f"{truth_takes}. To learn `ns` on the error took {costs} thousand evaluations, a backward one as two, ground truth aside.",
     ]
     for measure in MEASURES:
         lines += ["", *table(subject, measure, cells)]
+    lines += ["", twice(work, subject, shown, judged_by)]
     page.replace(subject.page, subject.part, lines)
-    picture(work, subject, ways["error"])
+    picture(work, subject, shown)
 
 
 PARTS = {subject.part: lambda work, subject=subject: write(work, subject) for subject in SUBJECTS}

@@ -1,0 +1,44 @@
+"""docs/training.md: `ns` of few evaluations by gradients and by forward passes alone: the ladders of `fashion`, `fashion-ddpm`
+and `emoji`, and two small networks by the defaults. By name only."""
+
+import json
+
+import page
+from bespoke import at_once
+from three_to_ten import SUBJECTS, learned, learning
+
+SMALL = ["digits-fm-ot", "photos-fm-ot"]
+NFE = [4, 6, 8]
+WAYS = {"error": "gauss-newton", "forward": "forward-gauss-newton"}
+
+
+def small(work, model, way):
+    out, pool = (work.path("few", f"{model}{end}") for end in (f"-{WAYS[way]}.json", ".safetensors"))
+    options = ["--family", "ns", "--nfe", ",".join(map(str, NFE)), "--optimizer", WAYS[way], "--pool-file", pool]
+    return work.train(out, model, *options)
+
+
+def found(ladder):
+    """{nfe: the rmse of validation, and evaluations to learn}."""
+    notes = {rung["steps"]: rung["training"] for rung in json.loads(ladder.read_text())["rungs"]}
+    return {nfe: (training["validation"]["rmse"], learning(training)) for nfe, training in notes.items()}
+
+
+def rows(work, model, ways):
+    gradients, forward = (found(ways[way]) for way in WAYS)
+    for nfe, (rmse, cost) in gradients.items():
+        other, other_cost = forward[nfe]
+        cells = [f"{error:.4f} ({spent / 1e3:.0f})" for error, spent in ((rmse, cost), (other, other_cost))]
+        yield [f"`{model}`", str(nfe), *cells, f"{other / rmse:.2f} ({other_cost / cost:.2f})"]
+
+
+def write(work):
+    shown = [subject for subject in SUBJECTS if set(WAYS) <= set(subject.ways)]
+    ladders = {subject.model: learned(work, subject) for subject in shown}
+    # The second of a model has the ground truth of the first.
+    both = at_once([lambda model=model: {way: small(work, model, way) for way in WAYS} for model in SMALL])
+    ladders |= zip(SMALL, both)
+    table = [row for model, ways in ladders.items() for row in rows(work, model, ways)]
+    heading = ["model", "nfe", "gradients", "forward passes", "forward / gradients"]
+    note = "rmse on the noises of validation (thousands of evaluations to learn, a backward one as two, ground truth aside)."
+    page.replace("docs/training.md", "passes", [note, "", *page.table(heading, table)])

@@ -1,0 +1,32 @@
+"""docs/fashion.md: one training by three seeds, each with noises and ground truth of its own, and how far apart the errors of
+what they learn are on the same fresh noises. By name only: most of an hour of one core."""
+
+import statistics
+
+import page
+from bespoke import at_once
+
+MODEL = "fashion-fm-ot"
+SEEDS = [0, 1, 2]
+NFE = [4, 6, 8]
+COUNT = 600
+
+
+def learned(work, seed):
+    out = work.path("seeds", f"{seed}.json")
+    options = ["--family", "ns", "--nfe", ",".join(map(str, NFE)), "--iterations", 20, "--validate-every", 2]
+    return work.train(out, MODEL, *options, "--pool", 300, "--validation", 200, "--batch", 100, "--seed", seed)
+
+
+def write(work):
+    ladders = at_once([lambda seed=seed: learned(work, seed) for seed in SEEDS])
+    solvers = [f"{ladder}@{nfe}" for nfe in NFE for ladder in ladders]
+    # Of a seed that nothing was learned by.
+    results = work.evaluate(work.path("seeds", "evaluation.json"), MODEL, solvers, "--count", COUNT, "--seed", 7)["results"]
+    rows = []
+    for i, nfe in enumerate(NFE):
+        errors = [result["rmse"] for result in results[i * len(SEEDS) :][: len(SEEDS)]]
+        spread = statistics.stdev(errors) / statistics.mean(errors)
+        rows.append([str(nfe), *(f"{rmse:.4f}" for rmse in errors), f"{100 * spread:.1f} %"])
+    heading = ["nfe", *(f"seed {seed}" for seed in SEEDS), "standard deviation"]
+    page.replace("docs/fashion.md", "seeds", [f"rmse on {COUNT} fresh noises.", "", *page.table(heading, rows)])
