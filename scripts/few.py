@@ -11,6 +11,9 @@ library's `features`, for comparison with `bespoke train --loss features`:
 - gs (the "generalized solver"): weights of the noise and of all velocities so far at every step and all times, as
   corrections to Adams-Bashforth's.
 
+With --classifier CLASSIFIER.pt in place of --layers and --truth, what is minimised is the cross-entropy of the class that was
+asked for, as a network sees it: a loss without a teacher.
+
 All by Adam with cosine decay, a forward and a backward pass counted as three evaluations; the best on the held-out last samples is
 kept. CARD is of runtime torchscript and path fm-ot, with classes, or with one other input: sample i has class i mod classes,
 or row i mod rows of that input in a file of conditions.
@@ -97,13 +100,19 @@ def solve(network, table, x, told):
     return state
 
 
-def distances(layers, found, truth):
+def of_layers(layers, truth):
+    """The logarithm of each sample's distance from the ground truth, in the layers of a network."""
     unit = lambda x: torch.nn.functional.normalize(layers(x), dim=1)
-    return (unit(found) - unit(truth)).square().sum(1).clamp(min=1e-8)
+    return lambda found, rows: (unit(found) - unit(truth[rows])).square().sum(1).clamp(min=1e-8).log()
 
 
-def learn(given, network, layers, x, truth, told, rate):
-    """The best mean logarithm of the held-out distances, and the table it belongs to."""
+def of_classes(classifier, told):
+    """Each sample's cross-entropy of the class that was asked for."""
+    return lambda found, rows: torch.nn.functional.cross_entropy(classifier(found), told[rows], reduction="none")
+
+
+def learn(given, network, losses, x, told, rate):
+    """The best mean loss of the held-out samples, and the table it belongs to."""
     torch.manual_seed(given.seed)
     peer, held = Peer(given.peer, given.nfe), slice(len(x) - given.validation, len(x))
     optimizers = [torch.optim.Adam(group, rate) for group in peer.groups()]
@@ -117,12 +126,12 @@ def learn(given, network, layers, x, truth, told, rate):
             with torch.no_grad():
                 table = peer.table()
                 found = solve(network, table, x[held], told[held])
-                score = distances(layers, found, truth[held]).log().mean().item()
+                score = losses(found, held).mean().item()
                 if score < best[0]:
                     best = (score, [peer_numbers(part) for part in table])
         rows = torch.randperm(len(x) - given.validation)[: given.batch]
         start = (x[rows] + moved[rows]).requires_grad_(given.peer != "gs")
-        loss = distances(layers, solve(network, peer.table(), start, told[rows]), truth[rows]).log().mean()
+        loss = losses(solve(network, peer.table(), start, told[rows]), rows).mean()
         turn = iteration % len(optimizers)
         optimizers[turn].zero_grad()
         loss.backward()
@@ -145,9 +154,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("card", type=Path)
     parser.add_argument("peer", choices=["ld3", "s4s", "gs"])
-    parser.add_argument("--layers", type=Path, required=True)
+    seen_by = parser.add_mutually_exclusive_group(required=True)
+    seen_by.add_argument("--layers", type=Path)
+    seen_by.add_argument("--classifier", type=Path, help="of a model with classes")
     parser.add_argument("--noise", type=Path, required=True)
-    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--truth", type=Path, help="with --layers")
     parser.add_argument("--conditions", type=Path, help="of a model without classes")
     parser.add_argument("--nfe", type=int, required=True)
     parser.add_argument("--budget", type=int, required=True, help="of each learning rate")
@@ -159,20 +170,22 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(1)
     card = json.loads(given.card.read_text())
-    network, layers = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers))
-    x, truth = (torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float() for path in (given.noise, given.truth))
+    network, seen_by = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers or given.classifier))
+    read = lambda path: torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float()
+    x = read(given.noise)
     if given.conditions:
         (rows,) = load_file(given.conditions).values()
         told = rows[torch.arange(len(x)) % len(rows)]
     else:
         told = torch.arange(len(x)) % card["classes"]
-    found = {rate: learn(given, network, layers, x, truth, told, rate) for rate in given.rates}
+    losses = of_layers(seen_by, read(given.truth)) if given.layers else of_classes(seen_by, told)
+    found = {rate: learn(given, network, losses, x, told, rate) for rate in given.rates}
     rate = min(found, key=lambda rate: found[rate][0])
     score, (times, noise, rows) = found[rate]
-    training = {"peer": given.peer, "lr": rate, "budget": given.budget, "features": math.exp(score / 2)}
+    training = {"peer": given.peer, "lr": rate, "budget": given.budget, "loss": score}
     theta = {"format": "bespoke-theta", "version": 1, "family": "ns", "t": times, "a": noise, "b": rows, "training": training}
     given.out.write_text(json.dumps(theta) + "\n")
-    print(f"{given.peer}@{given.nfe}: lr {rate}, distance {math.exp(score / 2):.4f}")
+    print(f"{given.peer}@{given.nfe}: lr {rate}, loss {score:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The tables of the models of clothes and emoji at three to ten evaluations: `ns` learned on the error by gradients and by
-forward passes alone, on features, and on both, and `rk2`, beside the published solvers and what others learn. By name only,
-each place a part: an hour of one core or more."""
+"""The tables of the models of clothes and emoji at three to ten evaluations: `ns` learned on the error, on features, and
+on both, and `rk2`, beside the published solvers and what others learn. By name only, each place a part: an hour of one core
+or more."""
 
 import dataclasses
 import json
@@ -13,8 +13,7 @@ from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
 # In features the race is at few.
 FEW = 6
 PICTURED = 8
-# Of these the first is the one that is shown.
-WAYS = ("error", "forward", "features", "both", "rk2")
+WAYS = ("error", "features", "both", "rk2")
 PUBLISHED = ["ddim", "midpoint", "dpm++2m", "unipc", "ipndm"]
 # Counts that are set beside the best published solver of twice as many, and of how many noises.
 TWICE, TWICE_COUNT = (8, 10), 60
@@ -34,9 +33,10 @@ class Subject:
     # Files of conditions to learn by and to be judged by, where it takes some.
     conditions: tuple[str, str] | None = None
     nfe: tuple[int, ...] = (3, 4, 5, 6, 8, 10)
-    # Ground truth to learn by, to choose by, and of an iteration by gradients; fresh noises to be judged by.
+    # Ground truth to learn by, to choose by, and of an iteration; fresh noises to be judged by.
     pool: tuple[int, int, int] = (300, 200, 100)
     count: int = 600
+    optimizer: str = "gauss-newton"
     ways: tuple[str, ...] = WAYS
     with_peers: bool = False
 
@@ -51,7 +51,16 @@ class Subject:
 SUBJECTS = [
     Subject("fashion", "docs/fashion.md", "fashion-fm-ot", with_peers=True),
     # Two passes an evaluation.
-    Subject("fashion-guided", "docs/fashion.md", "fashion-fm-ot", "2.5", pool=(150, 100, 50), count=200, ways=("forward",)),
+    Subject(
+        "fashion-guided",
+        "docs/fashion.md",
+        "fashion-fm-ot",
+        "2.5",
+        pool=(150, 100, 30),
+        count=200,
+        optimizer="forward-gauss-newton",
+        ways=("error",),
+    ),
     Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
     Subject(
         "emoji",
@@ -62,13 +71,12 @@ SUBJECTS = [
         conditions=("emoji-names", "emoji-names-others"),
         pool=(100, 60, 40),
         count=144,
-        ways=("error", "forward", "features", "rk2"),
+        ways=("error", "features", "rk2"),
         with_peers=True,
     ),
 ]
 HEADINGS = {
     "error": "`ns`, `log-mse`",
-    "forward": "`ns`, `log-mse`, by forward passes alone",
     "features": "`ns`, then `features`",
     "both": "`ns`, then `log-mse:1,features:1`",
     "rk2": "`rk2`, `log-mse`",
@@ -92,31 +100,32 @@ def several(counts):
     return ",".join(map(str, counts))
 
 
+def shared(work, subject):
+    """Options of all trainings of a subject: the ground truth, what samples are given, and the layers that are told."""
+    pool, validation, _ = subject.pool
+    options = ["--pool", pool, "--validation", validation, "--pool-file", work.path(subject.part, "pool.safetensors")]
+    return [*options, "--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
+
+
 def learned(work, subject):
     """{way: ladder file}."""
-    pool, validation, batch = subject.pool
-    common = ["--pool", pool, "--validation", validation, "--pool-file", work.path(subject.part, "pool.safetensors")]
-    common += ["--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
-    gradients = ["--optimizer", "gauss-newton", "--batch", batch, "--validate-every", 2]
-    forward = ["--optimizer", "forward-gauss-newton", "--validate-every", 1]
     ways = {way: work.path(subject.part, f"{way}.json") for way in subject.ways}
-    all_of_them, few = several(subject.nfe), several(nfe for nfe in subject.nfe if nfe <= FEW)
+    counts, few = several(subject.nfe), several(nfe for nfe in subject.nfe if nfe <= FEW)
     even = several(nfe for nfe in subject.nfe if nfe % 2 == 0)
     options = {
-        "error": ["--family", "ns", "--nfe", all_of_them, "--iterations", 20, *gradients],
-        "forward": ["--family", "ns", "--nfe", all_of_them, "--iterations", 10, *forward],
-        "features": ["--init", ways.get("error"), "--nfe", few, "--loss", "features", "--iterations", 12, *gradients],
-        "both": ["--init", ways.get("error"), "--nfe", few, "--loss", "log-mse:1,features:1", "--iterations", 12, *gradients],
-        "rk2": ["--family", "rk2", "--nfe", even, "--iterations", 12, *gradients],
+        "error": ["--family", "ns", "--nfe", counts, "--iterations", 20],
+        "features": ["--init", ways["error"], "--nfe", few, "--loss", "features", "--iterations", 12],
+        "both": ["--init", ways["error"], "--nfe", few, "--loss", "log-mse:1,features:1", "--iterations", 12],
+        "rk2": ["--family", "rk2", "--nfe", even, "--iterations", 12],
     }
+    common = ["--optimizer", subject.optimizer, "--batch", subject.pool[2], "--validate-every", 2, *shared(work, subject)]
 
     def train(way):
         return lambda: work.train(ways[way], subject.model, *options[way], *common)
 
     # The others start from the first, and all share its ground truth.
-    first, *others = ways
-    train(first)()
-    at_once([train(way) for way in others])
+    train("error")()
+    at_once([train(way) for way in ways if way != "error"])
     return ways
 
 
@@ -149,12 +158,6 @@ def data(work, subject):
         program = ROOT / "target/release/examples/train_models"
         work.run(program, "--model", f"{subject.name}-classifier", "--reference", out.parent)
     return out
-
-
-def costs_of(ladder):
-    """Thousands of evaluations of each rung, ground truth aside."""
-    notes = [rung["training"] for rung in json.loads(ladder.read_text())["rungs"]]
-    return ", ".join(f"{learning(training) / 1e3:.0f}" for training in notes)
 
 
 def learning(training):
@@ -209,8 +212,7 @@ def write(work, subject):
     asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
     if subject.with_peers:
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, subject, ways).items()]
-    shown = ways[subject.ways[0]]
-    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(shown).items()]
+    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in subject.nfe if allows(published[name], nfe)]
     judged_by = ["--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
@@ -221,7 +223,7 @@ def write(work, subject):
     for (name, nfe, _), result in zip(asked, out["results"]):
         cells.setdefault(name, {})[nfe] = result
     truth = distance(out["distances"]["ground_truth_to_data"])[1]
-    costs = " and ".join(f"{costs_of(ladder)} ({HEADINGS[way]})" for way, ladder in ways.items() if way in ("error", "forward"))
+    costs = ", ".join(f"{learning(rung['training']) / 1e3:.0f}" for rung in json.loads(ways["error"].read_text())["rungs"])
     truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
     lines = [
         f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "
@@ -229,9 +231,9 @@ def write(work, subject):
     ]
     for measure in MEASURES:
         lines += ["", *table(subject, measure, cells)]
-    lines += ["", twice(work, subject, shown, judged_by)]
+    lines += ["", twice(work, subject, ways["error"], judged_by)]
     page.replace(subject.page, subject.part, lines)
-    picture(work, subject, shown)
+    picture(work, subject, ways["error"])
 
 
 PARTS = {subject.part: lambda work, subject=subject: write(work, subject) for subject in SUBJECTS}
