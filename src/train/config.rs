@@ -319,7 +319,7 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
     /// adam, gauss-newton or forward-gauss-newton, which needs no gradients of the model [default: gauss-newton;
-    /// forward-gauss-newton where there are none, and for ns of up to 6 evaluations where the loss is not of features];
+    /// forward-gauss-newton where there are none, and for ns of up to 8 evaluations where the loss is not of features];
     /// rmse-bound takes adam always.
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", hide_possible_values = true))]
     #[serde(skip_serializing_if = "Option::is_none")]

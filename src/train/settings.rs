@@ -66,8 +66,8 @@ pub struct Phase {
 /// What a noise's ground truth takes, about, in evaluations. A budget is half for it, and of that a quarter for validation.
 const TRUTH: u64 = 100;
 
-/// Up to so many evaluations forward passes alone learn `ns` better than gradients do, and with fewer evaluations.
-const FEW: usize = 6;
+/// Up to so many evaluations of `ns` forward passes alone come to the error of gradients or less, and cost less.
+const FEW: usize = 8;
 
 /// Evaluations of an iteration's Jacobians at most, by nfe^2: 30 samples' of `ns` at nfe 10.
 const JACOBIANS: u64 = 80;

@@ -363,7 +363,7 @@ fn the_default_optimizer_is_the_better_one_at_each_count() {
         phases.collect::<Vec<_>>()
     };
     let (gradients, forward) = (Optimizer::GaussNewton, Optimizer::ForwardGaussNewton);
-    let ladder = json!({ "family": "ns", "nfe": [3, 6, 8, 20] });
+    let ladder = json!({ "family": "ns", "nfe": [3, 8, 9, 20] });
     let by_gradients = (gradients, 30, 400);
     assert_eq!(phases(ladder), [(forward, 40, 30), (forward, 40, 30), by_gradients, by_gradients]);
     let ladder = json!({ "family": "ns", "nfe": [10, 16, 32], "optimizer": "forward-gauss-newton" });

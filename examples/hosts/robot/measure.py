@@ -25,7 +25,7 @@ from reach import HORIZON, WIDTH, observations, policy_of, trained
 
 EVALUATIONS = (2, 3, 4, 5, 10)
 PUBLISHED = ("midpoint", "heun", "ralston", "rk4", "ab2", "ab3", "ab4", "ddim", "dpm++2m", "dpm++3m", "deis", "unipc", "ipndm")
-TRAINING = {"iterations": 24, "batch": 96, "pool": 192, "validation": 96, "atol": 3e-4, "rtol": 3e-4}
+TRAINING = {"optimizer": "gauss-newton", "iterations": 24, "batch": 96, "pool": 192, "validation": 96, "atol": 3e-4, "rtol": 3e-4}
 
 
 @torch.no_grad()

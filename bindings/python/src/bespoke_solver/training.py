@@ -94,8 +94,8 @@ def train(
             as far as they differ from the defaults, the other arguments as attributes, as `TorchField` is. None where
             ``model`` among the options names a model card.
         vjp: ``by_x, by_t = vjp(t, x, w)``, or ``vjp(t, x, classes, w)``: for the cotangent w ``[batch, *shape]``
-            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one training takes forward passes
-            alone (``optimizer="forward-gauss-newton"``).
+            w^T du/dx, ``[batch, *shape]``, and w . du/dt, ``[batch]``. Without one, and for ``ns`` of up to 8
+            evaluations unless ``optimizer`` says ``"gauss-newton"``, training takes forward passes alone.
         shape: Of one sample.
         classes: Number of classes; sample i gets class i mod classes.
         conditions: In place of classes what each sample is given, by name, arrays ``[C, ...]`` of ``library``: sample
