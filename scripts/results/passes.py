@@ -1,5 +1,5 @@
-"""docs/training.md: `ns` of few evaluations by gradients and by forward passes alone: the ladders of `fashion`, `fashion-ddpm`
-and `emoji`, and two small networks by the defaults. By name only."""
+"""docs/training.md: `ns` of few evaluations by gradients and by forward passes alone: the ladders of `fashion` and
+`fashion-ddpm`, and of two small networks by the defaults. By name only."""
 
 import json
 
@@ -7,7 +7,7 @@ import page
 from bespoke import at_once
 from three_to_ten import SUBJECTS, learned, learning, several, shared
 
-LARGE = ["fashion", "fashion-ddpm", "emoji"]
+LARGE = ["fashion", "fashion-ddpm"]
 SMALL = ["digits-fm-ot", "photos-fm-ot"]
 NFE = [4, 6, 8]
 WAYS = {"gradients": "gauss-newton", "forward": "forward-gauss-newton"}

@@ -9,13 +9,13 @@ from bespoke import at_once
 MODEL = "fashion-fm-ot"
 SEEDS = [0, 1, 2]
 NFE = [4, 6, 8]
-COUNT = 600
+COUNT = 300
 
 
 def learned(work, seed):
     out = work.path("seeds", f"{seed}.json")
-    options = ["--family", "ns", "--nfe", ",".join(map(str, NFE)), "--iterations", 20, "--validate-every", 2]
-    return work.train(out, MODEL, *options, "--pool", 300, "--validation", 200, "--batch", 100, "--seed", seed)
+    options = ["--family", "ns", "--nfe", ",".join(map(str, NFE)), "--iterations", 9, "--validate-every", 1]
+    return work.train(out, MODEL, *options, "--pool", 150, "--validation", 100, "--seed", seed)
 
 
 def write(work):

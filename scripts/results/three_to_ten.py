@@ -37,6 +37,7 @@ class Subject:
     pool: tuple[int, int, int] = (300, 200, 100)
     count: int = 600
     optimizer: str = "gauss-newton"
+    iterations: int = 20
     ways: tuple[str, ...] = WAYS
     with_peers: bool = False
 
@@ -56,9 +57,10 @@ SUBJECTS = [
         "docs/fashion.md",
         "fashion-fm-ot",
         "2.5",
-        pool=(150, 100, 30),
-        count=200,
+        pool=(100, 60, 30),
+        count=150,
         optimizer="forward-gauss-newton",
+        iterations=9,
         ways=("error",),
     ),
     Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
@@ -113,7 +115,7 @@ def learned(work, subject):
     counts, few = several(subject.nfe), several(nfe for nfe in subject.nfe if nfe <= FEW)
     even = several(nfe for nfe in subject.nfe if nfe % 2 == 0)
     options = {
-        "error": ["--family", "ns", "--nfe", counts, "--iterations", 20],
+        "error": ["--family", "ns", "--nfe", counts, "--iterations", subject.iterations],
         "features": ["--init", ways["error"], "--nfe", few, "--loss", "features", "--iterations", 12],
         "both": ["--init", ways["error"], "--nfe", few, "--loss", "log-mse:1,features:1", "--iterations", 12],
         "rk2": ["--family", "rk2", "--nfe", even, "--iterations", 12],
