@@ -14,13 +14,14 @@ fn card() -> PathBuf {
     root().join("models/digits-mixture.json")
 }
 
-/// Two solvers after each other, each from a theta that is trained first, so that a run can be killed in any stage.
+/// Two solvers after each other, by forward passes and by gradients, each from a theta that is trained first, so that a run can
+/// be killed in any stage.
 const RUN: [&str; 17] = [
     "train",
     "--family",
     "ns",
     "--nfe",
-    "4,6",
+    "4,10",
     "--init",
     "rk2",
     "--iterations",
