@@ -11,6 +11,7 @@ import os
 import time
 
 import ablations
+import bounds
 import carried
 import choosing
 import conditions
@@ -50,7 +51,7 @@ PARTS = {
     "demo": demo.write,
 }
 # Made where they are asked for alone.
-APART = {**three_to_ten.PARTS, "carried": carried.write, "passes": passes.write, "seeds": seeds.write}
+APART = {**three_to_ten.PARTS, "bounds": bounds.write, "carried": carried.write, "passes": passes.write, "seeds": seeds.write}
 
 
 def main():
