@@ -25,8 +25,9 @@ def write(work):
     results = work.evaluate(work.path("seeds", "evaluation.json"), MODEL, solvers, "--count", COUNT, "--seed", 7)["results"]
     rows = []
     for i, nfe in enumerate(NFE):
-        errors = [result["rmse"] for result in results[i * len(SEEDS) :][: len(SEEDS)]]
-        spread = statistics.stdev(errors) / statistics.mean(errors)
-        rows.append([str(nfe), *(f"{rmse:.4f}" for rmse in errors), f"{100 * spread:.1f} %"])
+        own = results[i * len(SEEDS) :][: len(SEEDS)]
+        errors, ratios = ([result[of] for result in own] for of in ("rmse", "psnr"))
+        spread = f"{100 * statistics.stdev(errors) / statistics.mean(errors):.0f} % ({statistics.stdev(ratios):.2f})"
+        rows.append([str(nfe), *(f"{rmse:.4f} ({psnr:.2f})" for rmse, psnr in zip(errors, ratios)), spread])
     heading = ["nfe", *(f"seed {seed}" for seed in SEEDS), "standard deviation"]
-    page.replace("docs/fashion.md", "seeds", [f"rmse on {COUNT} fresh noises.", "", *page.table(heading, rows)])
+    page.replace("docs/fashion.md", "seeds", [f"rmse (psnr in dB) on {COUNT} fresh noises.", "", *page.table(heading, rows)])

@@ -74,7 +74,6 @@ SUBJECTS = [
         pool=(100, 60, 40),
         count=144,
         ways=("error", "features", "rk2"),
-        with_peers=True,
     ),
 ]
 HEADINGS = {

@@ -83,7 +83,8 @@ fn each_loss_is_judged_by_what_it_is_of() {
     let of = |loss: Value, init: &str, out: &str| {
         let (init, out) =
             (if init == "ab2@3" { json!(init) } else { json!(scratch.path().join(init)) }, scratch.path().join(out));
-        trained(json!({ "loss": loss, "init": init, "out": out })).unwrap().rungs.swap_remove(0)
+        let options = json!({ "loss": loss, "optimizer": "gauss-newton", "init": init, "out": out });
+        trained(options).unwrap().rungs.swap_remove(0)
     };
     let seen = |trained: &Trained| (trained.best.rmse, trained.best.features.unwrap());
     let numbers = of(json!("log-mse"), "ab2@3", "numbers.json");
