@@ -8,14 +8,14 @@ from bespoke import at_once
 
 MODEL = "fashion-fm-ot"
 SEEDS = [0, 1, 2]
-NFE = [4, 6, 8]
-COUNT = 300
+NFE = [4, 6]
+COUNT = 200
 
 
 def learned(work, seed):
     out = work.path("seeds", f"{seed}.json")
     options = ["--family", "ns", "--nfe", ",".join(map(str, NFE)), "--iterations", 9, "--validate-every", 1]
-    return work.train(out, MODEL, *options, "--pool", 150, "--validation", 100, "--seed", seed)
+    return work.train(out, MODEL, *options, "--pool", 60, "--validation", 60, "--seed", seed)
 
 
 def write(work):
