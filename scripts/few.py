@@ -168,6 +168,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if given.layers and not given.truth:
+        parser.error("--layers compares with the ground truth: --truth says which")
     torch.set_num_threads(1)
     card = json.loads(given.card.read_text())
     network, seen_by = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers or given.classifier))

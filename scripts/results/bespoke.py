@@ -126,3 +126,8 @@ def greatest_allowed(solver, nfe):
 def equivalents(evaluations):
     """In forward evaluations, a backward one as two."""
     return evaluations["forward"] + 2 * evaluations["backward"]
+
+
+def learning(training):
+    """Evaluations that learning took by a theta's notes, ground truth aside."""
+    return equivalents(training["evaluations"]) - training["ground_truth_evaluations"]

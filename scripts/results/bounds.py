@@ -19,7 +19,8 @@ def squares(work, name, solver):
     noise, truth = (work.path("fashion", "peers", f"{of}.npy") for of in ("noise", "truth"))
     out = work.path("bounds", f"{name}.npy")
     work.make(out, "sample", "--model", card(MODEL), "--noise", noise, "--solver", solver, "--out", out)
-    return np.square(np.load(out) - np.load(truth)).reshape(len(np.load(truth)), -1).mean(1)
+    error = np.load(out) - np.load(truth)
+    return np.square(error).reshape(len(error), -1).mean(1)
 
 
 def root(values):

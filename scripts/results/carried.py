@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import page
-from bespoke import PYTHON, ROOT, at_once, card, equivalents
+from bespoke import PYTHON, ROOT, at_once, card, learning
 from three_to_ten import PUBLISHED
 
 NFE = 6
@@ -70,8 +70,7 @@ def row(work, place, learned):
     cells = [f"{carried:.4f}", f"{best:.4f} (`{PUBLISHED[published.index(best)]}`)", f"{carried / best:.2f}"]
     for rmse, theta in ((short, again), (long, anew)):
         training = json.loads(theta.read_text())["training"]
-        cost = equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
-        cells.append(f"{rmse:.4f} ({cost / 1e3:.0f})")
+        cells.append(f"{rmse:.4f} ({learning(training) / 1e3:.0f})")
     return [place.heading, *cells]
 
 

@@ -3,7 +3,7 @@
 import json
 
 import page
-from bespoke import at_once, card, equivalents
+from bespoke import at_once, card, learning
 
 MODELS = ["digits-fm-ot", "photos-fm-ot"]
 NFE = [10, 16, 20, 32]
@@ -26,7 +26,7 @@ def row(work, model, nfe):
     work.make(out, "eval", "--quiet", "--model", card(model), *named, "--count", FRESH, "--seed", 2, "--json", out)
     *learned, first, second = (result["rmse"] for result in json.loads(out.read_text())["results"])
     notes = [json.loads(theta.read_text())["training"] for theta in thetas]
-    costs = [equivalents(each["evaluations"]) - each["ground_truth_evaluations"] for each in notes]
+    costs = [learning(each) for each in notes]
     cells = [f"{rmse:.5f} ({cost / 1e6:.2f})" for rmse, cost in zip(learned, costs)]
     ratios = f"{learned[1] / learned[0]:.2f} ({costs[1] / costs[0]:.2f})"
     return [f"`{model}`", str(nfe), *cells, ratios, f"{first:.5f}", f"{second:.5f}"]

@@ -4,8 +4,8 @@
 import json
 
 import page
-from bespoke import at_once
-from three_to_ten import SUBJECTS, learned, learning, several, shared
+from bespoke import at_once, learning
+from three_to_ten import SUBJECTS, learned, several, shared
 
 LARGE = ["fashion", "fashion-ddpm"]
 SMALL = ["digits-fm-ot", "photos-fm-ot"]

@@ -8,7 +8,7 @@ import shutil
 
 import ladders
 import page
-from bespoke import PYTHON, ROOT, allows, at_once, card, equivalents
+from bespoke import PYTHON, ROOT, allows, at_once, card, learning
 
 # In features the race is at few.
 FEW = 6
@@ -159,11 +159,6 @@ def data(work, subject):
         program = ROOT / "target/release/examples/train_models"
         work.run(program, "--model", f"{subject.name}-classifier", "--reference", out.parent)
     return out
-
-
-def learning(training):
-    """Evaluations that learning took, ground truth aside."""
-    return equivalents(training["evaluations"]) - training["ground_truth_evaluations"]
 
 
 def distance(found):
