@@ -144,21 +144,25 @@ fn gauss_newton_comes_to_the_same_theta() {
 
 #[test]
 fn forward_passes_alone_come_to_a_theta_of_the_same_error() {
-    let workshop = Workshop::new();
-    let options = ["--family", "rk2", "--steps", "3", "--optimizer", "forward-gauss-newton"];
     let few = ["--pool", "130", "--batch", "11", "--validation", "61", "--iterations", "6"];
-    workshop.train(&[&options[..], &few].concat());
-    // A velocity rounds otherwise in a batch of another size, and a difference divides that by some 3e-4: numbers that the
-    // error hardly depends on end elsewhere.
-    for ranks in 2..=3 {
-        workshop.within(0.1, "1.json", &format!("{ranks}.json"));
-    }
-    let solvers = ["--solver", "1.json", "--solver", "2.json", "--solver", "3.json"];
-    workshop.succeed(1, &[&["eval", "--quiet", "--count", "100", "--json", "eval.json"], &solvers[..]].concat());
-    let results = workshop.json("eval.json");
-    let rmse = |i: usize| results["results"][i]["rmse"].as_f64().unwrap();
-    for i in 1..3 {
-        assert!((rmse(i) / rmse(0) - 1.0).abs() < 0.01, "{results}");
+    let rk2 = ["--family", "rk2", "--steps", "3", "--optimizer", "forward-gauss-newton"];
+    // As it is learned where nothing is said: half-way, two that differ by little may be on the way to different thetas.
+    let ns = ["--family", "ns", "--nfe", "4"];
+    for options in [&[&rk2[..], &few].concat(), &ns[..]] {
+        let workshop = Workshop::new();
+        workshop.train(options);
+        // A velocity rounds otherwise in a batch of another size, and a difference divides that by some 3e-4: numbers that
+        // the error hardly depends on end elsewhere.
+        for ranks in 2..=3 {
+            workshop.within(0.1, "1.json", &format!("{ranks}.json"));
+        }
+        let solvers = ["--solver", "1.json", "--solver", "2.json", "--solver", "3.json"];
+        workshop.succeed(1, &[&["eval", "--quiet", "--count", "100", "--json", "eval.json"], &solvers[..]].concat());
+        let results = workshop.json("eval.json");
+        let rmse = |i: usize| results["results"][i]["rmse"].as_f64().unwrap();
+        for i in 1..3 {
+            assert!((rmse(i) / rmse(0) - 1.0).abs() < 0.01, "{results}");
+        }
     }
 }
 
@@ -170,9 +174,11 @@ fn adam_on_the_bound_comes_to_the_same_theta() {
 
 #[test]
 fn a_ladder_of_tables_comes_to_the_same_thetas() {
-    // Published starts, some of which are not finite, and a theta that is trained first.
+    // Published starts, some of which are not finite, and a theta that is trained first. By gradients: differences of
+    // velocities make more of how one rounds than these numbers are compared by.
     let options = ["--family", "ns", "--nfe", "4,6", "--init", "published", "--init", "rk2", "--loss", "rmse"];
-    Workshop::new().compare(&[&options[..], &SIZE].concat());
+    let by_gradients = ["--optimizer", "gauss-newton"];
+    Workshop::new().compare(&[&options[..], &by_gradients, &SIZE].concat());
 }
 
 #[test]
