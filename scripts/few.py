@@ -15,8 +15,9 @@ With --classifier CLASSIFIER.pt in place of --layers and --truth, what is minimi
 asked for, as a network sees it: a loss without a teacher.
 
 All by Adam with cosine decay, a forward and a backward pass counted as three evaluations; the best on the held-out last samples is
-kept. CARD is of runtime torchscript and path fm-ot, with classes, or with one other input: sample i has class i mod classes,
-or row i mod rows of that input in a file of conditions.
+kept. CARD is of runtime torchscript, with classes, or with one other input: sample i has class i mod classes, or row i mod rows
+of that input in a file of conditions. With --guidance-scale an evaluation of a model with classes is two passes, and counts as
+one, as the budget of `bespoke train` has it.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bespoke_solver import velocity_scalars
 from safetensors.torch import load_file
 
 ORDER = 3
@@ -91,11 +93,38 @@ class Peer(torch.nn.Module):
         return told, noise, rows
 
 
-def solve(network, table, x, told):
+class Velocity:
+    """The velocity of a card's network, guided, in solver time [0, 1]: differentiable by the state and by time."""
+
+    def __init__(self, card, network, scale):
+        self.scheduler, self.output, self.network, self.scale = card["scheduler"], card["output"], network, scale
+        self.null = card["null_class"] if scale != 1 else None
+        time = card.get("time", {})
+        self.reverse, self.end = time.get("direction") == "data-to-noise", time.get("end", 1)
+        self.unit, self.offset = time.get("scale", 1), time.get("offset", 0)
+
+    def start(self, noise):
+        return velocity_scalars(self.scheduler, self.output, [0])[0].sigma * noise
+
+    def __call__(self, x, time, told):
+        t = self.end * time
+        known = velocity_scalars(self.scheduler, self.output, [t.item()])[0]
+        # First order, by which the derivative along time is exact.
+        moved = t - t.detach()
+        of_state, of_output = known.x + known.x_dot * moved, known.output + known.output_dot * moved
+        seen = (self.unit * (1 - t if self.reverse else t) + self.offset).float().expand(len(x))
+        out = self.network(x, seen, told)
+        if self.null is not None:
+            without = self.network(x, seen, torch.full_like(told, self.null))
+            out = without + self.scale * (out - without)
+        return self.end * (of_state.float() * x + of_output.float() * out)
+
+
+def solve(velocity, table, x, told):
     times, noise, rows = table
     state, velocities = x, []
     for t, a, row in zip(times, noise, rows):
-        velocities.append(network(state, t.float().expand(len(x)), told))
+        velocities.append(velocity(state, t, told))
         state = a.float() * x + sum(b.float() * u for b, u in zip(row, velocities))
     return state
 
@@ -111,7 +140,7 @@ def of_classes(classifier, told):
     return lambda found, rows: torch.nn.functional.cross_entropy(classifier(found), told[rows], reduction="none")
 
 
-def learn(given, network, losses, x, told, rate):
+def learn(given, velocity, losses, x, told, rate):
     """The best mean loss of the held-out samples, and the table it belongs to."""
     torch.manual_seed(given.seed)
     peer, held = Peer(given.peer, given.nfe), slice(len(x) - given.validation, len(x))
@@ -125,13 +154,13 @@ def learn(given, network, losses, x, told, rate):
         if iteration % max(1, iterations // 12) == 0 or iteration == iterations:
             with torch.no_grad():
                 table = peer.table()
-                found = solve(network, table, x[held], told[held])
+                found = solve(velocity, table, x[held], told[held])
                 score = losses(found, held).mean().item()
                 if score < best[0]:
                     best = (score, [peer_numbers(part) for part in table])
         rows = torch.randperm(len(x) - given.validation)[: given.batch]
         start = (x[rows] + moved[rows]).requires_grad_(given.peer != "gs")
-        loss = losses(solve(network, peer.table(), start, told[rows]), rows).mean()
+        loss = losses(solve(velocity, peer.table(), start, told[rows]), rows).mean()
         turn = iteration % len(optimizers)
         optimizers[turn].zero_grad()
         loss.backward()
@@ -160,6 +189,7 @@ def main():
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--truth", type=Path, help="with --layers")
     parser.add_argument("--conditions", type=Path, help="of a model without classes")
+    parser.add_argument("--guidance-scale", type=float, default=1, help="of a model with classes [default: 1]")
     parser.add_argument("--nfe", type=int, required=True)
     parser.add_argument("--budget", type=int, required=True, help="of each learning rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-3], help="of several the best is kept [default: 5e-3]")
@@ -174,14 +204,15 @@ def main():
     card = json.loads(given.card.read_text())
     network, seen_by = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers or given.classifier))
     read = lambda path: torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float()
-    x = read(given.noise)
+    velocity = Velocity(card, network, given.guidance_scale)
+    x = velocity.start(read(given.noise))
     if given.conditions:
         (rows,) = load_file(given.conditions).values()
         told = rows[torch.arange(len(x)) % len(rows)]
     else:
         told = torch.arange(len(x)) % card["classes"]
     losses = of_layers(seen_by, read(given.truth)) if given.layers else of_classes(seen_by, told)
-    found = {rate: learn(given, network, losses, x, told, rate) for rate in given.rates}
+    found = {rate: learn(given, velocity, losses, x, told, rate) for rate in given.rates}
     rate = min(found, key=lambda rate: found[rate][0])
     score, (times, noise, rows) = found[rate]
     training = {"peer": given.peer, "lr": rate, "budget": given.budget, "loss": score}

@@ -45,8 +45,9 @@ class Subject:
         return f"models/{self.name}-{role}.json"
 
     def given(self, role):
-        """Options that name the conditions, of training (0) or of judgement (1)."""
-        return ["--conditions", f"models/conditions/{self.conditions[role]}.safetensors"] if self.conditions else []
+        """Options of what is asked for: the guidance, and the conditions, of training (0) or of judgement (1)."""
+        named = ["--conditions", f"models/conditions/{self.conditions[role]}.safetensors"] if self.conditions else []
+        return ["--guidance-scale", self.scale, *named]
 
 
 SUBJECTS = [
@@ -61,9 +62,10 @@ SUBJECTS = [
         count=150,
         optimizer="forward-gauss-newton",
         iterations=9,
-        ways=("error",),
+        ways=("error", "features"),
+        with_peers=True,
     ),
-    Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm"),
+    Subject("fashion-ddpm", "docs/fashion.md", "fashion-ddpm", with_peers=True),
     Subject(
         "emoji",
         "docs/emoji.md",
@@ -71,6 +73,7 @@ SUBJECTS = [
         name="emoji",
         shape=(3, 32, 32),
         conditions=("emoji-names", "emoji-names-others"),
+        with_peers=True,
         pool=(100, 60, 40),
         count=144,
         ways=("error", "features", "rk2"),
@@ -105,7 +108,7 @@ def shared(work, subject):
     """Options of all trainings of a subject: the ground truth, what samples are given, and the layers that are told."""
     pool, validation, _ = subject.pool
     options = ["--pool", pool, "--validation", validation, "--pool-file", work.path(subject.part, "pool.safetensors")]
-    return [*options, "--features", subject.network("layers"), "--guidance-scale", subject.scale, *subject.given(0)]
+    return [*options, "--features", subject.network("layers"), *subject.given(0)]
 
 
 def learned(work, subject):
@@ -198,7 +201,7 @@ def picture(work, subject, ladder):
     """The ground truth's samples, and those of few evaluations beside UniPC's, in docs/images."""
     asked = [solver for nfe in subject.nfe if nfe <= PICTURED for solver in (f"{ladder}@{nfe}", f"unipc@{nfe}")]
     out = work.path(subject.part, "samples.png")
-    options = ["--count", 20, "--seed", 2, "--guidance-scale", subject.scale, *subject.given(1), "--png", out]
+    options = ["--count", 20, "--seed", 2, *subject.given(1), "--png", out]
     work.evaluate(work.path(subject.part, "pictured.json"), subject.model, asked, *options)
     shutil.copy(out, ROOT / f"docs/images/{subject.part}.png")
 
@@ -211,7 +214,7 @@ def write(work, subject):
     asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in subject.nfe if allows(published[name], nfe)]
-    judged_by = ["--seed", 2, "--guidance-scale", subject.scale, *subject.given(1)]
+    judged_by = ["--seed", 2, *subject.given(1)]
     options = ["--count", subject.count, *judged_by, "--frechet", "--features", subject.network("judge"), "--data", data(work, subject)]
     solvers = [solver for _, _, solver in asked]
     out = work.evaluate(work.path(subject.part, "evaluation.json"), subject.model, solvers, *options)
