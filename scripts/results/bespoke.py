@@ -79,10 +79,16 @@ class Work:
         return self.make(out, "train", "--quiet", "--model", card(model), *options, "--out", out, "--resume")
 
     def evaluate(self, out, model, solvers, *options):
-        """The document that `bespoke eval` writes."""
+        """The document that `bespoke eval` writes, made anew where the one that is kept is of other solvers."""
+        solvers = list(map(str, solvers))
+        if out.exists() and evaluated(json.loads(out.read_text())) != solvers:
+            out.unlink()
         named = [word for solver in solvers for word in ("--solver", solver)]
         self.make(out, "eval", "--quiet", "--model", card(model), *named, *options, "--json", out)
-        return json.loads(out.read_text())
+        found = json.loads(out.read_text())
+        if evaluated(found) != solvers:
+            sys.exit(f"{out} is of {evaluated(found)}, not of {solvers}")
+        return found
 
     def solved(self, folder, card, shape, *options):
         """Files of noises of a shape that numpy draws, and of their ground truth."""
@@ -99,6 +105,11 @@ class Work:
 
 def card(model):
     return f"models/{model}.json"
+
+
+def evaluated(document):
+    """The solvers that an evaluation is of, as they were asked for."""
+    return [result["solver"] for result in document["results"]]
 
 
 def stopped(trained):
