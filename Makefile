@@ -499,9 +499,9 @@ $(CMA_STAMP): $(PYTHON_STAMP)
 	.venv-python/bin/python -m $(PIP) --no-deps cma==4.5.0
 	touch $@
 
-# Every table and picture of figures in the docs, anew; `python3 scripts/results --help`.
+# Every table and picture of figures in the docs, anew; `.venv-python/bin/python scripts/results --help`.
 results: python $(ONNX_STAMP) $(CMA_STAMP)
-	python3 scripts/results
+	.venv-python/bin/python scripts/results
 
 # Sixteen million inputs; some minutes.
 fuzz:

@@ -91,7 +91,9 @@ def main():
     parser.add_argument("--forward-only", action="store_true", help="of pt2: without its vector-Jacobian product")
     arguments = parser.parse_args()
     for card in arguments.cards:
-        print(export(card, arguments.runtime, arguments.out or card.parent, not arguments.forward_only))
+        out = arguments.out or card.parent
+        out.mkdir(parents=True, exist_ok=True)
+        print(export(card, arguments.runtime, out, not arguments.forward_only))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains solvers for the example networks, compares them with the published ones, and writes every table and
 picture of the docs that comes of it: docs/results.md, and the marked parts of the other pages.
 
-    python3 scripts/results [--out FOLDER] [--count N] [PART...]
+    .venv-python/bin/python scripts/results [--out FOLDER] [--count N] [PART...]
 
 What is found in FOLDER is not made again, so an interrupted run goes on. `make results` runs all.
 """

@@ -4,9 +4,9 @@ use super::progress::{self, Share};
 use super::say::{note, say};
 use super::signals;
 use bespoke::ranks::Ranks;
-use bespoke::train::{Outcome, Progress, TrainConfig, Trained, Watch, parts_beside, train_config};
+use bespoke::train::{Optimizer, Outcome, Progress, TrainConfig, Trained, Watch, parts_beside, train_config};
 use bespoke::{Error, Result, document, output};
-use clap::{ArgMatches, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -103,9 +103,11 @@ struct Shown {
     started: Instant,
     /// The first failure to say something ends the run as a signal does: with the best theta so far.
     said: Result<()>,
-    /// Until the first iteration.
+    /// From the first of the ground truth until the first iteration.
     truth: Option<Share>,
     iterations: Option<ProgressBar>,
+    /// What was last said to be learned, and how.
+    learned: Option<(usize, Optimizer)>,
 }
 
 /// A line of `--json`.
@@ -117,9 +119,18 @@ struct Line<'a> {
 
 impl Watch for Shown {
     fn ground_truth(&mut self, share: f64) {
-        if let Some(truth) = &mut self.truth {
-            truth.set(share);
-        }
+        let silent = self.silent;
+        let truth = self.truth.get_or_insert_with(|| {
+            if !silent && !std::io::stderr().is_terminal() {
+                note!("solving the ground truth");
+            }
+            Share::new("solving the ground truth", silent)
+        });
+        truth.set(share);
+    }
+
+    fn is_asked_to_end(&mut self) -> bool {
+        signals::asked()
     }
 
     fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
@@ -136,6 +147,11 @@ impl Watch for Shown {
             let line = document::line(&Line { progress, seconds }, "progress");
             self.said = line.and_then(|line| say!("{line}"));
         } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
+            let learned = (progress.nfe, progress.optimizer);
+            if self.learned.replace(learned) != Some(learned) {
+                let how = progress.optimizer.to_possible_value();
+                note!("nfe {}, by {}", progress.nfe, how.as_ref().map_or("no optimizer", |how| how.get_name()));
+            }
             // No batch was taken before the first iteration.
             let loss = if progress.loss.is_nan() { String::new() } else { format!("  loss {:.6}", progress.loss) };
             note!(
@@ -172,11 +188,7 @@ pub fn run(args: TrainArgs, ranks: &Ranks) -> Result<()> {
     }
     let (started, begun) = (Instant::now(), SystemTime::now());
     let silent = json || quiet;
-    if !silent && !std::io::stderr().is_terminal() {
-        note!("solving the ground truth");
-    }
-    let truth = Some(Share::new("solving the ground truth", silent));
-    let mut shown = Shown { json, silent, started, said: Ok(()), truth, iterations: None };
+    let mut shown = Shown { json, silent, started, said: Ok(()), truth: None, iterations: None, learned: None };
     let outcome = train_config(&config, ranks, &mut shown).inspect_err(|_| {
         if ranks.is_first() && was_kept(&config, begun) {
             note!("what was done before the error is kept: the same command with --resume goes on from there");

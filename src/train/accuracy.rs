@@ -16,6 +16,8 @@ pub struct Accuracy {
     pub time: f64,
     /// By how much it differs between a batch and the sample alone.
     pub batch: f64,
+    /// By how much it differs from call to call.
+    pub repeat: f64,
 }
 
 /// How derivatives are taken by differences.
@@ -43,7 +45,7 @@ impl Differences {
 
     /// Central ones for a field of this noise.
     pub fn central(noise: f64) -> Self {
-        Self { accuracy: Accuracy { state: noise, time: noise, batch: 0.0 }, central: true }
+        Self { accuracy: Accuracy { state: noise, time: noise, batch: 0.0, repeat: 0.0 }, central: true }
     }
 
     /// `share`: of the best central step if the third derivative were as large as the velocity.
@@ -51,19 +53,45 @@ impl Differences {
         if self.central { (3.0 * noise).cbrt() * share } else { noise.sqrt() }
     }
 
-    /// The step along a direction as large as the state.
-    pub fn in_state(&self) -> f64 {
-        self.step(self.accuracy.state, 1.0 / 3.0)
+    /// Where two velocities are compared along a direction as large as the state, in its units.
+    pub fn in_state(&self) -> Between {
+        let step = self.step(self.accuracy.state, 1.0 / 3.0);
+        Between { ahead: step, behind: if self.central { -step } else { 0.0 } }
     }
 
-    /// The step in time at `t`, which stays in [0, 1].
-    pub fn in_time(&self, t: f64) -> f64 {
+    /// Where they are in time, from `t` on. All of it is within [0, 1], and at the ends of the path as wide as elsewhere,
+    /// since the noise is divided by the width.
+    pub fn in_time(&self, t: f64) -> Between {
         let step = self.step(self.accuracy.time, 1.0 / 9.0);
-        match self.central {
-            true => step.min(t.min(1.0 - t).max(0.0)),
-            false if t + step > 1.0 => -step,
-            false => step,
+        if !self.central {
+            return Between { ahead: if t + step > 1.0 { -step } else { step }, behind: 0.0 };
         }
+        let ahead = step.min(1.0 - t).max(2.0 * step - t);
+        Between { ahead, behind: ahead - 2.0 * step }
+    }
+}
+
+/// Two places on a line through where a solve is, that velocities are compared at. One-sided differences have the solve's own
+/// place behind, whose velocity is there already.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Between {
+    pub ahead: f64,
+    pub behind: f64,
+}
+
+impl Between {
+    /// Nowhere: along this line nothing moves.
+    pub const NOWHERE: Self = Self { ahead: 0.0, behind: 0.0 };
+
+    /// In units of which `unit` is one.
+    pub fn times(self, unit: f64) -> Self {
+        Self { ahead: self.ahead * unit, behind: self.behind * unit }
+    }
+
+    /// One over the distance of the two, 0 where there is none.
+    pub fn per_width(self) -> f64 {
+        let width = self.ahead - self.behind;
+        if width == 0.0 { 0.0 } else { 1.0 / width }
     }
 }
 
@@ -84,7 +112,7 @@ impl Accuracy {
     /// least is taken, since what is left of the function only adds.
     ///
     /// # Errors
-    /// The field's own; [`Error::Numeric`] where the velocities vanish.
+    /// The field's own; [`Error::Numeric`] where the velocities vanish, differ from call to call, or are another sample's.
     pub fn measure<F: VelocityField>(field: &F, pool: &Pool<F::Tensor>) -> Result<Self> {
         let all = pool.by_size((0..pool.size()).collect());
         let rows = pool.parts(&all, |_| SAMPLES).first().copied().unwrap_or_default();
@@ -121,26 +149,77 @@ impl Accuracy {
             Ok::<f64, Error>((noise_of(&values)? / size).sqrt().max(f64::EPSILON))
         };
         let (state, time) = (line(0)?, line(points)?);
-        let mut batch: f64 = 0.0;
+        let apart = |a: &F::Tensor, b: &F::Tensor| {
+            let difference = F::Tensor::linear_combination(&[(PerRow::All(1.0), a), (PerRow::All(-1.0), b)])?;
+            Ok::<f64, Error>((mean_square(&difference)? / size).sqrt())
+        };
+        let alone =
+            |row: usize| field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&rows[row..=row])?);
+        let (mut batch, mut repeat) = (0.0f64, 0.0f64);
         for row in 0..rows.len() {
-            let alone = field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&rows[row..=row])?)?;
-            let beside = middle.narrow(row..row + 1)?;
-            let difference =
-                F::Tensor::linear_combination(&[(PerRow::All(1.0), &alone), (PerRow::All(-1.0), &beside)])?;
-            batch = batch.max((mean_square(&difference)? / size).sqrt());
+            let found = alone(row)?;
+            batch = batch.max(apart(&found, &middle.narrow(row..row + 1)?)?);
+            if row == 0 {
+                repeat = apart(&found, &alone(row)?)?;
+            }
         }
         let least = field.accuracy();
-        Ok(Self { state: state.max(least), time: time.max(least), batch })
+        let found = Self { state: state.max(least), time: time.max(least), batch, repeat };
+        found.check()?;
+        Ok(found)
     }
 
-    /// Whether a sample's velocity depends on what else is in its batch: by more than rounding explains.
+    /// # Errors
+    /// [`Error::Numeric`] for a field that no solver can be learned from.
+    fn check(&self) -> Result<()> {
+        if self.repeat > BEYOND {
+            return Err(Error::Numeric(format!(
+                "a velocity differs by {:.1e} of itself between two calls with the same state, time and condition: is a \
+                 network in training mode, as with dropout?",
+                self.repeat
+            )));
+        }
+        if self.batch > BEYOND {
+            return Err(Error::Numeric(format!(
+                "a sample's velocity differs by {:.1e} of itself between a batch and the sample alone: are the rows of a \
+                 batch mixed up, or taken together, as by batch norm in training mode?",
+                self.batch
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether a sample's velocity depends on what else is in its batch, by more than rounding explains: that of other kernels is
+    /// a few units of exact velocities' noise, and about as large as that of coarse ones.
     pub fn depends_on_batch(&self) -> bool {
-        self.batch > DEPENDENT * self.state.max(f64::from(f32::EPSILON))
+        let noise = self.state.max(f64::from(f32::EPSILON));
+        self.batch > (30.0 * noise).min((2.0 * noise).max(COARSE))
+    }
+
+    /// What whoever learns from the field should know of it.
+    pub fn warning(&self) -> Option<String> {
+        if self.repeat > NOTICEABLE {
+            Some(format!(
+                "a velocity differs by {:.1e} of itself between two calls with the same state, time and condition: what is \
+                 learned is as random",
+                self.repeat
+            ))
+        } else if self.depends_on_batch() {
+            Some(format!(
+                "a sample's velocity differs by {:.1e} of itself between a batch and the sample alone: this field depends on \
+                 the batch a sample is in, and what is learned in one batch size may not serve in another",
+                self.batch
+            ))
+        } else {
+            None
+        }
     }
 }
 
-/// Rounding in a batch of another size, by other kernels, is a few units of the noise.
-const DEPENDENT: f64 = 30.0;
+/// From call to call a device's sums may differ by their rounding, of half precision at most.
+const NOTICEABLE: f64 = 1e-2;
+/// A field that differs by so much of itself is not one.
+const BEYOND: f64 = 0.3;
 
 /// Of all samples and elements.
 fn mean_square<T: Tensor>(of: &T) -> Result<f64> {

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const FORMAT: &str = "bespoke-checkpoint";
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// What tells a checkpoint from other files.
 #[derive(Deserialize)]
@@ -97,16 +97,16 @@ pub fn load(path: &Path, job: &Job, settings: &Settings, legs: &[Leg]) -> Result
     };
     let text = document::without_mark(&text);
     let name = path.display().to_string();
+    let hint = "; without --resume, training begins anew";
     let header: Header = serde_json::from_str(text).map_err(|e| {
-        let problem = format!("is no whole checkpoint: {e}; without --resume, training begins anew");
+        let problem = format!("is no whole checkpoint: {e}{hint}");
         Error::format(&name, ".", problem)
     })?;
     check_same(&name, "format", &json!(header.format), &json!(FORMAT), "")?;
-    check_same(&name, "version", &json!(header.version), &json!(VERSION), "")?;
+    check_same(&name, "version", &json!(header.version), &json!(VERSION), hint)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let found: Checkpoint<State> = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| Error::format(&name, e.path().to_string(), e.inner()))?;
-    let hint = "; without --resume, training begins anew";
     check_same(&name, "model", &json!(found.model), &json!(job.model), &format!(": the model changed{hint}"))?;
     check_all_same(&name, &found.config, &job.config, hint)?;
     let changed = format!(": a theta that training starts from changed{hint}");

@@ -7,6 +7,7 @@ use super::optimize::{ForwardGaussNewton, Kept, Linear, NormalEquations};
 use super::parameters::Parameters;
 use crate::distance::Features;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::noise::{self, Purpose};
 use crate::sampler::{self, Plan};
 use crate::samples::{self, chunk};
@@ -24,6 +25,8 @@ use std::sync::Arc;
 const NUMBERS: usize = 1024;
 /// Bytes of the Jacobians that are kept.
 const KEPT_BYTES: usize = 1 << 28;
+/// Bytes of what the derivatives along the table's scalars are gathered in, or one sample's.
+const PART_BYTES: usize = 1 << 26;
 /// Samples whose Jacobians are kept at most, beside those of the iteration.
 pub const KEPT_SAMPLES: usize = 300;
 
@@ -112,6 +115,14 @@ impl Comparison<'_> {
     }
 }
 
+/// A matrix of zeros.
+///
+/// # Errors
+/// [`Error::Memory`].
+fn zeros(rows: usize, columns: usize) -> Result<DMatrix<f32>> {
+    Ok(DMatrix::from_vec(rows, columns, memory::filled(memory::numbers(rows, columns)?, 0.0)?))
+}
+
 impl<F: VelocityField> Iteration<'_, F> {
     /// Moves the parameters; gives the new samples' loss before.
     pub(super) fn forward_gauss_newton(
@@ -141,11 +152,11 @@ impl<F: VelocityField> Iteration<'_, F> {
         let weights: Vec<f64> =
             weights.iter().zip(self.per_number(&rows)).map(|(w, per_number)| w * per_number).collect();
         let model = self.model(parameters, &state.kept, errors, &weights)?;
-        let trials = state.newton.propose_from(&model);
+        let trials = state.newton.propose_from(&model, &parameters.limits());
         let taken = self.try_steps(parameters, &terms, &trials, self.spared().1)?;
         state.newton.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
-            *parameters = super::iteration::moved(parameters, &trials[i]);
+            *parameters = parameters.moved(&trials[i].step);
         }
         let last = rms.pop().unwrap_or_default();
         Ok(terms.mean(&match comparison.measure() {
@@ -208,15 +219,17 @@ impl<F: VelocityField> Iteration<'_, F> {
         let rows = self.samples(key);
         let own = &rows[self.ranks.share(rows.len())];
         let numbers = comparison.summary.numbers();
-        let mut by_values = DMatrix::<f32>::zeros(own.len() * numbers, by_scalar.nrows());
+        let by_values = by_scalar.map(|v| v as f32);
+        let mut jacobian = zeros(own.len() * numbers, by_values.ncols())?;
         let (mut errors, mut rms) = (Vec::with_capacity(own.len() * numbers), Vec::with_capacity(own.len()));
+        let most = (PART_BYTES / size_of::<f32>() / (numbers * by_values.nrows()).max(1)).max(1);
         let mut done = 0;
-        for part in self.pool.parts(own, |elements| tangents.samples_at_once(elements)) {
+        for part in self.pool.parts(own, |elements| tangents.samples_at_once(elements).min(most)) {
             let first = done * numbers;
             done += part.len();
+            let mut along = zeros(part.len() * numbers, by_values.nrows())?;
             let mut take = |scalar: usize, derivative: F::Tensor, end: &F::Tensor| {
-                let values = comparison.along(end, &derivative)?;
-                by_values.view_mut((first, scalar), (values.len(), 1)).copy_from_slice(&values);
+                along.column_mut(scalar).copy_from_slice(&comparison.along(end, &derivative)?);
                 Ok(())
             };
             let (x0, condition) = (self.pool.x0(part)?, self.pool.condition(part)?);
@@ -224,11 +237,13 @@ impl<F: VelocityField> Iteration<'_, F> {
             let found = comparison.errors(&end, &self.pool.x1(part)?)?;
             errors.extend(found.numbers);
             rms.extend(found.rms);
+            jacobian.rows_mut(first, part.len() * numbers).gemm(1.0, &along, &by_values, 0.0);
         }
-        if by_values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::NonFinite { evaluation: parameters.structure.nfe() - 1, t: 1.0 });
+        if jacobian.iter().any(|v| !v.is_finite()) {
+            return Err(Error::Numeric(
+                "the derivatives of the end of the solve are beyond what a number holds".into(),
+            ));
         }
-        let jacobian = by_values * by_scalar.map(|v| v as f32);
         Ok((Linear { jacobian, errors: DVector::from_vec(errors), numbers }, rms))
     }
 

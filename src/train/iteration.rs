@@ -135,11 +135,11 @@ impl<F: VelocityField> Iteration<'_, F> {
             }
         }
         batch.sum(self.ranks);
-        let trials = state.propose(batch);
+        let trials = state.propose(batch, &parameters.limits());
         let taken = self.try_steps(parameters, &terms, &trials, judged)?;
         state.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
-            *parameters = moved(parameters, &trials[i]);
+            *parameters = parameters.moved(&trials[i].step);
         }
         Ok(terms.mean(&all))
     }
@@ -207,7 +207,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         let mut least = mean(parameters)?;
         let mut taken = None;
         for (i, trial) in trials.iter().enumerate() {
-            match mean(&moved(parameters, trial)) {
+            match mean(&parameters.moved(&trial.step)) {
                 Ok(value) if value < least => (least, taken) = (value, Some(i)),
                 // A step too far may leave the constraints or blow the solve up: it is not taken.
                 Ok(_) | Err(Error::Invalid { .. } | Error::NonFinite { .. }) => {}
@@ -245,9 +245,4 @@ fn stack(above: &DMatrix<f64>, below: &DMatrix<f64>) -> DMatrix<f64> {
     let mut both = above.clone().resize_vertically(above.nrows() + below.nrows(), 0.0);
     both.rows_mut(above.nrows(), below.nrows()).copy_from(below);
     both
-}
-
-pub(super) fn moved(parameters: &Parameters, trial: &Trial) -> Parameters {
-    let values = parameters.values.iter().zip(trial.step.iter()).map(|(v, d)| v + d).collect();
-    Parameters { values, ..parameters.clone() }
 }

@@ -12,7 +12,7 @@ use crate::theta::bound::{bound_weights, lipschitz};
 use crate::theta::knots::{Knots, rk1, rk1_knots, rk2, rk2_knots};
 use crate::theta::{Family, NsTable, Theta, table_row};
 use crate::train::config::Learn;
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DVector};
 use num_dual::Dual64;
 use serde::{Deserialize, Serialize};
 
@@ -266,6 +266,22 @@ impl Parameters {
     /// The same solver in the family `structure`. A non-stationary table can stand for a solver of any family.
     pub fn in_structure(&self, structure: Structure) -> Self {
         if self.structure == structure { self.clone() } else { Self::from_tableau(&self.tableau()) }
+    }
+
+    /// How far the first numbers may move, down and up: the times of a table stay in [0, 1]. All others are free.
+    pub fn limits(&self) -> Vec<(f64, f64)> {
+        let times = match self.structure {
+            Structure::Ns(nfe) => nfe - 1,
+            Structure::Rk1(_) | Structure::Rk2(_) => 0,
+        };
+        self.values[..times].iter().map(|t| (-t, 1.0 - t)).collect()
+    }
+
+    /// These numbers and a `step`.
+    pub fn moved(&self, step: &DVector<f64>) -> Self {
+        let mut moved = self.clone();
+        moved.values.iter_mut().zip(step.iter()).for_each(|(value, by)| *value += by);
+        moved
     }
 
     /// Whether there are as many numbers as there must be.

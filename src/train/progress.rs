@@ -1,5 +1,6 @@
 //! What a run says of itself as it goes.
 
+use super::config::Optimizer;
 use crate::document;
 use crate::samples::Quality;
 use crate::velocity::Evaluations;
@@ -15,6 +16,8 @@ pub struct Progress {
     pub iterations: usize,
     /// Evaluations of the solver under training.
     pub nfe: usize,
+    /// What minimises its loss.
+    pub optimizer: Optimizer,
     /// The last batch's loss; NaN before the first.
     #[serde(serialize_with = "document::or_null")]
     pub loss: f64,
@@ -39,6 +42,12 @@ pub trait Watch {
     /// Called before the first iteration and after every one; `Break` stops the run with the best theta
     /// so far.
     fn iteration(&mut self, progress: &Progress) -> ControlFlow<()>;
+
+    /// Asked where an iteration fails: whether an end was asked for meanwhile. The run then ends with the best theta so far in
+    /// place of the error. No by default.
+    fn is_asked_to_end(&mut self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(&Progress) -> ControlFlow<()>> Watch for F {

@@ -81,22 +81,32 @@ pub fn train_job<F: VelocityField>(
     let pools = Pools::prepare(&field, conditioning, settings, job, draws, ranks, watch)?;
     let task = Task { field: &field, conditioning, settings, features, ranks };
     let mut run = Run::begin(task, legs, pools, resumed)?;
-    let mut is_stopped = |run: &Run<'_, F>| ranks.any(observer.iteration(&run.progress()).is_break());
-    let mut stopped = is_stopped(&run);
+    let is_stopped =
+        |run: &Run<'_, F>, observer: &mut Observer<'_>| ranks.any(observer.iteration(&run.progress()).is_break());
+    let mut stopped = is_stopped(&run, observer);
     if !on_disk {
         run.record(&mut journal, stopped)?;
     }
     loop {
         while !stopped && run.goes_on() {
-            run.iterate()?;
-            stopped = is_stopped(&run);
-            run.record(&mut journal, stopped)?;
+            match run.iterate() {
+                // Several ranks would have to agree on it; there the checkpoint has the best theta.
+                Err(error) if ranks.count() == 1 && observer.is_asked_to_end() => {
+                    tracing::warn!("the iteration that was under way failed, and was given up: {error}");
+                    stopped = true;
+                }
+                done => {
+                    done?;
+                    stopped = is_stopped(&run, observer);
+                    run.record(&mut journal, stopped)?;
+                }
+            }
         }
         if stopped || run.state.leg + 1 == run.legs.len() {
             break;
         }
         run.next_leg()?;
-        stopped = is_stopped(&run);
+        stopped = is_stopped(&run, observer);
         run.record(&mut journal, stopped)?;
     }
     run.finish_rung(stopped)?;
@@ -146,12 +156,16 @@ impl<'a, F: VelocityField> Run<'a, F> {
     ) -> Result<Self> {
         let first = *legs.first().ok_or_else(|| Error::invalid("steps", "no count", "at least one"))?;
         let Pools { validation, train: pool, evaluations, kept } = pools;
-        let differences = differences(task.field, &legs, &pool, task.ranks)?;
+        let accuracy = match &resumed {
+            Some(checkpoint) => checkpoint.state.accuracy,
+            None => accuracy(task.field, &legs, &pool, task.ranks)?,
+        };
         let (on_disk, ground_truth, state) = match resumed {
             Some(Checkpoint { evaluations, ground_truth, state, .. }) => (Some(evaluations), ground_truth, state),
             None => {
                 let candidate = task.enter(&validation, &first, 0)?;
                 let state = State {
+                    accuracy,
                     leg: 0,
                     iteration: 0,
                     rung_iteration: 0,
@@ -169,6 +183,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
                 (None, evaluations, state)
             }
         };
+        let differences = accuracy.map(Differences::new);
         let mut run = Run { task, legs, validation, pool, ground_truth, kept, differences, state };
         match on_disk {
             Some(evaluations) => {
@@ -233,6 +248,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
             iteration: before + iteration,
             iterations: self.legs.iter().map(|leg| leg.phase.iterations).sum(),
             nfe: self.leg().structure.nfe(),
+            optimizer: self.leg().phase.optimizer,
             loss: candidate.loss,
             validation: candidate.validation,
             best: self.best().best.0,
@@ -353,7 +369,8 @@ impl<'a, F: VelocityField> Run<'a, F> {
             "iterations": state.rung_iteration,
             "batch": phase.batch,
             "lr": phases.iter().any(|phase| phase.optimizer == Optimizer::Adam).then_some(settings.lr),
-            "accuracy": self.differences.map(|differences| differences.accuracy),
+            "accuracy": self.state.accuracy,
+            "warnings": self.state.accuracy.as_ref().and_then(Accuracy::warning).map(|warning| [warning]),
             "l_tau": settings.dense().then_some(settings.l_tau),
             "seed": settings.seed,
             "pool": settings.pool,
@@ -388,28 +405,23 @@ struct Measured {
     quality: Quality,
 }
 
-/// How the field is differentiated, where a leg does so by forward passes: as its accuracy asks for, which the
-/// first rank measures.
-fn differences<F: VelocityField>(
+/// What the field's velocities are worth, where a leg differentiates it by forward passes; the first rank measures it.
+fn accuracy<F: VelocityField>(
     field: &Counted<'_, F>,
     legs: &[Leg],
     pool: &Pool<F::Tensor>,
     ranks: &Ranks,
-) -> Result<Option<Differences>> {
+) -> Result<Option<Accuracy>> {
     if legs.iter().all(|leg| leg.phase.optimizer != Optimizer::ForwardGaussNewton) {
         return Ok(None);
     }
     let measured = ranks.is_first().then(|| Accuracy::measure(field, pool)).transpose()?;
     let found = ranks.of_first(measured)?;
     field.settle(ranks);
-    if let Some(accuracy) = found.filter(Accuracy::depends_on_batch) {
-        tracing::warn!(
-            "a sample's velocity differs by {:.1e} of itself between a batch and the sample alone: this field \
-             depends on the batch a sample is in, and what is learned in one batch size may not serve in another",
-            accuracy.batch
-        );
+    if let Some(warning) = found.as_ref().and_then(Accuracy::warning) {
+        tracing::warn!("{warning}");
     }
-    Ok(found.map(Differences::new))
+    Ok(found)
 }
 
 /// Of many solvers to start from, so many are left after all were seen on a quarter of the validation noises, at most

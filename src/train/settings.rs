@@ -123,7 +123,10 @@ impl TrainConfig {
             tolerance: Tolerance { rtol: self.rtol.unwrap_or(1e-5), atol: self.atol.unwrap_or(1e-5) },
             range,
         };
-        check_range("pool", settings.pool, batch, MOST)?;
+        if !(batch..=MOST).contains(&settings.pool) {
+            let expected = format!("{batch} to {MOST}: no fewer than the samples of an iteration (batch)");
+            return Err(Error::invalid("pool", settings.pool, expected));
+        }
         check_range("validation", settings.validation, 1, MOST)?;
         check_range("validate_every", settings.validate_every.unwrap_or(1), 1, MOST)?;
         check_range("patience", settings.patience.unwrap_or(1), 1, MOST)?;

@@ -1,6 +1,7 @@
 //! What a run carries from one iteration to the next. Everything random follows from the seed and
 //! the counts in here: with the settings, this is all of a run.
 
+use super::accuracy::Accuracy;
 use super::objective::Objective;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
@@ -56,6 +57,9 @@ impl Candidate {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
+    /// What the field's velocities are worth, where a leg differentiates by them: measured once, so that a run that goes on
+    /// takes the differences that it began with.
+    pub accuracy: Option<Accuracy>,
     /// The leg under way.
     pub leg: usize,
     /// Its iterations done.

@@ -12,7 +12,7 @@ use bespoke::tensor::{Host, PerRow, Register};
 use bespoke::train::loss::Tangents;
 use bespoke::train::{
     Accuracy, Coordinates, Differences, Job, Outcome, Parameters, Pool, PoolOptions, Progress, Settings, Structure,
-    TrainConfig, suited_to, train, train_job,
+    TrainConfig, Watch, suited_to, train, train_job,
 };
 use bespoke::velocity::{Condition, VelocityField};
 use bespoke::{Error, Result};
@@ -156,7 +156,7 @@ fn jacobians_of_every_family_are_those_of_solves_nearby() {
         println!("{structure:?}: relative error {error:.1e}, {evaluations} evaluations a sample");
         assert!(error < 1e-8, "{structure:?}: {error}");
         // One-sided ones, with steps for the noise of float32, are a thousand times coarser and good enough.
-        let accuracy = Accuracy { state: 1e-7, time: 1e-7, batch: 0.0 };
+        let accuracy = Accuracy { state: 1e-7, time: 1e-7, batch: 0.0, repeat: 0.0 };
         let (coarse, _) = jacobian(&parameters, &field(), Differences::new(accuracy), &x0);
         let error = distance(&coarse, &expected);
         assert!((1e-7..2e-2).contains(&error), "{structure:?}: {error}");
@@ -341,10 +341,18 @@ fn the_same_seed_gives_the_same_numbers() {
 #[test]
 fn a_run_that_goes_on_comes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    // A theta of rk2 first, for half of the iterations.
-    let settings = settings(json!({ "family": "ns", "steps": 4, "validate_every": 2 }));
+    // New samples on the way: the accuracy is that of the first ones.
+    for changes in [json!({}), json!({ "pool_refresh": 3 })] {
+        goes_on(folder.path(), changes);
+    }
+}
+
+fn goes_on(folder: &std::path::Path, changes: serde_json::Value) {
+    let mut asked = json!({ "family": "ns", "steps": 4, "validate_every": 2 });
+    asked.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let settings = settings(asked);
     let run = |name: &str, resume: bool, stop: usize| {
-        let job = Job { checkpoint: Some(folder.path().join(name)), resume, ..Job::default() };
+        let job = Job { checkpoint: Some(folder.join(name)), resume, ..Job::default() };
         let mut observer = |progress: &Progress| match progress.iteration == stop {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -412,6 +420,124 @@ fn noise_is_measured_and_a_field_that_sees_its_batch_is_named() {
     });
     let notes = named.unwrap().rungs.remove(0).theta.training;
     assert!(notes.0["accuracy"]["batch"].as_f64().unwrap() > 1e-4, "{:?}", notes.0["accuracy"]);
+    assert!(notes.0["warnings"][0].as_str().unwrap().contains("depends on the batch"), "{:?}", notes.0["warnings"]);
+    // Of velocities as coarse as those of 8 bits their own noise explains as much as itself.
+    let coarse = |batch: f64| Accuracy { state: 3e-3, time: 3e-3, batch, repeat: 0.0 }.depends_on_batch();
+    assert!(coarse(9e-3) && !coarse(3e-3));
+}
+
+/// `formula`, of which `change` makes another field: it is given how often the field was asked, and the velocities.
+struct Changed<F, C> {
+    inner: F,
+    asked: AtomicUsize,
+    change: C,
+}
+
+impl<F, C> VelocityField for Changed<F, C>
+where
+    F: VelocityField<Tensor = Host<f32>>,
+    C: Fn(usize, &mut Host<f32>) -> Result<()> + Sync,
+{
+    type Tensor = Host<f32>;
+    fn elements(&self) -> usize {
+        self.inner.elements()
+    }
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+        self.inner.upload(values, elements)
+    }
+    fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
+        let mut u = self.inner.eval(t, x, condition)?;
+        (self.change)(self.asked.fetch_add(1, Ordering::SeqCst), &mut u)?;
+        Ok(u)
+    }
+}
+
+fn changed<C: Fn(usize, &mut Host<f32>) -> Result<()> + Sync>(change: C) -> impl VelocityField<Tensor = Host<f32>> {
+    Changed { inner: formula(0.0), asked: AtomicUsize::new(0), change }
+}
+
+#[test]
+fn a_field_that_is_none_is_refused_by_what_it_does() {
+    let refused = |field: &dyn Fn() -> Result<Accuracy>| field().unwrap_err().to_string();
+    let random = changed(|call, u| {
+        let mut rng = noise::generator(call as u64, Purpose::Choice, 0);
+        u.data_mut().iter_mut().for_each(|u| *u *= if rng.random() { 2.0 } else { 0.0 });
+        Ok(())
+    });
+    let pool = small_pool(&formula(0.0), &UNCONDITIONAL, 8);
+    let said = refused(&|| Accuracy::measure(&random, &pool));
+    assert!(said.contains("two calls with the same state") && said.contains("dropout"), "{said}");
+    let reversed = changed(|_, u| {
+        let elements = u.elements();
+        let rows: Vec<f32> = u.data().chunks(elements).rev().flatten().copied().collect();
+        u.data_mut().copy_from_slice(&rows);
+        Ok(())
+    });
+    let said = refused(&|| Accuracy::measure(&reversed, &pool));
+    assert!(said.contains("rows of a batch mixed up"), "{said}");
+}
+
+/// Asks for an end from an iteration on that it is not shown any more.
+struct Impatient(usize);
+
+impl Watch for Impatient {
+    fn iteration(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.0 = progress.iteration;
+        ControlFlow::Continue(())
+    }
+
+    fn is_asked_to_end(&mut self) -> bool {
+        self.0 >= 2
+    }
+}
+
+#[test]
+fn a_field_that_fails_after_an_end_was_asked_for_leaves_the_best_theta() {
+    let settings = settings(json!({ "validate_every": 1 }));
+    let run = |calls: usize| {
+        let field =
+            changed(|call, _| if call < calls { Ok(()) } else { Err(Error::State("the server went away".into())) });
+        train_job(&field, &UNCONDITIONAL, &settings, None, &Job::default(), &Ranks::alone(), &mut Impatient(0))
+    };
+    let mut calls = 20;
+    // Before the second iteration nobody had asked: the error is the run's.
+    while let Err(error) = run(calls) {
+        assert!(error.to_string().contains("went away"), "{error}");
+        calls += 20;
+        assert!(calls < 100_000);
+    }
+    assert!(calls > 40);
+    let outcome = run(calls).unwrap();
+    assert!(outcome.stopped && outcome.rungs[0].best.rmse < outcome.rungs[0].start.rmse);
+}
+
+#[test]
+fn a_last_time_at_the_end_of_the_path_stops_no_table_from_moving() {
+    // The last evaluation of rk4 stands at t = 1. Where a step would take it beyond, the others go on without it.
+    let field = Formula::<f32, _>::new(16, |t, x| x.iter().map(|x| x.tanh() * (2.0 * t).exp()).collect());
+    let asked = json!({ "family": "ns", "nfe": [12], "init": ["rk4@12"], "pool": 150, "validation": 100, "batch": 30,
+        "iterations": 15, "rtol": 1e-4, "atol": 1e-4 });
+    let config: TrainConfig = serde_json::from_value(asked).unwrap();
+    let settings = suited_to(&config, false).unwrap().settings(2.0, None).unwrap();
+    let outcome = train(&field, &UNCONDITIONAL, &settings, &mut |_: &Progress| ControlFlow::Continue(())).unwrap();
+    let rung = &outcome.rungs[0];
+    assert!(rung.best.rmse < 0.03 * rung.start.rmse, "{:e} {:e}", rung.best.rmse, rung.start.rmse);
+}
+
+#[test]
+fn differences_in_time_are_as_wide_at_the_ends_as_elsewhere() {
+    for accuracy in [1e-7, 2e-3] {
+        let differences = Differences::new(Accuracy { state: accuracy, time: accuracy, batch: 0.0, repeat: 0.0 });
+        let width = |t: f64| {
+            let between = differences.in_time(t);
+            let ends = [t + between.ahead, t + between.behind];
+            assert!(ends.iter().all(|t| (-1e-12..1.0 + 1e-12).contains(t)), "{t}: {ends:?}");
+            (between.ahead - between.behind).abs()
+        };
+        for t in [0.0, 1e-3, 0.999, 1.0] {
+            assert!((width(t) - width(0.5)).abs() < 1e-12, "{t}: {} {}", width(t), width(0.5));
+        }
+    }
 }
 
 #[test]

@@ -12,11 +12,11 @@
 //! stage from there on: for a non-stationary table some N^3 / 6 in all, where as many solves as there
 //! are scalars would take N^3 / 2. Tangents that begin at the same stage are evaluated as one batch.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::number::Number;
 use crate::tableau::{Contents, Tableau};
 use crate::tensor::{PerRow, Register, Tensor};
-use crate::train::accuracy::Differences;
+use crate::train::accuracy::{Between, Differences};
 use crate::velocity::{Condition, VelocityField};
 use num_dual::Dual64;
 use std::ops::Range;
@@ -107,7 +107,7 @@ impl Tangents {
     /// it, of the same shape, and the end.
     ///
     /// # Errors
-    /// The field's own.
+    /// The field's own; [`Error::NonFinite`] at the evaluation near which a velocity is not finite.
     pub fn solve<F: VelocityField>(
         &self,
         field: &F,
@@ -251,36 +251,42 @@ impl<F: VelocityField> Solve<'_, F> {
             Some(along) => F::Tensor::fetch(&[&along.dot(along)?])?.swap_remove(0),
             None => vec![0.0; batch * tangents.len()],
         };
-        let step = |row: usize| {
+        let place = |row: usize| {
             let (size, square) = (sizes[row % batch], squares[row]);
             if by_time[row / batch] {
                 self.differences.in_time(t)
             } else if square > 0.0 && square.is_finite() {
-                self.differences.in_state() * (size / square).sqrt()
+                self.differences.in_state().times((size / square).sqrt())
             } else {
-                0.0
+                Between::NOWHERE
             }
         };
-        let steps: Vec<f64> = (0..batch * tangents.len()).map(step).collect();
-        let at = |sign: f64| {
-            let times = steps.iter().enumerate().map(|(row, e)| if by_time[row / batch] { t + sign * e } else { t });
-            let offsets = steps.iter().map(|e| sign * e).collect::<Vec<f64>>();
+        let places: Vec<Between> = (0..batch * tangents.len()).map(place).collect();
+        let at = |side: fn(&Between) -> f64| {
+            let offsets: Vec<f64> = places.iter().map(side).collect();
+            let time = |(row, offset): (usize, &f64)| if by_time[row / batch] { t + offset } else { t };
+            let times: Vec<f64> = offsets.iter().enumerate().map(time).map(|t| t.clamp(0.0, 1.0)).collect();
             let moved = match along {
                 None => stacked(state, tangents.len())?,
                 Some(along) => {
                     F::Tensor::linear_combination(&[(PerRow::All(1.0), &states), (PerRow::Each(&offsets), along)])?
                 }
             };
-            self.evaluate(&times.collect::<Vec<f64>>(), &moved, condition)
+            self.evaluate(&times, &moved, condition)
         };
-        let ahead = at(1.0)?;
-        let (behind, width) = match self.differences.central {
-            true => (at(-1.0)?, 2.0),
-            false => (stacked(&self.velocities[k], tangents.len())?, 1.0),
+        let ahead = at(|place| place.ahead)?;
+        let behind = match self.differences.central {
+            true => at(|place| place.behind)?,
+            false => stacked(&self.velocities[k], tangents.len())?,
         };
-        let weights: Vec<f64> = steps.iter().map(|e| if *e == 0.0 { 0.0 } else { 1.0 / (width * e) }).collect();
+        let weights: Vec<f64> = places.iter().map(|place| place.per_width()).collect();
         let minus: Vec<f64> = weights.iter().map(|w| -w).collect();
-        F::Tensor::linear_combination(&[(PerRow::Each(&weights), &ahead), (PerRow::Each(&minus), &behind)])
+        let found =
+            F::Tensor::linear_combination(&[(PerRow::Each(&weights), &ahead), (PerRow::Each(&minus), &behind)])?;
+        match F::Tensor::fetch(&[&found.dot(&found)?])?.concat().iter().all(|square| square.is_finite()) {
+            true => Ok(found),
+            false => Err(Error::NonFinite { evaluation: k, t }),
+        }
     }
 
     /// u of a stacked batch, no more samples at a time than elsewhere.

@@ -84,16 +84,26 @@ impl Linear {
 
     /// The normal equations of its samples with `errors`, where sample b weighs `weights[b]`.
     pub fn normal_equations(&self, errors: &DVector<f32>, weights: &[f64]) -> NormalEquations {
-        let root = |i: usize| weights[i / self.numbers].sqrt();
-        let mut rows: DMatrix<f64> = self.jacobian.map(f64::from);
-        for (i, mut row) in rows.row_iter_mut().enumerate() {
-            row *= root(i);
+        let mut sum = NormalEquations::none(self.jacobian.ncols());
+        // In pieces: beside the Jacobian in f32 there is never much of it in f64.
+        let at_once = (BLOCK / self.numbers.max(1)).max(1);
+        for (piece, weights) in weights.chunks(at_once).enumerate() {
+            let (first, count) = (piece * at_once * self.numbers, weights.len() * self.numbers);
+            let root = |i: usize| weights[i / self.numbers].sqrt();
+            let mut rows: DMatrix<f64> = self.jacobian.rows(first, count).map(f64::from);
+            for (i, mut row) in rows.row_iter_mut().enumerate() {
+                row *= root(i);
+            }
+            let errors = DVector::from_fn(count, |i, _| f64::from(errors[first + i]) * root(i));
+            let transposed = rows.transpose();
+            sum.add(NormalEquations { gradient: &transposed * errors, normal: &transposed * rows });
         }
-        let errors = DVector::from_fn(errors.len(), |i, _| f64::from(errors[i]) * root(i));
-        let transposed = rows.transpose();
-        NormalEquations { gradient: &transposed * errors, normal: &transposed * rows }
+        sum
     }
 }
+
+/// Rows of a Jacobian that are in f64 at once.
+const BLOCK: usize = 2048;
 
 impl ForwardGaussNewton {
     /// Whether it is for this many parameters.

@@ -86,16 +86,29 @@ impl NormalEquations {
         self.gradient += other.gradient;
     }
 
-    /// -(H + damping diag H)^-1 g.
-    fn step(&self, damping: f64) -> Option<DVector<f64>> {
+    /// -(H + damping diag H)^-1 g, of which the first numbers go no further than their `limits`: those that would stay
+    /// where they end, and the others do their best with that.
+    fn step(&self, damping: f64, limits: &[(f64, f64)]) -> Option<DVector<f64>> {
         let mut damped = self.normal.clone();
         // A parameter without influence must not make H singular.
         let least = self.normal.diagonal().max() * 1e-12;
         for i in 0..damped.nrows() {
             damped[(i, i)] += damping * self.normal[(i, i)].max(least) + least;
         }
-        let step = -damped.cholesky()?.solve(&self.gradient);
-        step.iter().all(|v| v.is_finite()).then_some(step)
+        let mut held = vec![None; limits.len()];
+        loop {
+            let step = minimum(&damped, &self.gradient, &held)?;
+            let mut beyond = false;
+            for ((held, (down, up)), moved) in held.iter_mut().zip(limits).zip(step.iter()) {
+                if held.is_none() && !(*down..=*up).contains(moved) {
+                    *held = Some(moved.clamp(*down, *up));
+                    beyond = true;
+                }
+            }
+            if !beyond {
+                return Some(step);
+            }
+        }
     }
 
     /// Those of all ranks' samples.
@@ -108,6 +121,20 @@ impl NormalEquations {
     }
 }
 
+/// The d that has g^T d + d^T H d / 2 least among those whose first numbers are as `held`.
+fn minimum(normal: &DMatrix<f64>, gradient: &DVector<f64>, held: &[Option<f64>]) -> Option<DVector<f64>> {
+    let (mut left, mut right) = (normal.clone(), -gradient);
+    for (i, value) in held.iter().enumerate().filter_map(|(i, value)| Some((i, (*value)?))) {
+        right -= normal.column(i) * value;
+        left.row_mut(i).fill(0.0);
+        left.column_mut(i).fill(0.0);
+        left[(i, i)] = 1.0;
+    }
+    let mut step = left.cholesky()?.solve(&right);
+    held.iter().enumerate().for_each(|(i, value)| step[i] = value.unwrap_or(step[i]));
+    step.iter().all(|v| v.is_finite()).then_some(step)
+}
+
 impl Default for GaussNewton {
     fn default() -> Self {
         Self { model: None, damping: FIRST_DAMPING }
@@ -115,8 +142,8 @@ impl Default for GaussNewton {
 }
 
 impl GaussNewton {
-    /// Takes in one batch. Gives the steps to try.
-    pub fn propose(&mut self, batch: NormalEquations) -> Vec<Trial> {
+    /// Takes in one batch. Gives the steps to try, whose first numbers are within their `limits`.
+    pub fn propose(&mut self, batch: NormalEquations, limits: &[(f64, f64)]) -> Vec<Trial> {
         let model = match self.model.take() {
             None => batch,
             Some(old) => NormalEquations {
@@ -124,22 +151,22 @@ impl GaussNewton {
                 gradient: old.gradient * GRADIENT_MEMORY + batch.gradient * (1.0 - GRADIENT_MEMORY),
             },
         };
-        let trials = self.trials(&model);
+        let trials = self.trials(&model, limits);
         self.model = Some(model);
         trials
     }
 
     /// The steps to try on a model that says all there is to say: nothing of earlier batches is kept.
-    pub fn propose_from(&mut self, model: &NormalEquations) -> Vec<Trial> {
+    pub fn propose_from(&mut self, model: &NormalEquations, limits: &[(f64, f64)]) -> Vec<Trial> {
         self.model = None;
-        self.trials(model)
+        self.trials(model, limits)
     }
 
-    fn trials(&self, model: &NormalEquations) -> Vec<Trial> {
+    fn trials(&self, model: &NormalEquations, limits: &[(f64, f64)]) -> Vec<Trial> {
         DAMPINGS
             .iter()
             .map(|factor| (self.damping * factor).clamp(DAMPING_RANGE.0, DAMPING_RANGE.1))
-            .filter_map(|damping| Some(Trial { step: model.step(damping)?, damping }))
+            .filter_map(|damping| Some(Trial { step: model.step(damping, limits)?, damping }))
             .collect()
     }
 

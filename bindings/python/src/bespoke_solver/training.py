@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -151,6 +152,8 @@ def _train(options: dict[str, Any], callbacks: Any, raised: Raised, progress: bo
         theta = Theta(out.value) if out.value else None
         raised.check(status)
         assert theta is not None
+        for warning in theta.training.get("warnings", []):
+            warnings.warn(warning, RuntimeWarning, stacklevel=3)
         return theta
     finally:
         if bar is not None:
