@@ -383,7 +383,10 @@ impl Triton {
         let mut waits = WAITS.iter();
         let (json, bytes) = loop {
             match (self.answer(&url, json.len(), &body, wanted), waits.next()) {
-                (Err((_, true)), Some(wait)) => std::thread::sleep(*wait),
+                (Err((problem, true)), Some(wait)) => {
+                    tracing::info!("{url}: {problem}: asked again in {wait:?}");
+                    std::thread::sleep(*wait);
+                }
                 (answer, _) => break answer.map_err(|(problem, _)| failed(&url, problem))?,
             }
         };
