@@ -39,6 +39,8 @@ class Subject:
     optimizer: str = "gauss-newton"
     iterations: int = 20
     ways: tuple[str, ...] = WAYS
+    # Counts at which `ns` on the error begins somewhere else than by default.
+    starts: dict[int, str] = dataclasses.field(default_factory=dict)
     with_peers: bool = False
 
     def network(self, role):
@@ -77,10 +79,12 @@ SUBJECTS = [
         pool=(100, 60, 40),
         count=144,
         ways=("error", "features", "rk2"),
+        starts={10: "ab2@10:power=1.3"},
     ),
 ]
 HEADINGS = {
     "error": "`ns`, `log-mse`",
+    "default": "`ns`, `log-mse`, from the default start",
     "features": "`ns`, then `features`",
     "both": "`ns`, then `log-mse:1,features:1`",
     "rk2": "`rk2`, `log-mse`",
@@ -112,7 +116,7 @@ def shared(work, subject):
 
 
 def learned(work, subject):
-    """{way: ladder file}."""
+    """{way: ladder file}, and of `ns` on the error {nfe: theta file} where it began somewhere else."""
     ways = {way: work.path(subject.part, f"{way}.json") for way in subject.ways}
     counts, few = several(subject.nfe), several(nfe for nfe in subject.nfe if nfe <= FEW)
     even = several(nfe for nfe in subject.nfe if nfe % 2 == 0)
@@ -127,10 +131,16 @@ def learned(work, subject):
     def train(way):
         return lambda: work.train(ways[way], subject.model, *options[way], *common)
 
+    def begin(nfe, start):
+        out = work.path(subject.part, f"error-{nfe}.json")
+        error = ["--family", "ns", "--nfe", nfe, "--init", start, "--iterations", subject.iterations]
+        return lambda: work.train(out, subject.model, *error, *common)
+
     # The others start from the first, and all share its ground truth.
     train("error")()
-    at_once([train(way) for way in ways if way != "error"])
-    return ways
+    elsewhere = [begin(nfe, start) for nfe, start in subject.starts.items()]
+    found = at_once([*elsewhere, *(train(way) for way in ways if way != "error")])
+    return ways, dict(zip(subject.starts, found))
 
 
 def peers(work, subject, ways):
@@ -182,18 +192,18 @@ def table(subject, measure, cells):
     return [f"{measure}:", "", *page.table(["solver", *map(str, subject.nfe)], rows)]
 
 
-def twice(work, subject, ladder, judged_by):
+def twice(work, subject, solver_of, judged_by):
     """A line about the best published solver of twice the evaluations."""
     counts = [nfe for nfe in TWICE if nfe in subject.nfe]
     others = [f"{name}@{2 * nfe}" for name in PUBLISHED for nfe in counts]
-    own = [f"{ladder}@{nfe}" for nfe in counts]
+    own = [solver_of(nfe) for nfe in counts]
     options = ["--count", min(TWICE_COUNT, subject.count), *judged_by]
     results = work.evaluate(work.path(subject.part, "twice.json"), subject.model, [*own, *others], *options)["results"]
     errors = dict(zip([*own, *others], (result["rmse"] for result in results)))
     told = []
     for nfe in counts:
         best = min((f"{name}@{2 * nfe}" for name in PUBLISHED), key=errors.get)
-        told.append(f"{errors[f'{ladder}@{nfe}']:.4f} at {nfe} and `{best}` {errors[best]:.4f}")
+        told.append(f"{errors[solver_of(nfe)]:.4f} at {nfe} and `{best}` {errors[best]:.4f}")
     return f"Beside the best published one of twice the evaluations, on the first {options[1]} noises: {'; '.join(told)}."
 
 
@@ -207,11 +217,15 @@ def picture(work, subject, ladder):
 
 
 def write(work, subject):
-    ways = learned(work, subject)
-    asked = [(way, nfe, f"{ladder}@{nfe}") for way, ladder in ways.items() for nfe in ladders.spent(ladder)]
+    ways, elsewhere = learned(work, subject)
+    solver_of = lambda nfe: str(elsewhere[nfe]) if nfe in elsewhere else f"{ways['error']}@{nfe}"
+    asked = [("error", nfe, solver_of(nfe)) for nfe in subject.nfe]
+    others = [(way, ladder) for way, ladder in ways.items() if way != "error"]
+    asked += [(way, nfe, f"{ladder}@{nfe}") for way, ladder in others for nfe in ladders.spent(ladder)]
+    asked += [("default", nfe, f"{ways['error']}@{nfe}") for nfe in elsewhere]
     if subject.with_peers:
         asked += [(peer, nfe, str(theta)) for (peer, nfe), theta in peers(work, subject, ways).items()]
-    asked += [("start", nfe, solver) for nfe, solver in ladders.starts(ways["error"]).items()]
+    asked += [("start", nfe, solver) for nfe, solver in {**ladders.starts(ways["error"]), **subject.starts}.items()]
     published = {solver["name"]: solver for solver in work.published()}
     asked += [(name, nfe, f"{name}@{nfe}") for name in PUBLISHED for nfe in subject.nfe if allows(published[name], nfe)]
     judged_by = ["--seed", 2, *subject.given(1)]
@@ -227,10 +241,11 @@ def write(work, subject):
     lines = [
         f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "
         f"{truth_takes}. To learn `ns` on the error took {costs} thousand evaluations, a backward one as two, ground truth aside.",
+        *(f"At {nfe} it begins at `{start}`." for nfe, start in subject.starts.items()),
     ]
     for measure in MEASURES:
         lines += ["", *table(subject, measure, cells)]
-    lines += ["", twice(work, subject, ways["error"], judged_by)]
+    lines += ["", twice(work, subject, solver_of, judged_by)]
     page.replace(subject.page, subject.part, lines)
     picture(work, subject, ways["error"])
 
