@@ -97,14 +97,18 @@ class Velocity:
     """The velocity of a card's network, guided, in solver time [0, 1]: differentiable by the state and by time."""
 
     def __init__(self, card, network, scale):
+        time = card.get("time", {})
+        for key, value in {"guidance": card.get("guidance"), "time.dtype": time.get("dtype"), "time.shape": time.get("shape")}.items():
+            if value is not None:
+                raise SystemExit(f"{key} of the card is {value}: only cards without it are understood here")
+        if card["scheduler"]["name"] == "edm":
+            raise SystemExit("the card's scheduler is edm, whose networks are told sigma for the time: not understood here")
+        if scale != 1 and "null_class" not in card:
+            raise SystemExit("the card has no null_class, which guidance needs")
         self.scheduler, self.output, self.network, self.scale = card["scheduler"], card["output"], network, scale
         self.null = card["null_class"] if scale != 1 else None
-        time = card.get("time", {})
         self.reverse, self.end = time.get("direction") == "data-to-noise", time.get("end", 1)
         self.unit, self.offset = time.get("scale", 1), time.get("offset", 0)
-
-    def start(self, noise):
-        return velocity_scalars(self.scheduler, self.output, [0])[0].sigma * noise
 
     def __call__(self, x, time, told):
         t = self.end * time
@@ -112,7 +116,8 @@ class Velocity:
         # First order, by which the derivative along time is exact.
         moved = t - t.detach()
         of_state, of_output = known.x + known.x_dot * moved, known.output + known.output_dot * moved
-        seen = (self.unit * (1 - t if self.reverse else t) + self.offset).float().expand(len(x))
+        regular = known.t + moved
+        seen = (self.unit * (1 - regular if self.reverse else regular) + self.offset).float().expand(len(x))
         out = self.network(x, seen, told)
         if self.null is not None:
             without = self.network(x, seen, torch.full_like(told, self.null))
@@ -205,7 +210,7 @@ def main():
     network, seen_by = (torch.jit.load(path) for path in (given.card.parent / card["weights"], given.layers or given.classifier))
     read = lambda path: torch.from_numpy(np.load(path).reshape(-1, *card["shape"])).float()
     velocity = Velocity(card, network, given.guidance_scale)
-    x = velocity.start(read(given.noise))
+    x = read(given.noise)
     if given.conditions:
         (rows,) = load_file(given.conditions).values()
         told = rows[torch.arange(len(x)) % len(rows)]

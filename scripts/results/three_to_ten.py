@@ -236,7 +236,9 @@ def write(work, subject):
     for (name, nfe, _), result in zip(asked, out["results"]):
         cells.setdefault(name, {})[nfe] = result
     truth = distance(out["distances"]["ground_truth_to_data"])[1]
-    costs = ", ".join(f"{learning(rung['training']) / 1e3:.0f}" for rung in json.loads(ways["error"].read_text())["rungs"])
+    rungs = {rung["steps"]: rung for rung in json.loads(ways["error"].read_text())["rungs"]}
+    rungs |= {nfe: json.loads(theta.read_text()) for nfe, theta in elsewhere.items()}
+    costs = ", ".join(f"{learning(rung['training']) / 1e3:.0f}" for rung in rungs.values())
     truth_takes = f"{out['ground_truth']['evaluations']:.0f} evaluations, and is {truth} from the test images"
     lines = [
         f"`{card(subject.model)}`, guidance {subject.scale}, {subject.count} fresh noises, by nfe. The ground truth takes "

@@ -6,7 +6,7 @@ use super::signals;
 use bespoke::ranks::Ranks;
 use bespoke::train::{Optimizer, Outcome, Progress, TrainConfig, Trained, Watch, parts_beside, train_config};
 use bespoke::{Error, Result, document, output};
-use clap::{ArgMatches, FromArgMatches, ValueEnum};
+use clap::{ArgMatches, FromArgMatches};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -149,8 +149,8 @@ impl Watch for Shown {
         } else if !self.silent && progress.validated && !std::io::stderr().is_terminal() {
             let learned = (progress.nfe, progress.optimizer);
             if self.learned.replace(learned) != Some(learned) {
-                let how = progress.optimizer.to_possible_value();
-                note!("nfe {}, by {}", progress.nfe, how.as_ref().map_or("no optimizer", |how| how.get_name()));
+                let how = json!(progress.optimizer);
+                note!("nfe {}, by {}", progress.nfe, how.as_str().unwrap_or_default());
             }
             // No batch was taken before the first iteration.
             let loss = if progress.loss.is_nan() { String::new() } else { format!("  loss {:.6}", progress.loss) };

@@ -62,7 +62,7 @@ impl Differences {
     /// Where they are in time, from `t` on. All of it is within [0, 1], and at the ends of the path as wide as elsewhere,
     /// since the noise is divided by the width.
     pub fn in_time(&self, t: f64) -> Between {
-        let step = self.step(self.accuracy.time, 1.0 / 9.0);
+        let step = self.step(self.accuracy.time, 1.0 / 9.0).min(0.5);
         if !self.central {
             return Between { ahead: if t + step > 1.0 { -step } else { step }, behind: 0.0 };
         }
@@ -141,6 +141,9 @@ impl Accuracy {
         let block = |i: usize| found.narrow(i * rows.len()..(i + 1) * rows.len());
         let middle = block(REACH)?;
         let size = mean_square(&middle)?;
+        if !size.is_finite() {
+            return Err(Error::NonFinite { evaluation: 0, t: TIME });
+        }
         if size <= 0.0 {
             return Err(Error::Numeric("the velocity is zero all over: nothing can be learned from it".into()));
         }
@@ -151,20 +154,24 @@ impl Accuracy {
         let (state, time) = (line(0)?, line(points)?);
         let apart = |a: &F::Tensor, b: &F::Tensor| {
             let difference = F::Tensor::linear_combination(&[(PerRow::All(1.0), a), (PerRow::All(-1.0), b)])?;
-            Ok::<f64, Error>((mean_square(&difference)? / size).sqrt())
+            Ok::<f64, Error>(mean_square(&difference)? / size)
         };
         let alone =
             |row: usize| field.eval(PerRow::All(TIME), &x.narrow(row..row + 1)?, &pool.condition(&rows[row..=row])?);
         let (mut batch, mut repeat) = (0.0f64, 0.0f64);
         for row in 0..rows.len() {
             let found = alone(row)?;
-            batch = batch.max(apart(&found, &middle.narrow(row..row + 1)?)?);
+            batch += apart(&found, &middle.narrow(row..row + 1)?)? / rows.len() as f64;
             if row == 0 {
                 repeat = apart(&found, &alone(row)?)?;
             }
         }
         let least = field.accuracy();
-        let found = Self { state: state.max(least), time: time.max(least), batch, repeat };
+        let (state, time, batch, repeat) = (state.max(least), time.max(least), batch.sqrt(), repeat.sqrt());
+        if ![state, time, batch, repeat].iter().all(|v| v.is_finite()) {
+            return Err(Error::NonFinite { evaluation: 0, t: TIME });
+        }
+        let found = Self { state, time, batch, repeat };
         found.check()?;
         Ok(found)
     }
@@ -193,7 +200,7 @@ impl Accuracy {
     /// a few units of exact velocities' noise, and about as large as that of coarse ones.
     pub fn depends_on_batch(&self) -> bool {
         let noise = self.state.max(f64::from(f32::EPSILON));
-        self.batch > (30.0 * noise).min((2.0 * noise).max(COARSE))
+        self.batch > (EXPLAINED * noise).min((EXPLAINED_COARSE * noise).max(ROUGH))
     }
 
     /// What whoever learns from the field should know of it.
@@ -216,9 +223,15 @@ impl Accuracy {
     }
 }
 
+/// How many times a velocity's noise its differences between batches may be by rounding: where the noise is small, and from
+/// differences of this size on, where two independent roundings are 1.4 times as far apart as one is off.
+const EXPLAINED: f64 = 30.0;
+const EXPLAINED_COARSE: f64 = 2.0;
+const ROUGH: f64 = 1e-3;
 /// From call to call a device's sums may differ by their rounding, of half precision at most.
 const NOTICEABLE: f64 = 1e-2;
-/// A field that differs by so much of itself is not one.
+/// Of a field that differs by so much of itself nothing can be learned: rows mixed up differ by 1.4, dropout by some .2 to 1, and
+/// no rounding that a network is served in by a tenth of it.
 const BEYOND: f64 = 0.3;
 
 /// Of all samples and elements.

@@ -133,13 +133,13 @@ impl<F: VelocityField> Iteration<'_, F> {
         let terms = self.terms()?;
         let comparison = self.comparison()?;
         self.restore(parameters, state)?;
-        let (linear, rms_here) = self.linearise(parameters, self.key, &comparison)?;
-        let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
-        state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });
         let batch = self.samples(self.key).len();
         let bytes = comparison.summary.numbers() * parameters.values.len() * size_of::<f32>();
         let samples = (KEPT_BYTES / bytes.max(1)).min(self.spared().0).min(KEPT_SAMPLES);
-        state.keep((samples / batch).max(1));
+        state.keep((samples / batch).saturating_sub(1));
+        let (linear, rms_here) = self.linearise(parameters, self.key, &comparison)?;
+        let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
+        state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });
 
         let mut errors = self.errors_of(parameters, &state.kept[..state.kept.len() - 1], &comparison)?;
         errors.push(here);

@@ -43,8 +43,8 @@ pub trait Watch {
     /// so far.
     fn iteration(&mut self, progress: &Progress) -> ControlFlow<()>;
 
-    /// Asked where an iteration fails: whether an end was asked for meanwhile. The run then ends with the best theta so far in
-    /// place of the error. No by default.
+    /// Asked where an iteration of a run of one process fails: whether an end was asked for meanwhile. The run then ends with
+    /// the best theta so far in place of the error. No by default.
     fn is_asked_to_end(&mut self) -> bool {
         false
     }

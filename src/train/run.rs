@@ -160,6 +160,9 @@ impl<'a, F: VelocityField> Run<'a, F> {
             Some(checkpoint) => checkpoint.state.accuracy,
             None => accuracy(task.field, &legs, &pool, task.ranks)?,
         };
+        if let Some(warning) = accuracy.as_ref().and_then(Accuracy::warning).filter(|_| task.ranks.is_first()) {
+            tracing::warn!("{warning}");
+        }
         let (on_disk, ground_truth, state) = match resumed {
             Some(Checkpoint { evaluations, ground_truth, state, .. }) => (Some(evaluations), ground_truth, state),
             None => {
@@ -418,9 +421,6 @@ fn accuracy<F: VelocityField>(
     let measured = ranks.is_first().then(|| Accuracy::measure(field, pool)).transpose()?;
     let found = ranks.of_first(measured)?;
     field.settle(ranks);
-    if let Some(warning) = found.as_ref().and_then(Accuracy::warning) {
-        tracing::warn!("{warning}");
-    }
     Ok(found)
 }
 

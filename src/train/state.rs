@@ -2,6 +2,7 @@
 //! the counts in here: with the settings, this is all of a run.
 
 use super::accuracy::Accuracy;
+use super::config::Optimizer;
 use super::objective::Objective;
 use super::optimize::OptimizerState;
 use super::parameters::Parameters;
@@ -103,7 +104,9 @@ impl State {
         let Some(leg) = legs.get(self.leg) else { return false };
         // Every start of a rung has the rung's structure, except while the theta that it begins with is trained.
         let known = || legs.iter().filter(|other| other.rung == leg.rung);
+        let differentiates = |leg: &Leg| leg.phase.optimizer == Optimizer::ForwardGaussNewton;
         self.iteration <= leg.phase.iterations
+            && self.accuracy.is_some() == legs.iter().any(differentiates)
             && self.candidate.fits(leg)
             && self.others.iter().all(|other| known().any(|leg| other.fits(leg)))
             && self.done.len() == leg.rung

@@ -475,6 +475,17 @@ fn a_field_that_is_none_is_refused_by_what_it_does() {
     });
     let said = refused(&|| Accuracy::measure(&reversed, &pool));
     assert!(said.contains("rows of a batch mixed up"), "{said}");
+    // Alone or in a batch: at none of its calls may one number of many be no number.
+    for at in 0..5 {
+        let broken = changed(|call, u| {
+            if call == at {
+                u.data_mut()[0] = f32::NAN;
+            }
+            Ok(())
+        });
+        let error = Accuracy::measure(&broken, &pool).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { .. }), "{at}: {error}");
+    }
 }
 
 /// Asks for an end from an iteration on that it is not shown any more.

@@ -265,6 +265,7 @@ impl<F: VelocityField> Solve<'_, F> {
         let at = |side: fn(&Between) -> f64| {
             let offsets: Vec<f64> = places.iter().map(side).collect();
             let time = |(row, offset): (usize, &f64)| if by_time[row / batch] { t + offset } else { t };
+            // The rounding of a sum may be beyond the end.
             let times: Vec<f64> = offsets.iter().enumerate().map(time).map(|t| t.clamp(0.0, 1.0)).collect();
             let moved = match along {
                 None => stacked(state, tangents.len())?,

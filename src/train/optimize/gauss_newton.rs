@@ -87,7 +87,8 @@ impl NormalEquations {
     }
 
     /// -(H + damping diag H)^-1 g, of which the first numbers go no further than their `limits`: those that would stay
-    /// where they end, and the others do their best with that.
+    /// where they end, and the others do their best with that. What is held is not let go again, so that it need not be the
+    /// least within the limits: the trial says what it is worth.
     fn step(&self, damping: f64, limits: &[(f64, f64)]) -> Option<DVector<f64>> {
         let mut damped = self.normal.clone();
         // A parameter without influence must not make H singular.
@@ -121,7 +122,7 @@ impl NormalEquations {
     }
 }
 
-/// The d that has g^T d + d^T H d / 2 least among those whose first numbers are as `held`.
+/// The step d that has g^T d + d^T H d / 2 least among those whose first numbers are as `held`.
 fn minimum(normal: &DMatrix<f64>, gradient: &DVector<f64>, held: &[Option<f64>]) -> Option<DVector<f64>> {
     let (mut left, mut right) = (normal.clone(), -gradient);
     for (i, value) in held.iter().enumerate().filter_map(|(i, value)| Some((i, (*value)?))) {
@@ -185,5 +186,37 @@ impl GaussNewton {
         }
         let damping = taken.map_or(self.damping * RETREAT, |trial| trial.damping);
         self.damping = damping.clamp(DAMPING_RANGE.0, DAMPING_RANGE.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FREE: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
+
+    fn model() -> NormalEquations {
+        NormalEquations {
+            normal: DMatrix::from_row_slice(2, 2, &[2.0, 1.0, 1.0, 3.0]),
+            gradient: DVector::from_vec(vec![-4.0, 1.0]),
+        }
+    }
+
+    #[test]
+    fn within_its_limits_a_step_is_the_free_one() {
+        let step = model().step(0.1, &[]).unwrap();
+        let damped = model().normal + DMatrix::from_diagonal(&DVector::from_vec(vec![0.2, 0.3]));
+        assert!((damped * &step + model().gradient).norm() < 1e-10);
+        assert_eq!(model().step(0.1, &[(-9.0, 9.0), FREE]).unwrap(), step);
+    }
+
+    #[test]
+    fn beyond_a_limit_the_others_do_their_best_with_it() {
+        let free = model().step(0.1, &[]).unwrap();
+        assert!(free[0] > 1.0);
+        let held = model().step(0.1, &[(-1.0, 1.0)]).unwrap();
+        // d_0 = 1: what is left is (3 + .3) d_1 = -1 - 1.
+        assert_eq!(held[0], 1.0);
+        assert!((held[1] + 2.0 / 3.3).abs() < 1e-10, "{held}");
     }
 }

@@ -113,6 +113,10 @@ def train(
     Raises:
         BespokeError: With the library's message.
         BaseException: Whatever a callback raised, or a signal's handler: KeyboardInterrupt on Ctrl-C.
+
+    Warns:
+        RuntimeWarning: Of each of ``warnings`` in the theta's notes, as where velocities depend on the batch that a
+            sample is in.
     """
     if field is None:
         with _files(conditions) as files:
