@@ -275,6 +275,16 @@ def test_training_by_derivatives_and_by_differences():
     assert learned() == learned()
 
 
+def test_what_training_warns_of_is_a_warning():
+    def leaky(t, x):
+        return field(t, x) + 0.01 * x[:1]
+
+    options = {"shape": [3], "steps": 2, "pool": 60, "validation": 20, "iterations": 1, "progress": False}
+    with pytest.warns(RuntimeWarning, match="depends on the batch a sample is in"):
+        theta = bespoke.train(leaky, **options)
+    assert theta.training["warnings"]
+
+
 def test_training_with_classes_tells_how_far_it_is_and_can_be_stopped():
     seen = []
 
