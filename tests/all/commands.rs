@@ -214,7 +214,8 @@ fn on_a_small_scale(line: &Typed) -> Vec<String> {
 /// for minutes (the speech of docs/hosts); those have tests of their own.
 #[test]
 fn the_pages_commands_run() {
-    let elsewhere = |word: &str| ["cuda", "--triton", "LAYERS", "voice/decoder.json", "voice/velocity.json"].contains(&word);
+    let elsewhere =
+        |word: &str| ["cuda", "--triton", "LAYERS", "voice/decoder.json", "voice/velocity.json"].contains(&word);
     let unopened = |word: &str| !cfg!(feature = "onnx") && word.ends_with("-onnx.json");
     let mut seen = BTreeMap::new();
     for page in pages() {
