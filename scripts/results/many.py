@@ -3,7 +3,7 @@
 import json
 
 import page
-from bespoke import at_once, card, learning
+from bespoke import at_once, learning
 
 MODELS = ["digits-fm-ot", "photos-fm-ot"]
 NFE = [10, 16, 20, 32]
@@ -22,9 +22,9 @@ def trained(work, model, nfe, way):
 def row(work, model, nfe):
     thetas = [trained(work, model, nfe, way) for way in WAYS]
     out = work.path("many", f"on-{model}-{nfe}.json")
-    named = [word for solver in (*thetas, *(f"{name}@{nfe}" for name in PUBLISHED)) for word in ("--solver", solver)]
-    work.make(out, "eval", "--quiet", "--model", card(model), *named, "--count", FRESH, "--seed", 2, "--json", out)
-    *learned, first, second = (result["rmse"] for result in json.loads(out.read_text())["results"])
+    solvers = [*thetas, *(f"{name}@{nfe}" for name in PUBLISHED)]
+    results = work.evaluate(out, model, solvers, "--count", FRESH, "--seed", 2)["results"]
+    *learned, first, second = (result["rmse"] for result in results)
     notes = [json.loads(theta.read_text())["training"] for theta in thetas]
     costs = [learning(each) for each in notes]
     cells = [f"{rmse:.5f} ({cost / 1e6:.2f})" for rmse, cost in zip(learned, costs)]

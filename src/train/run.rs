@@ -142,7 +142,6 @@ struct Run<'a, F: VelocityField> {
     pool: Pool<F::Tensor>,
     ground_truth: Evaluations,
     kept: Kept,
-    differences: Option<Differences>,
     state: State,
 }
 
@@ -186,8 +185,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
                 (None, evaluations, state)
             }
         };
-        let differences = accuracy.map(Differences::new);
-        let mut run = Run { task, legs, validation, pool, ground_truth, kept, differences, state };
+        let mut run = Run { task, legs, validation, pool, ground_truth, kept, state };
         match on_disk {
             Some(evaluations) => {
                 run.restore()?;
@@ -203,7 +201,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let phase = self.leg().phase;
         let (iteration, key) = (self.state.iteration, self.state.rung_iteration);
         let (Task { field, settings, features, ranks, .. }, pool, differences) =
-            (self.task, &self.pool, self.differences);
+            (self.task, &self.pool, self.state.accuracy.map(Differences::new));
         let step = Iteration { field, features, pool, ranks, settings, phase: &phase, iteration, key, differences };
         let Candidate { parameters, optimizer, .. } = &mut self.state.candidate;
         if let OptimizerState::ForwardGaussNewton(state) = optimizer { step.restore(parameters, state) } else { Ok(()) }
@@ -273,7 +271,7 @@ impl<'a, F: VelocityField> Run<'a, F> {
         let phase = self.leg().phase;
         let (Task { field, settings, features, ranks, .. }, pool) = (self.task, &self.pool);
         let candidate = &mut self.state.candidate;
-        let (iteration, differences) = (self.state.iteration, self.differences);
+        let (iteration, differences) = (self.state.iteration, self.state.accuracy.map(Differences::new));
         let step = Iteration { field, features, pool, ranks, settings, phase: &phase, iteration, key, differences };
         candidate.loss = step.take(&mut candidate.parameters, &mut candidate.optimizer)?;
         field.settle(ranks);

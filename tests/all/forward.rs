@@ -342,15 +342,13 @@ fn the_same_seed_gives_the_same_numbers() {
 fn a_run_that_goes_on_comes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     // New samples on the way: the accuracy is that of the first ones.
-    for changes in [json!({}), json!({ "pool_refresh": 3 })] {
-        goes_on(folder.path(), changes);
+    for pool_refresh in [0, 3] {
+        goes_on(folder.path(), pool_refresh);
     }
 }
 
-fn goes_on(folder: &std::path::Path, changes: serde_json::Value) {
-    let mut asked = json!({ "family": "ns", "steps": 4, "validate_every": 2 });
-    asked.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    let settings = settings(asked);
+fn goes_on(folder: &std::path::Path, pool_refresh: usize) {
+    let settings = settings(json!({ "family": "ns", "steps": 4, "validate_every": 2, "pool_refresh": pool_refresh }));
     let run = |name: &str, resume: bool, stop: usize| {
         let job = Job { checkpoint: Some(folder.join(name)), resume, ..Job::default() };
         let mut observer = |progress: &Progress| match progress.iteration == stop {
@@ -378,28 +376,47 @@ fn a_budget_is_kept_and_used() {
     assert!(spent <= budget && spent > budget - budget / 4, "{spent} of {budget}");
 }
 
-/// A formula in float32, whose samples may see what is beside them.
+/// A field of which `change` makes another: it is given how often the field was asked, its states, and the velocities.
+struct Changed<F, C> {
+    inner: F,
+    asked: AtomicUsize,
+    change: C,
+}
+
+impl<F, C> VelocityField for Changed<F, C>
+where
+    F: VelocityField<Tensor = Host<f32>>,
+    C: Fn(usize, &Host<f32>, &mut Host<f32>) -> Result<()> + Sync,
+{
+    type Tensor = Host<f32>;
+    fn elements(&self) -> usize {
+        self.inner.elements()
+    }
+    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
+        self.inner.upload(values, elements)
+    }
+    fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
+        let mut u = self.inner.eval(t, x, condition)?;
+        (self.change)(self.asked.fetch_add(1, Ordering::SeqCst), x, &mut u)?;
+        Ok(u)
+    }
+}
+
+/// A formula in float32 that `change` makes another field of.
+fn changed<C>(change: C) -> impl VelocityField<Tensor = Host<f32>>
+where
+    C: Fn(usize, &Host<f32>, &mut Host<f32>) -> Result<()> + Sync,
+{
+    Changed { inner: Formula::<f32, _>::new(6, swirl), asked: AtomicUsize::new(0), change }
+}
+
+/// One whose samples may see what is beside them.
 fn formula(leak: f64) -> impl VelocityField<Tensor = Host<f32>> {
-    struct Leaky<F> {
-        inner: F,
-        leak: f64,
-    }
-    impl<F: VelocityField<Tensor = Host<f32>>> VelocityField for Leaky<F> {
-        type Tensor = Host<f32>;
-        fn elements(&self) -> usize {
-            self.inner.elements()
-        }
-        fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
-            self.inner.upload(values, elements)
-        }
-        fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
-            let mut u = self.inner.eval(t, x, condition)?;
-            let mean = x.data().iter().sum::<f32>() / x.data().len() as f32;
-            u.data_mut().iter_mut().for_each(|u| *u += self.leak as f32 * mean);
-            Ok(u)
-        }
-    }
-    Leaky { inner: Formula::<f32, _>::new(6, swirl), leak }
+    changed(move |_, x, u| {
+        let mean = x.data().iter().sum::<f32>() / x.data().len() as f32;
+        u.data_mut().iter_mut().for_each(|u| *u += leak as f32 * mean);
+        Ok(())
+    })
 }
 
 #[test]
@@ -426,40 +443,10 @@ fn noise_is_measured_and_a_field_that_sees_its_batch_is_named() {
     assert!(coarse(9e-3) && !coarse(3e-3));
 }
 
-/// `formula`, of which `change` makes another field: it is given how often the field was asked, and the velocities.
-struct Changed<F, C> {
-    inner: F,
-    asked: AtomicUsize,
-    change: C,
-}
-
-impl<F, C> VelocityField for Changed<F, C>
-where
-    F: VelocityField<Tensor = Host<f32>>,
-    C: Fn(usize, &mut Host<f32>) -> Result<()> + Sync,
-{
-    type Tensor = Host<f32>;
-    fn elements(&self) -> usize {
-        self.inner.elements()
-    }
-    fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
-        self.inner.upload(values, elements)
-    }
-    fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
-        let mut u = self.inner.eval(t, x, condition)?;
-        (self.change)(self.asked.fetch_add(1, Ordering::SeqCst), &mut u)?;
-        Ok(u)
-    }
-}
-
-fn changed<C: Fn(usize, &mut Host<f32>) -> Result<()> + Sync>(change: C) -> impl VelocityField<Tensor = Host<f32>> {
-    Changed { inner: formula(0.0), asked: AtomicUsize::new(0), change }
-}
-
 #[test]
 fn a_field_that_is_none_is_refused_by_what_it_does() {
     let refused = |field: &dyn Fn() -> Result<Accuracy>| field().unwrap_err().to_string();
-    let random = changed(|call, u| {
+    let random = changed(|call, _, u| {
         let mut rng = noise::generator(call as u64, Purpose::Choice, 0);
         u.data_mut().iter_mut().for_each(|u| *u *= if rng.random() { 2.0 } else { 0.0 });
         Ok(())
@@ -467,7 +454,7 @@ fn a_field_that_is_none_is_refused_by_what_it_does() {
     let pool = small_pool(&formula(0.0), &UNCONDITIONAL, 8);
     let said = refused(&|| Accuracy::measure(&random, &pool));
     assert!(said.contains("two calls with the same state") && said.contains("dropout"), "{said}");
-    let reversed = changed(|_, u| {
+    let reversed = changed(|_, _, u| {
         let elements = u.elements();
         let rows: Vec<f32> = u.data().chunks(elements).rev().flatten().copied().collect();
         u.data_mut().copy_from_slice(&rows);
@@ -477,7 +464,7 @@ fn a_field_that_is_none_is_refused_by_what_it_does() {
     assert!(said.contains("rows of a batch mixed up"), "{said}");
     // Alone or in a batch: at none of its calls may one number of many be no number.
     for at in 0..5 {
-        let broken = changed(|call, u| {
+        let broken = changed(|call, _, u| {
             if call == at {
                 u.data_mut()[0] = f32::NAN;
             }
@@ -507,7 +494,7 @@ fn a_field_that_fails_after_an_end_was_asked_for_leaves_the_best_theta() {
     let settings = settings(json!({ "validate_every": 1 }));
     let run = |calls: usize| {
         let field =
-            changed(|call, _| if call < calls { Ok(()) } else { Err(Error::State("the server went away".into())) });
+            changed(|call, _, _| if call < calls { Ok(()) } else { Err(Error::State("the server went away".into())) });
         train_job(&field, &UNCONDITIONAL, &settings, None, &Job::default(), &Ranks::alone(), &mut Impatient(0))
     };
     let mut calls = 20;
@@ -553,24 +540,15 @@ fn differences_in_time_are_as_wide_at_the_ends_as_elsewhere() {
 
 #[test]
 fn coarse_velocities_are_measured_and_still_learned_from() {
-    struct Rounded(MixtureField<f32>, f32);
-    impl VelocityField for Rounded {
-        type Tensor = Host<f32>;
-        fn elements(&self) -> usize {
-            self.0.elements()
-        }
-        fn upload(&self, values: &[f32], elements: usize) -> Result<Host<f32>> {
-            VelocityField::upload(&self.0, values, elements)
-        }
-        fn eval(&self, t: PerRow<'_>, x: &Host<f32>, condition: &Condition) -> Result<Host<f32>> {
-            let mut u = self.0.eval(t, x, condition)?;
-            // To so many steps of a unit, as int8 does.
-            u.data_mut().iter_mut().for_each(|u| *u = (*u * self.1).round() / self.1);
-            Ok(u)
-        }
-    }
-    let rounded =
-        |steps: f32| Rounded(MixtureField::new(Mixture::new(document()).unwrap(), Scheduler::FmOt, None), steps);
+    // To so many steps of a unit, as int8 does.
+    let rounded = |steps: f32| Changed {
+        inner: MixtureField::<f32>::new(Mixture::new(document()).unwrap(), Scheduler::FmOt, None),
+        asked: AtomicUsize::new(0),
+        change: move |_, _: &Host<f32>, u: &mut Host<f32>| {
+            u.data_mut().iter_mut().for_each(|u| *u = (*u * steps).round() / steps);
+            Ok(())
+        },
+    };
     for (steps, central) in [(30.0, true), (3000.0, false)] {
         let field = rounded(steps);
         let accuracy = Accuracy::measure(&field, &small_pool(&field, &UNCONDITIONAL, 8)).unwrap();

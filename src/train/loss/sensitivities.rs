@@ -284,10 +284,7 @@ impl<F: VelocityField> Solve<'_, F> {
         let minus: Vec<f64> = weights.iter().map(|w| -w).collect();
         let found =
             F::Tensor::linear_combination(&[(PerRow::Each(&weights), &ahead), (PerRow::Each(&minus), &behind)])?;
-        match F::Tensor::fetch(&[&found.dot(&found)?])?.concat().iter().all(|square| square.is_finite()) {
-            true => Ok(found),
-            false => Err(Error::NonFinite { evaluation: k, t }),
-        }
+        if found.is_finite()? { Ok(found) } else { Err(Error::NonFinite { evaluation: k, t }) }
     }
 
     /// u of a stacked batch, no more samples at a time than elsewhere.
