@@ -114,7 +114,7 @@ impl Accuracy {
     /// # Errors
     /// The field's own; [`Error::Numeric`] where the velocities vanish, differ from call to call, or are another sample's.
     pub fn measure<F: VelocityField>(field: &F, pool: &Pool<F::Tensor>) -> Result<Self> {
-        let all = pool.by_size((0..pool.size()).collect());
+        let all = pool.first(pool.size());
         let rows = pool.parts(&all, |_| SAMPLES).first().copied().unwrap_or_default();
         let (condition, elements) = (pool.condition(rows)?, pool.elements(rows.first().copied().unwrap_or_default()));
         let (x0, x1) = (pool.x0(rows)?, pool.x1(rows)?);

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const FORMAT: &str = "bespoke-checkpoint";
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// What tells a checkpoint from other files.
 #[derive(Deserialize)]

@@ -16,7 +16,6 @@ use crate::threads;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -133,9 +132,9 @@ impl<F: VelocityField> Iteration<'_, F> {
         let terms = self.terms()?;
         let comparison = self.comparison()?;
         self.restore(parameters, state)?;
-        let batch = self.samples(self.key).len();
+        let batch = self.learned(self.key).len();
         let bytes = comparison.summary.numbers() * parameters.values.len() * size_of::<f32>();
-        let samples = (KEPT_BYTES / bytes.max(1)).min(self.spared().0).min(KEPT_SAMPLES);
+        let samples = (KEPT_BYTES / bytes.max(1)).min(self.pool.size() - self.spared()).min(KEPT_SAMPLES);
         state.keep((samples / batch).saturating_sub(1));
         let (linear, rms_here) = self.linearise(parameters, self.key, &comparison)?;
         let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
@@ -145,15 +144,15 @@ impl<F: VelocityField> Iteration<'_, F> {
         errors.push(here);
         let mut rms: Vec<Vec<f64>> = Vec::new();
         for (kept, errors) in state.kept.iter().zip(&errors) {
-            rms.push(self.ranks.gather(self.samples(kept.key).len(), Ok(errors.rms.clone()))?);
+            rms.push(self.ranks.gather(self.learned(kept.key).len(), Ok(errors.rms.clone()))?);
         }
         let weights = terms.least_squares_weights(comparison.measure(), &rms.concat(), self.pool.most_elements());
-        let rows: Vec<usize> = state.kept.iter().flat_map(|kept| self.samples(kept.key)).collect();
+        let rows: Vec<usize> = state.kept.iter().flat_map(|kept| self.learned(kept.key)).collect();
         let weights: Vec<f64> =
             weights.iter().zip(self.per_number(&rows)).map(|(w, per_number)| w * per_number).collect();
         let model = self.model(parameters, &state.kept, errors, &weights)?;
         let trials = state.newton.propose_from(&model, &parameters.limits());
-        let taken = self.try_steps(parameters, &terms, &trials, self.spared().1)?;
+        let taken = self.try_steps(parameters, &terms, &trials)?;
         state.newton.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             *parameters = parameters.moved(&trials[i].step);
@@ -191,18 +190,6 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok(())
     }
 
-    /// The samples whose Jacobians the iteration `key` takes: of a shuffled pool, as many after those of the
-    /// iteration before.
-    fn samples(&self, key: usize) -> Vec<usize> {
-        let among = self.spared().0;
-        let mut order: Vec<usize> = (0..among).collect();
-        order.shuffle(&mut noise::generator(self.settings.seed, Purpose::Choice, u64::MAX));
-        let batch = self.phase.batch.min(among);
-        let mut rows: Vec<usize> = (0..batch).map(|i| order[(key * batch + i) % among]).collect();
-        rows.sort_unstable();
-        self.pool.by_size(rows)
-    }
-
     /// The errors of the samples of the iteration `key`, of which this rank has its share, and their exact
     /// derivatives.
     fn linearise(
@@ -216,7 +203,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         let by_scalar = parameters.table_jacobian().jacobian;
         let wanted = |scalar: usize| by_scalar.row(scalar).iter().any(|v| *v != 0.0);
         let tangents = Tangents::new(&parameters.tableau(), wanted);
-        let rows = self.samples(key);
+        let rows = self.learned(key);
         let own = &rows[self.ranks.share(rows.len())];
         let numbers = comparison.summary.numbers();
         let by_values = by_scalar.map(|v| v as f32);
@@ -251,7 +238,7 @@ impl<F: VelocityField> Iteration<'_, F> {
     fn errors_of(&self, parameters: &Parameters, kept: &[Kept], comparison: &Comparison<'_>) -> Result<Vec<Errors>> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
         let own = |kept: &Kept| {
-            let rows = self.samples(kept.key);
+            let rows = self.learned(kept.key);
             rows[self.ranks.share(rows.len())].to_vec()
         };
         let rows: Vec<Vec<usize>> = kept.iter().map(own).collect();
@@ -284,7 +271,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         let mut first = 0;
         let mut parts = Vec::new();
         for (kept, errors) in kept.iter().zip(errors) {
-            let count = self.samples(kept.key).len();
+            let count = self.learned(kept.key).len();
             let share = self.ranks.share(count);
             let own = weights[first..][share].to_vec();
             first += count;

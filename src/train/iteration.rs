@@ -19,11 +19,11 @@ use crate::samples::{Errors, chunk};
 use crate::tensor::Tensor;
 use crate::velocity::VelocityField;
 use nalgebra::{DMatrix, DVector};
-use rand::seq::index;
+use rand::seq::{SliceRandom, index};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Samples of the pool on which Gauss-Newton's steps are tried, and which it does not learn from.
+/// Samples of the pool on which Gauss-Newton's steps are tried.
 pub const TRIED_ON: usize = 100;
 
 /// What an iteration works on.
@@ -58,7 +58,7 @@ impl<F: VelocityField> Iteration<'_, F> {
 
     fn adam(&self, parameters: &mut Parameters, state: &mut Adam) -> Result<f64> {
         let Settings { l_tau, lr, .. } = *self.settings;
-        let rows = self.choose(self.phase.batch, self.pool.size());
+        let rows = self.choose();
         let own = &rows[self.ranks.share(rows.len())];
         let of_part = |part: &[usize]| match self.phase.objective.end() {
             None => bound_loss(parameters, l_tau, self.field, self.pool, part),
@@ -80,17 +80,16 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok(found.loss)
     }
 
-    /// `count` of the first `among` samples of the pool, in increasing order, size by size.
-    fn choose(&self, count: usize, among: usize) -> Vec<usize> {
+    /// Any batch of the pool, in increasing order, size by size.
+    fn choose(&self) -> Vec<usize> {
         let mut rng = noise::generator(self.settings.seed, Purpose::Choice, self.key as u64);
-        let mut rows = index::sample(&mut rng, among, count).into_vec();
+        let mut rows = index::sample(&mut rng, self.pool.size(), self.phase.batch).into_vec();
         rows.sort_unstable();
         self.pool.by_size(rows)
     }
 
     fn gauss_newton(&self, parameters: &mut Parameters, state: &mut GaussNewton) -> Result<f64> {
-        let (learned, judged) = self.spared();
-        let rows = self.choose(self.phase.batch.min(learned), learned);
+        let rows = self.learned(self.key);
         let terms = self.terms()?;
         let jacobian = parameters.table_jacobian().jacobian;
         let mut found: Vec<Sketched> =
@@ -136,7 +135,7 @@ impl<F: VelocityField> Iteration<'_, F> {
         }
         batch.sum(self.ranks);
         let trials = state.propose(batch, &parameters.limits());
-        let taken = self.try_steps(parameters, &terms, &trials, judged)?;
+        let taken = self.try_steps(parameters, &terms, &trials)?;
         state.settle(taken.map(|i| &trials[i]));
         if let Some(i) = taken {
             *parameters = parameters.moved(&trials[i].step);
@@ -171,11 +170,34 @@ impl<F: VelocityField> Iteration<'_, F> {
         Ok((distances, cotangents))
     }
 
-    /// How many of the pool's samples, the first, are learned from, and which are tried on.
-    pub(super) fn spared(&self) -> (usize, Range<usize>) {
+    /// The samples that the iteration `key` learns from: of the pool in one random order, round and round, those after
+    /// the last iteration's.
+    pub(super) fn learned(&self, key: usize) -> Vec<usize> {
+        self.in_turn(key * self.phase.batch, self.phase.batch.min(self.pool.size()))
+    }
+
+    /// Those that its steps are tried on: the next, which it has not learned from for longest. Were they the same at each
+    /// iteration, learning would end where no step is better on these few.
+    fn tried_on(&self) -> Vec<usize> {
+        match self.spared() {
+            0 => self.pool.first(self.pool.size()),
+            count => self.in_turn((self.key + 1) * self.phase.batch, count),
+        }
+    }
+
+    /// How many samples are tried on and not learned from: none where the pool is too small.
+    pub(super) fn spared(&self) -> usize {
+        if self.pool.size() >= self.phase.batch + TRIED_ON { TRIED_ON } else { 0 }
+    }
+
+    /// `count` samples from the `first` turn on, in increasing order, size by size.
+    fn in_turn(&self, first: usize, count: usize) -> Vec<usize> {
         let size = self.pool.size();
-        // A small pool cannot spare samples that are only tried on.
-        if size >= self.phase.batch + TRIED_ON { (size - TRIED_ON, size - TRIED_ON..size) } else { (size, 0..size) }
+        let mut order: Vec<usize> = (0..size).collect();
+        order.shuffle(&mut noise::generator(self.settings.seed, Purpose::Choice, u64::MAX));
+        let mut rows: Vec<usize> = (0..count).map(|i| order[(first + i) % size]).collect();
+        rows.sort_unstable();
+        self.pool.by_size(rows)
     }
 
     /// How much one number of each of the samples `rows` counts: the fewer a sample has the more, and 1 where it has most.
@@ -191,18 +213,18 @@ impl<F: VelocityField> Iteration<'_, F> {
         noise::normal(self.settings.seed, Purpose::Sketch, first + part.start..first + part.end, of_each)
     }
 
-    /// The trial under which the mean loss of the samples `judged` is least, if it falls.
+    /// The trial under which the mean loss of the samples that are tried on is least, if it falls.
     pub(super) fn try_steps(
         &self,
         parameters: &Parameters,
         terms: &Terms,
         trials: &[Trial],
-        judged: Range<usize>,
     ) -> Result<Option<usize>> {
+        let rows = self.tried_on();
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
             let features = self.features.filter(|_| terms.features != 0.0);
-            Ok(terms.mean(&errors(&plan, self.field, self.pool, judged.clone(), features, self.ranks)?))
+            Ok(terms.mean(&errors(&plan, self.field, self.pool, &rows, features, self.ranks)?))
         };
         let mut least = mean(parameters)?;
         let mut taken = None;

@@ -131,6 +131,11 @@ impl<T: Tensor> Pool<T> {
         rows
     }
 
+    /// The first `count` samples, size by size.
+    pub fn first(&self, count: usize) -> Vec<usize> {
+        self.by_size((0..count.min(self.size())).collect())
+    }
+
     /// Parts of `rows`, which are [`Pool::by_size`]: each of one size, and of no more samples than `most` has for
     /// their numbers.
     pub fn parts<'a>(&self, rows: &'a [usize], most: impl Fn(usize) -> usize) -> Vec<&'a [usize]> {

@@ -432,7 +432,7 @@ impl<F: VelocityField> Task<'_, F> {
     fn quality(&self, validation: &Pool<F::Tensor>, parameters: &Parameters) -> Result<Quality> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
         let Task { field, settings, features, ranks, .. } = self;
-        let errors = validate::errors(&plan, *field, validation, 0..validation.size(), *features, ranks)?;
+        let errors = validate::errors(&plan, *field, validation, &validation.first(validation.size()), *features, ranks)?;
         field.settle(ranks);
         Ok(errors.quality(settings.range))
     }
@@ -489,11 +489,11 @@ impl<F: VelocityField> Task<'_, F> {
         let evaluations = solvers.iter().map(|(_, parameters)| parameters.structure.nfe() as u64).sum::<u64>();
         let spare = |budget: u64| budget.saturating_sub(field.evaluations().equivalents()) / CHOICE_SHARE;
         let affordable = settings.budget.map_or(u64::MAX, |budget| spare(budget) / evaluations.max(1)).max(1);
-        let count = validation.size().min(count).min(usize::try_from(affordable).unwrap_or(usize::MAX));
+        let rows = validation.first(count.min(usize::try_from(affordable).unwrap_or(usize::MAX)));
         let mut scored = Vec::with_capacity(solvers.len());
         for solver in solvers {
             let plan = Arc::new(Plan::new(solver.1.tableau()));
-            match validate::errors(&plan, *field, validation, 0..count, *features, ranks) {
+            match validate::errors(&plan, *field, validation, &rows, *features, ranks) {
                 Ok(errors) => scored.push((objective.score(&errors.quality(settings.range)), *solver)),
                 // A solver that diverges here is not the best.
                 Err(Error::NonFinite { .. }) => {}

@@ -9,11 +9,10 @@ use crate::samples::{Errors, chunk};
 use crate::tensor::Tensor;
 use crate::train::paths::Pool;
 use crate::velocity::VelocityField;
-use std::ops::Range;
 use std::sync::Arc;
 
-/// Errors of the solver `plan` on the samples `rows` of the pool, in their order, as many at a time as memory is
-/// for, each rank its share; in `features` too, where there are some.
+/// Errors of the solver `plan` on the samples `rows` of the pool, which are [`Pool::by_size`], as many at a time as
+/// memory is for, each rank its share; in `features` too, where there are some.
 ///
 /// # Errors
 /// The field's and the features' own, or [`crate::Error::NonFinite`].
@@ -21,12 +20,11 @@ pub fn errors<F: VelocityField>(
     plan: &Arc<Plan>,
     field: &F,
     pool: &Pool<F::Tensor>,
-    rows: Range<usize>,
+    rows: &[usize],
     features: Option<&Features>,
     ranks: &Ranks,
 ) -> Result<Errors> {
-    let order = pool.by_size(rows.clone().collect());
-    let own = &order[ranks.share(order.len())];
+    let own = &rows[ranks.share(rows.len())];
     let of_part = |part: &&[usize]| {
         let end = sampler::sample(plan, field, &pool.x0(part)?, &pool.condition(part)?)?;
         let x1 = pool.x1(part)?;
@@ -42,14 +40,9 @@ pub fn errors<F: VelocityField>(
         // What one rank fails at, the first gathering tells all.
         Err(error) => (Err(error), Ok(Vec::new())),
     };
-    let in_order = |found: Vec<f64>| {
-        let mut ordered = vec![0.0; order.len()];
-        order.iter().zip(found).for_each(|(row, found)| ordered[row - rows.start] = found);
-        ordered
-    };
-    let rms = in_order(ranks.gather(order.len(), rms)?);
+    let rms = ranks.gather(rows.len(), rms)?;
     let features = match features {
-        Some(_) => Some(in_order(ranks.gather(order.len(), seen)?)),
+        Some(_) => Some(ranks.gather(rows.len(), seen)?),
         None => None,
     };
     Ok(Errors { rms, features })
