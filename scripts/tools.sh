@@ -31,7 +31,9 @@ name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
 inside = os.path.join(sysconfig.get_config_var("LIBDIR") or "", name)
 ctypes.CDLL(inside if os.path.exists(inside) else name)' 2>/dev/null
       ;;
-    libclang) [ -n "$(find /usr/lib /usr/lib64 -name 'libclang*.so*' -print -quit 2>/dev/null)" ] ;;
+    libclang) # Not libclang-cpp, the library of clang's own tools.
+      [ -n "$(find /usr/lib /usr/lib64 \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' \) -print -quit 2>/dev/null)" ]
+      ;;
     nlohmann-json)
       for prefix in /usr /usr/local "$venv"/lib/python3*/site-packages/nlohmann_json; do
         [ ! -e "$prefix/include/nlohmann/json.hpp" ] || return 0
