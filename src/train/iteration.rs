@@ -192,12 +192,7 @@ impl<F: VelocityField> Iteration<'_, F> {
 
     /// `count` samples from the `first` turn on, in increasing order, size by size.
     fn in_turn(&self, first: usize, count: usize) -> Vec<usize> {
-        let size = self.pool.size();
-        let mut order: Vec<usize> = (0..size).collect();
-        order.shuffle(&mut noise::generator(self.settings.seed, Purpose::Choice, u64::MAX));
-        let mut rows: Vec<usize> = (0..count).map(|i| order[(first + i) % size]).collect();
-        rows.sort_unstable();
-        self.pool.by_size(rows)
+        self.pool.by_size(in_turn(self.settings.seed, self.pool.size(), first, count))
     }
 
     /// How much one number of each of the samples `rows` counts: the fewer a sample has the more, and 1 where it has most.
@@ -214,12 +209,7 @@ impl<F: VelocityField> Iteration<'_, F> {
     }
 
     /// The trial under which the mean loss of the samples that are tried on is least, if it falls.
-    pub(super) fn try_steps(
-        &self,
-        parameters: &Parameters,
-        terms: &Terms,
-        trials: &[Trial],
-    ) -> Result<Option<usize>> {
+    pub(super) fn try_steps(&self, parameters: &Parameters, terms: &Terms, trials: &[Trial]) -> Result<Option<usize>> {
         let rows = self.tried_on();
         let mean = |parameters: &Parameters| {
             let plan = Arc::new(Plan::new(parameters.theta()?.tableau()));
@@ -238,6 +228,16 @@ impl<F: VelocityField> Iteration<'_, F> {
         }
         Ok(taken)
     }
+}
+
+/// `count` of `size` samples, in increasing order: those from the `first` on in an order that follows from the seed and
+/// begins anew at its end.
+fn in_turn(seed: u64, size: usize, first: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..size).collect();
+    order.shuffle(&mut noise::generator(seed, Purpose::Choice, u64::MAX));
+    let mut rows: Vec<usize> = (0..count).map(|i| order[(first + i) % size]).collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// What a batch gives in one measure.
@@ -267,4 +267,24 @@ fn stack(above: &DMatrix<f64>, below: &DMatrix<f64>) -> DMatrix<f64> {
     let mut both = above.clone().resize_vertically(above.nrows() + below.nrows(), 0.0);
     both.rows_mut(above.nrows(), below.nrows()).copy_from(below);
     both
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_samples_have_their_turn_and_none_is_in_two_that_follow() {
+        let (size, batch) = (220, 20);
+        let mut learned: Vec<usize> = (0..11).flat_map(|key| in_turn(3, size, key * batch, batch)).collect();
+        learned.sort_unstable();
+        assert_eq!(learned, (0..size).collect::<Vec<_>>());
+        for key in 0..30 {
+            let now = in_turn(3, size, key * batch, batch);
+            let next = in_turn(3, size, (key + 1) * batch, TRIED_ON);
+            assert_eq!((now.len(), next.len()), (batch, TRIED_ON));
+            assert!(next.iter().all(|row| !now.contains(row)), "{key}");
+        }
+        assert_ne!(in_turn(3, size, 0, batch), in_turn(4, size, 0, batch));
+    }
 }

@@ -432,7 +432,8 @@ impl<F: VelocityField> Task<'_, F> {
     fn quality(&self, validation: &Pool<F::Tensor>, parameters: &Parameters) -> Result<Quality> {
         let plan = Arc::new(Plan::new(parameters.tableau()));
         let Task { field, settings, features, ranks, .. } = self;
-        let errors = validate::errors(&plan, *field, validation, &validation.first(validation.size()), *features, ranks)?;
+        let errors =
+            validate::errors(&plan, *field, validation, &validation.first(validation.size()), *features, ranks)?;
         field.settle(ranks);
         Ok(errors.quality(settings.range))
     }

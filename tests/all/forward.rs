@@ -291,7 +291,7 @@ fn small_pool<F: VelocityField>(field: &F, conditioning: &Conditioning, size: us
 
 /// Small settings with `changes` on top, by forward passes.
 fn settings(changes: serde_json::Value) -> Settings {
-    let mut document = json!({ "steps": 3, "iterations": 20, "pool": 220, "validation": 100, "batch": 20 });
+    let mut document = json!({ "steps": 3, "iterations": 30, "pool": 620, "validation": 400, "batch": 20 });
     document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let config: TrainConfig = serde_json::from_value(document).unwrap();
     suited_to(&config, false).unwrap().settings(2.0, None).unwrap()
@@ -313,7 +313,7 @@ fn forward_passes_learn_as_well_as_gradients_do() {
         let forward = run(&settings(changes.clone()));
         let mut by_gradients = changes.clone();
         by_gradients.as_object_mut().unwrap().insert("optimizer".into(), json!("gauss-newton"));
-        let config = json!({ "steps": 3, "iterations": 16, "pool": 220, "validation": 100, "batch": 100 });
+        let config = json!({ "steps": 3, "iterations": 16, "pool": 620, "validation": 400, "batch": 100 });
         let mut config = config.as_object().unwrap().clone();
         config.extend(by_gradients.as_object().unwrap().clone());
         let config: TrainConfig = serde_json::from_value(config.into()).unwrap();
