@@ -132,10 +132,9 @@ impl<F: VelocityField> Iteration<'_, F> {
         let terms = self.terms()?;
         let comparison = self.comparison()?;
         self.restore(parameters, state)?;
-        let batch = self.learned(self.key).len();
         let bytes = comparison.summary.numbers() * parameters.values.len() * size_of::<f32>();
         let samples = (KEPT_BYTES / bytes.max(1)).min(self.pool.size() - self.spared()).min(KEPT_SAMPLES);
-        state.keep((samples / batch).saturating_sub(1));
+        state.keep((samples / self.phase.batch).saturating_sub(1));
         let (linear, rms_here) = self.linearise(parameters, self.key, &comparison)?;
         let here = Errors { numbers: linear.errors.as_slice().to_vec(), rms: rms_here };
         state.kept.push(Kept { key: self.key, values: parameters.values.clone(), linear: Some(linear) });

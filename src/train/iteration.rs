@@ -173,7 +173,7 @@ impl<F: VelocityField> Iteration<'_, F> {
     /// The samples that the iteration `key` learns from: of the pool in one random order, round and round, those after
     /// the last iteration's.
     pub(super) fn learned(&self, key: usize) -> Vec<usize> {
-        self.in_turn(key * self.phase.batch, self.phase.batch.min(self.pool.size()))
+        self.in_turn(key * self.phase.batch, self.phase.batch)
     }
 
     /// Those that its steps are tried on: the next, which it has not learned from for longest. Were they the same at each

@@ -41,9 +41,6 @@ pub fn errors<F: VelocityField>(
         Err(error) => (Err(error), Ok(Vec::new())),
     };
     let rms = ranks.gather(rows.len(), rms)?;
-    let features = match features {
-        Some(_) => Some(ranks.gather(rows.len(), seen)?),
-        None => None,
-    };
+    let features = features.map(|_| ranks.gather(rows.len(), seen)).transpose()?;
     Ok(Errors { rms, features })
 }
